@@ -1,0 +1,20 @@
+//! The contract between Trade-Net's programs.
+//!
+//! Problem: six processes of different ages talk over a broker and must mean the same by every byte.
+//! Idea: everything that crosses a process is a type of this crate, and bytes become such a type once, at the edge.
+//! Rule kept: a value that exists is valid. Nothing behind the edge checks it again, and nothing here does IO.
+//!
+//! - [`ids`]: who and when: replicas, boots, stores, epochs, sequence numbers.
+//! - [`trade`]: what is traded: symbols, sides, quantities, prices, keys.
+//! - [`journal`]: the facts in the order log.
+//! - [`message`]: what travels between services, and [`subjects`] where.
+//! - [`rest`]: what clients of the REST edge see.
+//! - [`limits`]: the bounds that all of these share.
+
+pub mod ids;
+pub mod journal;
+pub mod limits;
+pub mod message;
+pub mod rest;
+pub mod subjects;
+pub mod trade;

@@ -1,0 +1,31 @@
+//! Every bound that two programs must agree on, on one page.
+//!
+//! A value over its bound is refused where it enters, with a message that names the bound; nothing grows without one.
+
+/// Longest stock name, in bytes.
+pub const SYMBOL_BYTES_MAX: usize = 32;
+/// Longest `Idempotency-Key`, in bytes, without its quotes.
+pub const IDEMPOTENCY_KEY_BYTES_MAX: usize = 255;
+/// How many keys of clients are remembered; the oldest goes first.
+pub const IDEMPOTENCY_KEYS_MAX: usize = 100_000;
+/// Largest quantity or volume of a stock: the largest whole number that every JSON reader holds exactly (RFC 8259,
+/// section 6).
+pub const QUANTITY_MAX: u64 = (1 << 53) - 1;
+/// Highest price, in cents.
+pub const PRICE_CENTS_MAX: u64 = 1_000_000_000_000;
+/// Most stocks that can be listed, so that all of them fit in one message.
+pub const STOCKS_MAX: usize = 2_000;
+/// Largest message between services, in bytes; below the broker's `max_payload` of 1 MiB.
+pub const MESSAGE_BYTES_MAX: usize = 1_000_000;
+/// Largest body of a REST request, in bytes.
+pub const REST_BODY_BYTES_MAX: usize = 16 * 1024;
+/// Most commands in one message from a frontend.
+pub const SUBMISSIONS_PER_MESSAGE_MAX: usize = 256;
+/// Most entries in one batch of the leader.
+pub const BATCH_ENTRIES_MAX: usize = 1_024;
+/// Largest number of journal bytes in one batch.
+pub const BATCH_BYTES_MAX: usize = 512 * 1024;
+/// Largest number of journal bytes in one chunk of a catch-up.
+pub const CHUNK_BYTES_MAX: usize = 512 * 1024;
+/// Highest replica id.
+pub const REPLICA_ID_MAX: u8 = 63;

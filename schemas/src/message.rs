@@ -1,0 +1,371 @@
+//! What travels between services, all of it over the broker.
+//!
+//! A message is a JSON object (the [`Envelope`]); behind it, after one line feed, may stand journal lines as they are in
+//! the file. Every message carries cluster, epoch and sender, so that the receiver can tell a stale one: messages may be
+//! lost, doubled, or arrive minutes late.
+
+use serde::{Deserialize, Serialize};
+
+use crate::ids::{
+    Boot, ClusterId, Epoch, Leader, Member, Node, Nonce, OrderNumber, Position, ReplicaId, SeqNum, StoreId,
+};
+use crate::trade::{Command, CommandKey, Order, Outcome, Stock, Symbol};
+
+/// The record that orders all changes of leadership and of the in-sync set.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Configuration {
+    /// The exchange it belongs to.
+    pub cluster: ClusterId,
+    /// Its number: the previous one plus one.
+    pub epoch: Epoch,
+    /// Which attempt to write it this was.
+    pub nonce: Nonce,
+    /// Who leads.
+    pub leader: Leader,
+    /// Who holds every committed entry, by id.
+    pub in_sync: Vec<Member>,
+    /// All replicas that belong to the exchange, by id.
+    pub members: Vec<ReplicaId>,
+    /// Who wrote it.
+    pub by: Node,
+    /// Why, for people.
+    pub why: String,
+    /// When, in milliseconds since 1970 by the writer's clock: for people.
+    pub at: u64,
+}
+
+impl Configuration {
+    /// The in-sync member of that id.
+    pub fn in_sync_member(&self, id: ReplicaId) -> Option<Member> {
+        self.in_sync.iter().copied().find(|member| member.id == id)
+    }
+    /// Whether that replica with that disk is in sync.
+    pub fn is_in_sync(&self, id: ReplicaId, store: StoreId) -> bool {
+        self.in_sync.contains(&Member { id, store })
+    }
+}
+
+/// What every message starts with.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Envelope {
+    /// The exchange, as soon as the sender knows it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cluster: Option<ClusterId>,
+    /// The newest epoch the sender has adopted.
+    pub epoch: Epoch,
+    /// The sender.
+    pub from: Node,
+    /// The message.
+    pub body: Message,
+}
+
+/// How far a replica is with taking part.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Role {
+    /// Reads its journal after the start.
+    Starting,
+    /// Not in sync; catches up.
+    Learner,
+    /// In sync; holds every committed entry.
+    Follower,
+    /// Elected; not yet allowed to decide.
+    Activating,
+    /// Decides commands.
+    Leader,
+}
+
+/// What a replica says of itself.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Status {
+    /// Who.
+    pub id: ReplicaId,
+    /// Which run.
+    pub boot: Boot,
+    /// Which disk.
+    pub store: StoreId,
+    /// What it does.
+    pub role: Role,
+    /// The newest configuration it holds on disk.
+    pub configuration: Option<Configuration>,
+    /// The end of its log.
+    pub tail: Position,
+    /// What is on its disk.
+    pub durable: SeqNum,
+    /// What it knows to be committed.
+    pub committed: SeqNum,
+    /// What it has applied to its state.
+    pub applied: SeqNum,
+    /// As leader: what clients may see.
+    pub released: SeqNum,
+    /// As leader: the catalog that answers for it.
+    pub catalog: Option<Boot>,
+    /// Whether it is about to leave, and so should not be elected.
+    pub leaving: bool,
+    /// Why it cannot take orders at present, if so.
+    pub trouble: Option<String>,
+}
+
+/// One command of one client.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Submission {
+    /// The frontend's number for it, to tell answers apart.
+    pub request: u64,
+    /// What makes it happen once.
+    pub key: CommandKey,
+    /// What to do.
+    pub command: Command,
+}
+
+/// What a frontend asks the leader.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Query {
+    /// An order by its number.
+    Order(OrderNumber),
+    /// A stock by its name.
+    Stock(Symbol),
+    /// All stocks, by name.
+    Stocks,
+}
+
+/// The answer to a [`Query`].
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Answer {
+    /// The order, or none of that number.
+    Order(Option<Order>),
+    /// The stock, or none of that name.
+    Stock(Option<Stock>),
+    /// All stocks, by name.
+    Stocks(Vec<Stock>),
+}
+
+/// Everything that services say to each other.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Message {
+    // Anyone to a replica, answered.
+    /// How are you? Answered by [`Message::Status`].
+    Heartbeat {},
+    /// The answer to [`Message::Heartbeat`].
+    Status(Box<Status>),
+    /// May this leader be replaced? Answered by [`Message::Vote`].
+    PreVote {
+        /// The leader that the sender has lost.
+        suspect: Leader,
+    },
+    /// The answer to [`Message::PreVote`].
+    Vote {
+        /// Whether the replica has lost that leader too.
+        willing: bool,
+        /// How the replica is.
+        status: Box<Status>,
+    },
+    /// The newest configuration, told to everybody.
+    Announce(Box<Configuration>),
+
+    // Frontend to leader, answered.
+    /// Commands to decide. Each is answered in some [`Message::Outcomes`], or the whole by [`Message::NotLeader`].
+    Submit(Vec<Submission>),
+    /// Outcomes by request number.
+    Outcomes {
+        /// The newest entry that any of them rests on.
+        seq: SeqNum,
+        /// Request number and outcome.
+        outcomes: Vec<(u64, Outcome)>,
+    },
+    /// Asks for something that may change.
+    Read {
+        /// The frontend's number for it.
+        request: u64,
+        /// What.
+        query: Query,
+    },
+    /// The answer to [`Message::Read`].
+    Answer {
+        /// The request it answers.
+        request: u64,
+        /// The released sequence it shows.
+        seq: SeqNum,
+        /// The answer.
+        answer: Answer,
+    },
+    /// The receiver does not lead, or does not answer this; try where `configuration` or `catalog` says.
+    NotLeader {
+        /// The requests it did not answer.
+        requests: Vec<u64>,
+        /// What it knows instead.
+        configuration: Option<Box<Configuration>>,
+        /// The catalog that answers look-ups.
+        catalog: Option<Boot>,
+    },
+    /// The leader's queue is full; try again later.
+    Overloaded {
+        /// The requests it did not take.
+        requests: Vec<u64>,
+    },
+    /// The leader cannot write any more, such as when its disk is full and no other is in sync.
+    Unavailable {
+        /// The requests it did not take.
+        requests: Vec<u64>,
+        /// Why.
+        why: String,
+    },
+
+    // Leader to followers and catalogs.
+    /// New entries (the journal lines behind the envelope), or none to show that the leader lives.
+    Append {
+        /// The leader that sends it.
+        leader: Leader,
+        /// The configuration, where the receiver may not know it yet.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        configuration: Option<Box<Configuration>>,
+        /// The entry before the first line.
+        prev: Position,
+        /// What is committed.
+        committed: SeqNum,
+        /// Confirmation round: an answer that carries it was sent after it began.
+        round: u64,
+    },
+    /// A follower's answer to [`Message::Append`].
+    Ack {
+        /// The disk that holds the entries.
+        store: StoreId,
+        /// What of the leader's log is on that disk: everything up to here.
+        durable: SeqNum,
+        /// The newest round heard.
+        round: u64,
+        /// Whether it is about to leave, and should be taken out of the in-sync set.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        leaving: bool,
+    },
+    /// The receiver's epoch is over; here is a newer configuration.
+    Fenced(Box<Configuration>),
+
+    // Replica to replica.
+    /// Asks for the entries behind a position. Answered by [`Message::Chunk`].
+    Fetch {
+        /// The newest entry the sender has that may be the receiver's too.
+        from: Position,
+    },
+    /// Entries behind `prev` (the lines behind the envelope).
+    Chunk {
+        /// What the fetch asked for.
+        asked: Position,
+        /// Where the lines begin. Not `asked`: the logs differ there, and this is where the receiver may look next.
+        prev: Position,
+        /// The end of the sender's log.
+        tail: SeqNum,
+        /// What the sender knows to be committed.
+        committed: SeqNum,
+    },
+
+    // Catalog and leader.
+    /// A catalog asks to answer for the leader. Answered by [`Message::Grant`], [`Message::Snapshot`] or
+    /// [`Message::NotLeader`].
+    Authority {
+        /// The catalog's number for this request; the grant counts from when it was sent.
+        request: u64,
+        /// Whether it follows the log of this epoch's leader.
+        following: bool,
+        /// What it has staged: every cache has dropped what these entries change.
+        staged: SeqNum,
+    },
+    /// The catalog answers for the exchange.
+    Grant {
+        /// The request that it counts from.
+        request: u64,
+        /// How long, in milliseconds from when the request was sent.
+        valid_ms: u64,
+        /// What was released when it was given: nothing older may be shown.
+        released: SeqNum,
+    },
+    /// The catalog's beginning: the state at `at`, all of it committed.
+    Snapshot {
+        /// The leader whose log it is.
+        leader: Leader,
+        /// The last entry in the state.
+        at: Position,
+        /// All stocks.
+        stocks: Vec<Stock>,
+    },
+    /// Every cache has dropped what the entries up to here change, and no look-up shows older state for them.
+    Staged {
+        /// Up to here.
+        seq: SeqNum,
+    },
+    /// Stocks to list where they are not yet. Answered by [`Message::Listed`].
+    List {
+        /// The stocks.
+        stocks: Vec<Stock>,
+    },
+    /// All stocks of [`Message::List`] are listed.
+    Listed {},
+    /// The catalog goes: no lease that it gave is alive any more.
+    Relinquish {},
+
+    // Frontend and catalog.
+    /// A frontend asks for a lease on what it caches. Answered by [`Message::Lease`].
+    Renew {
+        /// The frontend's number for this request; the lease counts from when it was sent.
+        request: u64,
+        /// The session that its cache belongs to.
+        session: u64,
+        /// The newest invalidation of the session it has carried out.
+        confirmed: u64,
+    },
+    /// What a frontend has cached stays valid.
+    Lease {
+        /// The request that it counts from.
+        request: u64,
+        /// The session it is for. Another one than asked for: drop everything first.
+        session: u64,
+        /// How long, in milliseconds from when the request was sent. 0: not at all.
+        valid_ms: u64,
+        /// The newest invalidation of the session.
+        invalidation: u64,
+        /// The newest committed entry the catalog knows.
+        committed: SeqNum,
+    },
+    /// Drop these stocks. Answered by [`Message::Confirm`].
+    Invalidate {
+        /// The session it is for.
+        session: u64,
+        /// Its number in the session, without gaps.
+        number: u64,
+        /// What to drop.
+        symbols: Vec<Symbol>,
+    },
+    /// All invalidations of the session up to this number were carried out.
+    Confirm {
+        /// The session.
+        session: u64,
+        /// Up to here.
+        number: u64,
+    },
+    /// Asks a catalog for a stock, or for all. Answered by [`Message::Found`] or [`Message::NotLeader`].
+    Lookup {
+        /// The frontend's number for it.
+        request: u64,
+        /// The session that would cache the answer.
+        session: u64,
+        /// Which stock; none: all of them.
+        symbol: Option<Symbol>,
+    },
+    /// The answer to [`Message::Lookup`].
+    Found {
+        /// The request it answers.
+        request: u64,
+        /// The session that may cache it.
+        session: u64,
+        /// The invalidations of the session that it is newer than.
+        invalidation: u64,
+        /// Whether it may be cached at all.
+        cacheable: bool,
+        /// The newest entry that it shows.
+        version: SeqNum,
+        /// The stock if it is listed, or all stocks.
+        stocks: Vec<Stock>,
+    },
+}

@@ -1,0 +1,173 @@
+//! What clients of the REST edge see: `contract.md` as types. Only here do its words stand for the exchange's terms.
+
+use serde::{Deserialize, Serialize, Serializer, ser};
+use serde_json::value::RawValue;
+
+use crate::trade::{self, Price, Side};
+
+/// A success.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Data<T> {
+    /// What was asked for.
+    pub data: T,
+}
+
+/// A failure.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failure {
+    /// Why.
+    pub error: FailureBody,
+}
+
+/// Why a request failed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FailureBody {
+    /// The HTTP status.
+    pub code: u16,
+    /// What happened and what to do next.
+    pub message: String,
+}
+
+/// Money as a JSON number that always shows two decimals.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Money(pub Price);
+
+impl Serialize for Money {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        RawValue::from_string(self.0.to_string()).map_err(ser::Error::custom)?.serialize(serializer)
+    }
+}
+
+/// `GET /stocks/{name}`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Stock<'a> {
+    /// Its name.
+    pub name: &'a str,
+    /// The house's price.
+    pub price: Money,
+    /// What is left for sale.
+    pub quantity: u64,
+    /// What has been traded.
+    pub volume: u64,
+}
+
+impl<'a> From<&'a trade::Stock> for Stock<'a> {
+    fn from(stock: &'a trade::Stock) -> Self {
+        Self {
+            name: stock.symbol.as_str(),
+            price: Money(stock.price),
+            quantity: stock.quantity.get(),
+            volume: stock.volume.get(),
+        }
+    }
+}
+
+/// The answer to `POST /orders`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Placed {
+    /// The order's number.
+    pub transaction_number: u64,
+}
+
+/// `GET /orders/{number}`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Order {
+    /// Its number.
+    pub order_num: u64,
+    /// The stock.
+    pub name: String,
+    /// `buy` or `sell`.
+    #[serde(rename = "type")]
+    pub side: Side,
+    /// How many.
+    pub quantity: u64,
+}
+
+impl From<&trade::Order> for Order {
+    fn from(order: &trade::Order) -> Self {
+        Self {
+            order_num: order.number.0,
+            name: order.symbol.as_str().to_owned(),
+            side: order.side,
+            quantity: order.quantity.get(),
+        }
+    }
+}
+
+/// `GET /cluster`: the exchange as this frontend sees it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cluster {
+    /// The newest configuration's number; 0 before the first.
+    pub epoch: u64,
+    /// The replica that leads, if it is known to serve.
+    pub leader: Option<u8>,
+    /// The replicas that hold every committed order, by id.
+    pub in_sync: Vec<u8>,
+    /// Whether trades can be served.
+    pub ready: bool,
+    /// Why not, and what would help.
+    pub trouble: Option<String>,
+    /// All replicas that belong to the exchange, by id.
+    pub replicas: Vec<Replica>,
+    /// The catalog that answers look-ups, by its boot id.
+    pub catalog: Option<String>,
+    /// The frontend that answers this.
+    pub frontend: Frontend,
+}
+
+/// One order replica in [`Cluster`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Replica {
+    /// Its number.
+    pub id: u8,
+    /// Whether it answers heartbeats.
+    pub alive: bool,
+    /// `starting`, `learner`, `follower`, `activating`, `leader`, or `unknown` before its first answer.
+    pub role: String,
+    /// Whether it is in the in-sync set.
+    pub in_sync: bool,
+    /// The epoch that it has adopted.
+    pub epoch: u64,
+    /// The end of its log.
+    pub tail: u64,
+    /// What is on its disk.
+    pub durable: u64,
+    /// What it knows to be committed.
+    pub committed: u64,
+    /// What it has applied to its state.
+    pub applied: u64,
+    /// What keeps it from taking part fully.
+    pub trouble: Option<String>,
+}
+
+/// The answering frontend in [`Cluster`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Frontend {
+    /// Its run.
+    pub boot: String,
+    /// Whether its cache may be served from at this moment.
+    pub lease: bool,
+    /// Its cache.
+    pub cache: Cache,
+}
+
+/// A frontend's cache in [`Cluster`]: its size now, and counts since the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cache {
+    /// How many stocks it can hold.
+    pub capacity: usize,
+    /// How many it holds.
+    pub entries: usize,
+    /// Look-ups answered from it.
+    pub hits: u64,
+    /// Look-ups that asked the catalog.
+    pub misses: u64,
+    /// Stocks dropped to make room.
+    pub evictions: u64,
+    /// Stocks dropped because they changed.
+    pub invalidations: u64,
+    /// Times that everything was dropped: a lapsed lease or a new session.
+    pub flushes: u64,
+    /// Answers that came too late to be kept.
+    pub stale_fills: u64,
+}

@@ -1,0 +1,210 @@
+//! Where messages go: `PREFIX.DOMAIN.VERB.ID`, lower case, the id last.
+//!
+//! The prefix is a parameter, so that tests and exchanges share a broker. User text never becomes part of a subject.
+//! Each topic has its own subject, so that the broker can permit each service its own (see `nats/`).
+
+use std::fmt;
+
+use crate::ids::{Boot, Node, ReplicaId};
+use crate::message::Message;
+
+/// The first token of every subject of one exchange: 1 to 32 of `a-z 0-9 _ -`.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Prefix(String);
+
+impl Prefix {
+    /// The prefix of that name.
+    ///
+    /// # Errors
+    /// The text breaks a rule of the type.
+    pub fn new(text: &str) -> Result<Self, String> {
+        let plain = |b: u8| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'_' | b'-');
+        if (1..=32).contains(&text.len()) && text.bytes().all(plain) {
+            Ok(Self(text.to_owned()))
+        } else {
+            Err("a subject prefix has 1 to 32 of a-z, 0-9, _ and -".to_owned())
+        }
+    }
+    /// The text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+    /// The bucket that holds the configuration.
+    pub fn configuration_bucket(&self) -> String {
+        format!("{}-configuration", self.0)
+    }
+    /// The bucket that holds the floor.
+    pub fn floor_bucket(&self) -> String {
+        format!("{}-floor", self.0)
+    }
+}
+
+/// What a subject is for; each is a row in the permissions of `nats/`.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Topic {
+    /// Heartbeats and pre-votes to a replica.
+    Heartbeat,
+    /// Configurations, to everybody.
+    Announce,
+    /// Commands to a replica.
+    Submit,
+    /// Queries to a replica.
+    Read,
+    /// Entries, from the leader to followers and catalogs.
+    Replicate,
+    /// Acknowledgements to the leader, and "your epoch is over".
+    Ack,
+    /// Requests for missed entries to a replica.
+    Fetch,
+    /// A catalog's requests to a replica.
+    Authority,
+    /// A frontend's requests to a catalog.
+    Lookup,
+    /// A catalog's invalidations to a frontend.
+    Invalidate,
+}
+
+impl Topic {
+    /// The topic that a request travels on; none for answers, which go to the asker's reply subject.
+    pub fn of(message: &Message) -> Option<Self> {
+        Some(match message {
+            Message::Heartbeat {} | Message::PreVote { .. } => Self::Heartbeat,
+            Message::Announce(_) => Self::Announce,
+            Message::Submit(_) => Self::Submit,
+            Message::Read { .. } => Self::Read,
+            Message::Append { .. } => Self::Replicate,
+            Message::Ack { .. } | Message::Fenced(_) => Self::Ack,
+            Message::Fetch { .. } => Self::Fetch,
+            Message::Authority { .. } | Message::Staged { .. } | Message::List { .. } | Message::Relinquish {} => {
+                Self::Authority
+            }
+            Message::Renew { .. } | Message::Confirm { .. } | Message::Lookup { .. } => Self::Lookup,
+            Message::Invalidate { .. } => Self::Invalidate,
+            Message::Status(_)
+            | Message::Vote { .. }
+            | Message::Outcomes { .. }
+            | Message::Answer { .. }
+            | Message::NotLeader { .. }
+            | Message::Overloaded { .. }
+            | Message::Unavailable { .. }
+            | Message::Chunk { .. }
+            | Message::Grant { .. }
+            | Message::Snapshot { .. }
+            | Message::Listed {}
+            | Message::Lease { .. }
+            | Message::Found { .. } => return None,
+        })
+    }
+
+    /// Whether a message is a request: it is sent with a reply subject, where its answer arrives, or the broker's word
+    /// that nobody listens. Everything else is an answer, is told to all, or is a fact that needs no answer of its own.
+    pub fn wants_answer(message: &Message) -> bool {
+        matches!(
+            message,
+            Message::Heartbeat {}
+                | Message::PreVote { .. }
+                | Message::Submit(_)
+                | Message::Read { .. }
+                | Message::Fetch { .. }
+                | Message::Authority { .. }
+                | Message::List { .. }
+                | Message::Renew { .. }
+                | Message::Lookup { .. }
+        )
+    }
+
+    /// The tokens between prefix and id.
+    pub fn tokens(self) -> &'static str {
+        match self {
+            Self::Heartbeat => "order.heartbeat",
+            Self::Announce => "order.announce",
+            Self::Submit => "order.submit",
+            Self::Read => "order.read",
+            Self::Replicate => "order.replicate",
+            Self::Ack => "order.ack",
+            Self::Fetch => "order.fetch",
+            Self::Authority => "order.authority",
+            Self::Lookup => "catalog.lookup",
+            Self::Invalidate => "frontend.invalidate",
+        }
+    }
+}
+
+/// Whom a message is for.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Peer {
+    /// The replica of that id, whichever run of it.
+    Order(ReplicaId),
+    /// That run of a catalog.
+    Catalog(Boot),
+    /// That run of a frontend.
+    Frontend(Boot),
+    /// Everybody who listens to the topic.
+    All,
+}
+
+impl fmt::Display for Peer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Order(id) => write!(f, "{id}"),
+            Self::Catalog(boot) | Self::Frontend(boot) => boot.fmt(f),
+            Self::All => f.write_str("all"),
+        }
+    }
+}
+
+/// The last token of a reply subject.
+fn reply_token(peer: Peer) -> String {
+    match peer {
+        Peer::Order(id) => format!("o{id}"),
+        Peer::Catalog(boot) => format!("c{boot}"),
+        Peer::Frontend(boot) => format!("f{boot}"),
+        Peer::All => "a".to_owned(),
+    }
+}
+
+impl Prefix {
+    /// The subject of a topic at a peer.
+    pub fn subject(&self, topic: Topic, peer: Peer) -> String {
+        format!("{}.{}.{peer}", self.0, topic.tokens())
+    }
+
+    /// Where answers to `node` arrive; `peer`, the last token, tells which of its requests found nobody.
+    pub fn reply(&self, node: Node, peer: Peer) -> String {
+        format!("{}{}", self.reply_prefix(node), reply_token(peer))
+    }
+
+    /// Where the large answers to `node` arrive, those that travel on its second connection: one token below the others, so
+    /// that a subscription to `*` behind one of the two prefixes does not hear the other's.
+    pub fn bulk_reply(&self, node: Node, peer: Peer) -> String {
+        format!("{}{}", self.bulk_reply_prefix(node), reply_token(peer))
+    }
+
+    /// What every subject of [`Prefix::bulk_reply`] starts with, the last dot included.
+    pub fn bulk_reply_prefix(&self, node: Node) -> String {
+        format!("{}bulk.", self.reply_prefix(node))
+    }
+
+    /// What every reply subject of `node` starts with, the last dot included. Behind it comes one token, or `bulk` and one.
+    pub fn reply_prefix(&self, node: Node) -> String {
+        let kind = match node {
+            Node::Order(..) => "order",
+            Node::Catalog(_) => "catalog",
+            Node::Frontend(_) => "frontend",
+            Node::Tool(_) => "tool",
+        };
+        format!("{}.{kind}.reply.{}.", self.0, node.boot())
+    }
+
+    /// The peer in the last token of a reply subject.
+    pub fn peer_of_reply(subject: &str) -> Option<Peer> {
+        let token = subject.rsplit('.').next()?;
+        let (kind, id) = token.split_at_checked(1)?;
+        match kind {
+            "o" => id.parse().ok().map(Peer::Order),
+            "c" => id.parse().ok().map(Peer::Catalog),
+            "f" => id.parse().ok().map(Peer::Frontend),
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,315 @@
+//! What is traded. Money is whole cents; there are no floats behind the REST edge.
+
+use std::fmt;
+use std::sync::Arc;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+
+use crate::ids::{Boot, OrderNumber};
+use crate::limits::{IDEMPOTENCY_KEY_BYTES_MAX, PRICE_CENTS_MAX, QUANTITY_MAX, SYMBOL_BYTES_MAX};
+
+/// A stock's name: 1 to [`SYMBOL_BYTES_MAX`] visible ASCII characters other than `.`, `*`, `>` and `/`, so that it could
+/// stand in a subject or a path without meaning anything there.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(transparent)]
+pub struct Symbol(#[serde(serialize_with = "text")] Arc<str>);
+
+/// An `Idempotency-Key`: 1 to [`IDEMPOTENCY_KEY_BYTES_MAX`] visible ASCII characters.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct IdempotencyKey(Arc<str>);
+
+/// What makes a command happen once: the client's key, or one that the frontend made for a client without.
+///
+/// Written as `c:KEY` or `g:BOOT-NUMBER`, so that no client can name another's.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(transparent)]
+pub struct CommandKey(#[serde(serialize_with = "text")] Arc<str>);
+
+fn text<S: Serializer>(text: &Arc<str>, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(text)
+}
+
+/// Text that is not what its type asks for; the message says what it asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Invalid(pub &'static str);
+
+impl fmt::Display for Invalid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.0)
+    }
+}
+
+impl std::error::Error for Invalid {}
+
+fn visible(text: &str) -> bool {
+    text.bytes().all(|b| b.is_ascii_graphic())
+}
+
+impl Symbol {
+    /// The symbol of that name.
+    ///
+    /// # Errors
+    /// The text breaks a rule of the type.
+    pub fn new(name: &str) -> Result<Self, Invalid> {
+        let fits = (1..=SYMBOL_BYTES_MAX).contains(&name.len()) && visible(name);
+        if fits && !name.contains(['.', '*', '>', '/']) {
+            Ok(Self(name.into()))
+        } else {
+            Err(Invalid("a stock's name has 1 to 32 visible ASCII characters other than . * > and /"))
+        }
+    }
+    /// The name.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl IdempotencyKey {
+    /// The key of that text.
+    ///
+    /// # Errors
+    /// The text breaks a rule of the type.
+    pub fn new(text: &str) -> Result<Self, Invalid> {
+        if (1..=IDEMPOTENCY_KEY_BYTES_MAX).contains(&text.len()) && visible(text) {
+            Ok(Self(text.into()))
+        } else {
+            Err(Invalid("Idempotency-Key must have 1 to 255 visible ASCII characters"))
+        }
+    }
+}
+
+impl CommandKey {
+    /// The key a client sent.
+    pub fn of_client(key: &IdempotencyKey) -> Self {
+        Self(format!("c:{}", key.0).into())
+    }
+    /// A key for a command that came without one, unique by the frontend's boot and its count.
+    pub fn generated(frontend: Boot, number: u64) -> Self {
+        Self(format!("g:{frontend}-{number}").into())
+    }
+    /// Whether a client chose it, and so may use it again long after.
+    pub fn is_of_client(&self) -> bool {
+        self.0.starts_with("c:")
+    }
+    fn parse(text: &str) -> Result<Self, Invalid> {
+        let known = text.starts_with("c:") || text.starts_with("g:");
+        if known && text.len() > 2 && text.len() <= IDEMPOTENCY_KEY_BYTES_MAX + 2 && visible(text) {
+            Ok(Self(text.into()))
+        } else {
+            Err(Invalid("a command's key starts with c: or g:"))
+        }
+    }
+    /// The text, prefix included.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+macro_rules! text_type {
+    ($name:ident, $parse:path) => {
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                let text = <std::borrow::Cow<'de, str>>::deserialize(deserializer)?;
+                $parse(&text).map_err(de::Error::custom)
+            }
+        }
+    };
+}
+text_type!(Symbol, Symbol::new);
+text_type!(CommandKey, CommandKey::parse);
+
+impl fmt::Debug for Symbol {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for CommandKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Which way a trade goes, as the client sees it: a buy takes from the house, a sell gives to it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Side {
+    /// The client buys.
+    Buy,
+    /// The client sells.
+    Sell,
+}
+
+/// How many stocks, 0 to [`QUANTITY_MAX`].
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Debug, Serialize, Deserialize)]
+#[serde(try_from = "u64", into = "u64")]
+pub struct Quantity(u64);
+
+impl Quantity {
+    /// None at all.
+    pub const ZERO: Self = Self(0);
+    /// That many, if it is in bounds.
+    pub fn new(count: u64) -> Option<Self> {
+        (count <= QUANTITY_MAX).then_some(Self(count))
+    }
+    /// The count.
+    pub fn get(self) -> u64 {
+        self.0
+    }
+    /// The sum, if it is in bounds.
+    #[must_use]
+    pub fn checked_add(self, other: Self) -> Option<Self> {
+        self.0.checked_add(other.0).and_then(Self::new)
+    }
+    /// The difference, if there is that much.
+    #[must_use]
+    pub fn checked_sub(self, other: Self) -> Option<Self> {
+        self.0.checked_sub(other.0).map(Self)
+    }
+}
+
+impl TryFrom<u64> for Quantity {
+    type Error = Invalid;
+    fn try_from(count: u64) -> Result<Self, Invalid> {
+        Self::new(count).ok_or(Invalid("a quantity is a whole number below 2^53"))
+    }
+}
+
+impl From<Quantity> for u64 {
+    fn from(quantity: Quantity) -> u64 {
+        quantity.0
+    }
+}
+
+impl fmt::Display for Quantity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// The price of one stock in cents, 0 to [`PRICE_CENTS_MAX`].
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+#[serde(try_from = "u64", into = "u64")]
+pub struct Price(u64);
+
+impl Price {
+    /// A price of that many cents, if it is in bounds.
+    pub fn from_cents(cents: u64) -> Option<Self> {
+        (cents <= PRICE_CENTS_MAX).then_some(Self(cents))
+    }
+    /// The cents.
+    pub fn cents(self) -> u64 {
+        self.0
+    }
+    /// Reads a decimal with at most two places, such as `15.99`, `16` or `0.5`.
+    ///
+    /// # Errors
+    /// The text is anything else, or over the bound.
+    pub fn parse(text: &str) -> Result<Self, Invalid> {
+        let invalid = Invalid("a price is a decimal number with at most two places");
+        let (whole, fraction) = text.split_once('.').unwrap_or((text, "0"));
+        let digits = |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit());
+        if !digits(whole) || !digits(fraction) || fraction.len() > 2 {
+            return Err(invalid);
+        }
+        let cents = whole.parse::<u64>().ok().and_then(|units| {
+            let tenths = fraction.parse::<u64>().ok()?;
+            units.checked_mul(100)?.checked_add(if fraction.len() == 1 { tenths * 10 } else { tenths })
+        });
+        cents.and_then(Self::from_cents).ok_or(invalid)
+    }
+}
+
+impl TryFrom<u64> for Price {
+    type Error = Invalid;
+    fn try_from(cents: u64) -> Result<Self, Invalid> {
+        Self::from_cents(cents).ok_or(Invalid("a price is at most 10,000,000,000.00"))
+    }
+}
+
+impl From<Price> for u64 {
+    fn from(price: Price) -> u64 {
+        price.0
+    }
+}
+
+impl fmt::Display for Price {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{:02}", self.0 / 100, self.0 % 100)
+    }
+}
+
+/// A stock as the market sees it.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Stock {
+    /// Its name.
+    pub symbol: Symbol,
+    /// The house's price.
+    pub price: Price,
+    /// What the house has left to sell.
+    pub quantity: Quantity,
+    /// What has been traded so far.
+    pub volume: Quantity,
+}
+
+/// What a client asks the exchange to do.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Command {
+    /// Trade with the house at its price.
+    Trade {
+        /// What.
+        symbol: Symbol,
+        /// Which way.
+        side: Side,
+        /// How many, above 0.
+        quantity: Quantity,
+    },
+}
+
+/// An order that was accepted.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Order {
+    /// The number its client knows it by.
+    pub number: OrderNumber,
+    /// What was traded.
+    pub symbol: Symbol,
+    /// Which way.
+    pub side: Side,
+    /// How many.
+    pub quantity: Quantity,
+}
+
+/// Why a command was not accepted; nothing has changed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Refusal {
+    /// No stock of that name is listed.
+    UnknownSymbol,
+    /// The house has fewer left than were asked for.
+    NotEnoughStocks,
+    /// The stock's quantity or volume would pass [`QUANTITY_MAX`].
+    TooManyStocks,
+    /// The key was used for another command.
+    KeyReused,
+}
+
+/// What became of a command.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    /// It is on disk on every in-sync replica and visible to every reader.
+    Accepted {
+        /// The order's number.
+        order: OrderNumber,
+        /// Whether this is the answer of an earlier submission of the same key.
+        replayed: bool,
+    },
+    /// It was refused.
+    Refused(Refusal),
+}
