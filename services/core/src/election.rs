@@ -1,0 +1,708 @@
+//! Which replica leads: decided by the frontends, ordered by the register.
+//!
+//! Problem: any number of frontends must agree on one leader that has every acknowledged order, quickly when the old one is
+//! dead, and not at all when only this frontend has lost it.
+//!
+//! Idea: heartbeats to all replicas. Who suspects the leader asks every replica whether it has lost the leader too (a
+//! pre-vote, as in Ongaro's thesis, section 9.6), and takes the **highest id** among those that are in sync, alive, fit and
+//! willing; one compare-and-set on the configuration decides between frontends that do so at the same time.
+//!
+//! Rules kept: R1 and R3, only an `(id, store)` of `in_sync` is elected; R7, a register older than anything known stops
+//! elections until it is repaired; R8, a missing register is rebuilt only from *all* replicas; R9, a candidate has
+//! everything that anyone was told of.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
+
+use tradenet_schemas::ids::{Boot, ClusterId, Epoch, Leader, Member, Node, Nonce, ReplicaId, SeqNum};
+use tradenet_schemas::message::{Configuration, Message, Role, Status};
+use tradenet_schemas::subjects::Peer;
+
+use crate::bugs::{Bug, bug};
+use crate::times::Times;
+use crate::{Mono, Now, Output, RegisterAnswer, RegisterRequest, Revision, Slot, highest};
+
+/// After an attempt that came to nothing, the next one waits so long.
+const RETRY: Duration = Duration::from_millis(100);
+/// How often the register is read without a reason, to notice what was missed or went back.
+const REGISTER_EVERY: Duration = Duration::from_secs(2);
+/// How often the newest configuration is told to a replica that does not have it.
+const ANNOUNCE_EVERY: Duration = Duration::from_millis(100);
+/// A change of leadership that nobody took up for so long is made again.
+const EPOCH_LIFE: Duration = Duration::from_secs(2);
+
+/// What an elector is started with.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// This run of the frontend.
+    pub boot: Boot,
+    /// All replicas of the exchange.
+    pub members: Vec<ReplicaId>,
+    /// The protocol's periods.
+    pub times: Times,
+}
+
+/// What the elector wants done; the frontend puts it into packets.
+pub(crate) enum Wish {
+    Send(Peer, Message),
+    Register(RegisterRequest),
+    Output(Output),
+}
+
+/// A replica as this frontend knows it.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct PeerView {
+    pub(crate) status: Option<Status>,
+    pub(crate) heard: Option<Mono>,
+    gone_first: Option<Mono>,
+    gone: bool,
+}
+
+/// How far an attempt is.
+enum Phase {
+    Calm,
+    /// Collects pre-votes, then reads the register.
+    Polling {
+        since: Mono,
+        suspect: Leader,
+        votes: BTreeMap<ReplicaId, (bool, Status)>,
+        absent: BTreeSet<ReplicaId>,
+    },
+    /// Reads the register to elect these (none: only to look).
+    Reading {
+        candidates: Option<Vec<Status>>,
+    },
+    /// Has written this, or may have.
+    Writing {
+        target: Box<Configuration>,
+    },
+    /// Makes the floor again, then reads anew.
+    Floor,
+}
+
+/// The elector of one frontend.
+pub(crate) struct Elector {
+    options: Options,
+    now: Now,
+    configuration: Option<Configuration>,
+    adopted_at: Mono,
+    pub(crate) peers: BTreeMap<ReplicaId, PeerView>,
+    phase: Phase,
+    asked_at: Mono,
+    ticket: u64,
+    nonces: u64,
+    /// No attempt before this.
+    quiet_until: Mono,
+    next_heartbeat: Mono,
+    last_read: Mono,
+    last_announced: Mono,
+    /// Since when this frontend has been connected; a fresh one waits for all in-sync replicas (cold start).
+    connected_at: Option<Mono>,
+    seen_leader: bool,
+    /// Since when the leader says that it can't do its work.
+    useless_since: Option<Mono>,
+    /// The newest sequence that anybody was told of.
+    seen: SeqNum,
+    trouble: Option<String>,
+    pub(crate) wishes: VecDeque<Wish>,
+}
+
+impl Elector {
+    pub(crate) fn new(options: Options) -> Self {
+        let peers = options.members.iter().map(|&id| (id, PeerView::default())).collect();
+        Self {
+            now: Now::default(),
+            configuration: None,
+            adopted_at: Mono(0),
+            peers,
+            phase: Phase::Calm,
+            asked_at: Mono(0),
+            ticket: 0,
+            nonces: 0,
+            quiet_until: Mono(0),
+            next_heartbeat: Mono(0),
+            last_read: Mono(0),
+            last_announced: Mono(0),
+            connected_at: None,
+            seen_leader: false,
+            useless_since: None,
+            seen: SeqNum(0),
+            trouble: None,
+            wishes: VecDeque::new(),
+            options,
+        }
+    }
+
+    pub(crate) fn configuration(&self) -> Option<&Configuration> {
+        self.configuration.as_ref()
+    }
+
+    /// Where commands go: the elected leader, which queues them until it serves.
+    pub(crate) fn leader(&self) -> Option<Leader> {
+        self.configuration.as_ref().map(|held| held.leader)
+    }
+
+    /// The leader's last word, if it serves and was heard lately.
+    pub(crate) fn serving(&self, now: Mono) -> Option<&Status> {
+        let leader = self.leader()?;
+        let view = self.peers.get(&leader.id)?;
+        let lately = view.heard.is_some_and(|at| now.since(at) < self.options.times.suspect);
+        view.status.as_ref().filter(|status| lately && status.boot == leader.boot && status.role == Role::Leader)
+    }
+
+    /// Why no trade can be served at this moment, and what would help.
+    pub(crate) fn trouble(&self, now: Mono) -> Option<String> {
+        if let Some(status) = self.serving(now) {
+            return status.trouble.clone();
+        }
+        if self.connected_at.is_none() {
+            return Some("the broker can't be reached".to_owned());
+        }
+        let fallback = "no leader at this moment: one is being elected".to_owned();
+        Some(self.trouble.clone().unwrap_or(fallback))
+    }
+
+    /// An answer rested on this entry: whoever leads must have it (rule R9).
+    pub(crate) fn saw(&mut self, seq: SeqNum) {
+        self.seen = self.seen.max(seq);
+    }
+
+    fn info(&mut self, text: String) {
+        self.wishes.push_back(Wish::Output(Output::info(text)));
+    }
+
+    fn troubled(&mut self, text: String) {
+        if self.trouble.as_ref() != Some(&text) {
+            self.wishes.push_back(Wish::Output(Output::warn(&text)));
+            self.trouble = Some(text);
+        }
+        self.calm(RETRY * 3);
+    }
+
+    fn calm(&mut self, wait: Duration) {
+        self.phase = Phase::Calm;
+        self.quiet_until = self.now.mono.after(wait);
+    }
+
+    /// Takes on a newer configuration, wherever it was heard of.
+    pub(crate) fn adopt(&mut self, now: Now, configuration: &Configuration) -> bool {
+        self.now = now;
+        let newer = self
+            .configuration
+            .as_ref()
+            .is_none_or(|held| held.cluster == configuration.cluster && held.epoch < configuration.epoch);
+        if newer {
+            let in_sync: Vec<_> = configuration.in_sync.iter().map(|member| member.id.get()).collect();
+            self.info(format!(
+                "epoch {}: order-{} leads, in sync {in_sync:?} ({})",
+                configuration.epoch, configuration.leader.id, configuration.why
+            ));
+            self.configuration = Some(configuration.clone());
+            self.adopted_at = now.mono;
+            self.useless_since = None;
+            self.trouble = None;
+            self.calm(Duration::ZERO);
+        }
+        newer
+    }
+
+    // ------------------------------------------------------------ what is heard
+
+    pub(crate) fn connected(&mut self, now: Now) {
+        self.now = now;
+        self.connected_at = Some(now.mono);
+        self.quiet_until = now.mono.after(if self.seen_leader { self.options.times.reconnect_grace } else { RETRY });
+        for view in self.peers.values_mut() {
+            view.gone_first = None;
+            view.gone = false;
+            // Nobody is suspected for what could not be heard.
+            view.heard = view.heard.map(|_| now.mono);
+        }
+        self.next_heartbeat = now.mono;
+    }
+
+    pub(crate) fn disconnected(&mut self, now: Now) {
+        self.now = now;
+        self.connected_at = None;
+        self.phase = Phase::Calm;
+    }
+
+    pub(crate) fn nobody_there(&mut self, now: Now, id: ReplicaId) {
+        self.now = now;
+        let twice = self.options.times.nobody_twice;
+        if let Some(view) = self.peers.get_mut(&id) {
+            let first = *view.gone_first.get_or_insert(now.mono);
+            view.gone |= now.mono.since(first) >= twice;
+        }
+        match &mut self.phase {
+            Phase::Polling { absent, .. } => {
+                absent.insert(id);
+                self.count_votes();
+            }
+            Phase::Calm if self.connected_at.is_some() => self.look(),
+            _ => {}
+        }
+    }
+
+    pub(crate) fn status_arrived(&mut self, now: Now, status: Status) {
+        self.now = now;
+        if let Some(configuration) = &status.configuration {
+            self.adopt(now, configuration);
+        }
+        self.seen = highest([self.seen, status.committed]);
+        let leads = self.leader() == Some(Leader { id: status.id, boot: status.boot });
+        self.seen_leader |= leads && status.role == Role::Leader;
+        let lags =
+            self.configuration.as_ref().map(|held| held.epoch) > status.configuration.as_ref().map(|held| held.epoch);
+        if lags && status.role != Role::Starting && now.mono.since(self.last_announced) >= ANNOUNCE_EVERY {
+            self.announce();
+        }
+        if leads {
+            let useless = status.trouble.is_some();
+            self.useless_since = useless.then(|| self.useless_since.unwrap_or(now.mono));
+        }
+        if leads && status.role == Role::Leader && status.trouble.is_none() {
+            self.trouble = None;
+            if matches!(self.phase, Phase::Polling { .. }) {
+                self.calm(Duration::ZERO);
+            }
+        }
+        if let Some(view) = self.peers.get_mut(&status.id) {
+            *view = PeerView { status: Some(status), heard: Some(now.mono), gone_first: None, gone: false };
+        }
+    }
+
+    pub(crate) fn vote_arrived(&mut self, now: Now, willing: bool, status: Status) {
+        self.status_arrived(now, status.clone());
+        if let Phase::Polling { votes, .. } = &mut self.phase {
+            votes.insert(status.id, (willing, status));
+            self.count_votes();
+        }
+    }
+
+    fn announce(&mut self) {
+        if let Some(configuration) = self.configuration.clone() {
+            self.last_announced = self.now.mono;
+            self.wishes.push_back(Wish::Send(Peer::All, Message::Announce(Box::new(configuration))));
+        }
+    }
+
+    // ------------------------------------------------------------ time
+
+    /// When it wants to be called next, at the latest.
+    pub(crate) fn tick(&mut self, now: Now) {
+        self.now = now;
+        if self.connected_at.is_none() {
+            return;
+        }
+        if now.mono >= self.next_heartbeat {
+            self.next_heartbeat = now.mono.after(self.options.times.heartbeat);
+            for id in self.options.members.clone() {
+                self.wishes.push_back(Wish::Send(Peer::Order(id), Message::Heartbeat {}));
+            }
+        }
+        self.probe_the_gone();
+        match &self.phase {
+            Phase::Calm => self.look(),
+            Phase::Polling { .. } => self.count_votes(),
+            Phase::Reading { .. } | Phase::Writing { .. } | Phase::Floor => {
+                if now.mono.since(self.asked_at) > self.options.times.register * 2 {
+                    self.calm(RETRY);
+                }
+            }
+        }
+    }
+
+    /// "Nobody there" is believed when it is said twice: ask again as soon as the second time counts.
+    fn probe_the_gone(&mut self) {
+        let (now, twice) = (self.now.mono, self.options.times.nobody_twice);
+        for (id, view) in &mut self.peers {
+            let first = view.gone_first.filter(|_| !view.gone);
+            if first.is_some_and(|first| now.since(first) >= twice) {
+                view.gone_first = first.map(|first| Mono(first.0.min(now.0)));
+                self.wishes.push_back(Wish::Send(Peer::Order(*id), Message::Heartbeat {}));
+            }
+        }
+    }
+
+    /// Is everything in order?
+    fn look(&mut self) {
+        let now = self.now.mono;
+        if now < self.quiet_until {
+            return;
+        }
+        if self.configuration.is_none() {
+            return self.read_register(None);
+        }
+        // Also while the leader is suspected: the register may know of a newer record that nobody here has heard of, or
+        // need repair before anybody can lead.
+        if now.since(self.last_read) >= REGISTER_EVERY {
+            return self.read_register(None);
+        }
+        if self.is_suspect() {
+            self.poll();
+        }
+    }
+
+    /// Whether the leader has to be replaced, as far as this frontend can tell.
+    fn is_suspect(&self) -> bool {
+        let (now, times) = (self.now.mono, self.options.times);
+        let Some(leader) = self.leader() else { return false };
+        let Some(view) = self.peers.get(&leader.id) else {
+            return true;
+        };
+        let other_boot = view.status.as_ref().is_some_and(|status| status.boot != leader.boot)
+            && view.heard.is_some_and(|at| at > self.adopted_at || now.since(self.adopted_at) > times.suspect);
+        if view.gone || other_boot {
+            return true;
+        }
+        let status = view.status.as_ref().filter(|status| status.boot == leader.boot);
+        let heard = view.heard.filter(|_| status.is_some()).unwrap_or_default();
+        let since = heard.max(self.adopted_at).max(self.connected_at.unwrap_or_default());
+        let silent = now.since(since) > times.suspect;
+        // It answers, but does not take up the lead.
+        let idle = status.is_some_and(|status| status.role != Role::Leader) && now.since(self.adopted_at) > EPOCH_LIFE;
+        let useless =
+            self.useless_since.is_some_and(|since| now.since(since) > EPOCH_LIFE) && self.has_other_fit(leader);
+        let young = now.since(self.adopted_at) < EPOCH_LIFE && self.seen_leader;
+        (silent && !young)
+            || (silent && heard < self.adopted_at && now.since(self.adopted_at) > times.suspect)
+            || idle
+            || useless
+    }
+
+    /// Whether another in-sync replica could lead, as far as was heard.
+    fn has_other_fit(&self, leader: Leader) -> bool {
+        let Some(held) = &self.configuration else { return false };
+        let lately =
+            |view: &PeerView| view.heard.is_some_and(|at| self.now.mono.since(at) < self.options.times.suspect);
+        self.peers.values().filter(|view| lately(view)).filter_map(|view| view.status.as_ref()).any(|status| {
+            status.id != leader.id
+                && held.is_in_sync(status.id, status.store)
+                && status.trouble.is_none()
+                && status.role != Role::Starting
+                && status.tail.seq >= self.seen
+        })
+    }
+
+    fn poll(&mut self) {
+        let Some(suspect) = self.leader() else { return };
+        let (votes, absent) = (BTreeMap::new(), BTreeSet::new());
+        self.phase = Phase::Polling { since: self.now.mono, suspect, votes, absent };
+        for id in self.options.members.clone() {
+            self.wishes.push_back(Wish::Send(Peer::Order(id), Message::PreVote { suspect }));
+        }
+    }
+
+    fn count_votes(&mut self) {
+        let Phase::Polling { since, suspect, votes, absent } = &self.phase else {
+            return;
+        };
+        let (suspect, waited) = (*suspect, self.now.mono.since(*since));
+        let Some(held) = self.configuration.clone() else {
+            return self.calm(RETRY);
+        };
+        if held.leader != suspect {
+            return self.calm(Duration::ZERO);
+        }
+        let restarted = |id| votes.get(&id).is_some_and(|(_, status)| id == suspect.id && status.boot != suspect.boot);
+        let answered = |member: &Member| {
+            let suspected = member.id == suspect.id && !restarted(member.id);
+            votes.contains_key(&member.id)
+                || absent.contains(&member.id)
+                || suspected && self.peers.get(&member.id).is_some_and(|view| view.gone)
+        };
+        if !held.in_sync.iter().all(answered) && waited < self.options.times.poll {
+            return;
+        }
+        if votes.is_empty() {
+            let needed = name(held.in_sync.iter().map(|member| member.id));
+            return self.troubled(format!("no replica answers this frontend; needed is one of {needed}"));
+        }
+        if let Some((_, status)) = votes
+            .values()
+            .find(|(_, status)| status.configuration.as_ref().is_some_and(|theirs| theirs.epoch > held.epoch))
+        {
+            let newer = status.configuration.clone();
+            if let Some(newer) = newer {
+                self.adopt(self.now, &newer);
+            }
+            return self.calm(RETRY);
+        }
+        // Somebody in sync still hears the leader: then it is this frontend that has lost it.
+        let against = |(id, (willing, status)): (&ReplicaId, &(bool, Status))| {
+            !willing && !status.leaving && held.in_sync_member(*id).is_some() && *id != suspect.id
+        };
+        if votes.iter().any(against) {
+            return self.calm(RETRY);
+        }
+        let statuses: Vec<_> = votes.values().map(|(_, status)| status.clone()).collect();
+        let candidates = self.candidates(&held, suspect, &statuses);
+        let all_in_sync = candidates.len() == held.in_sync.len();
+        let cold = !self.seen_leader
+            && self.connected_at.is_some_and(|at| self.now.mono.since(at) < self.options.times.cold_start);
+        if cold && !all_in_sync {
+            let missing = held.in_sync.iter().map(|m| m.id).filter(|id| !candidates.iter().any(|c| c.id == *id));
+            self.trouble = Some(format!("starting: waiting for {}", name(missing)));
+            return self.calm(RETRY);
+        }
+        if candidates.is_empty() {
+            let needed = name(held.in_sync.iter().map(|member| member.id));
+            let why = statuses.iter().find_map(|status| {
+                let replaced = held.in_sync_member(status.id).is_some_and(|member| member.store != status.store);
+                replaced.then(|| format!(" (order-{} is there, but its disk is another one; to go on without the lost orders: tradenet recover)", status.id))
+            });
+            return self.troubled(format!("only {needed} has every order: start it{}", why.unwrap_or_default()));
+        }
+        let knows = |status: &Status| status.configuration.as_ref().is_some_and(|theirs| theirs.nonce == held.nonce);
+        let same = |status: &Status| (status.id, status.boot) == (suspect.id, suspect.boot) && knows(status);
+        if candidates.iter().all(same) {
+            // Electing it again would change nothing but the epoch's number.
+            let why = candidates.iter().find_map(|status| status.trouble.clone());
+            let why = why.unwrap_or_else(|| "the register does not answer it".to_owned());
+            return self.troubled(format!("order-{} leads, but can't serve: {why}", suspect.id));
+        }
+        self.read_register(Some(candidates));
+    }
+
+    /// Who could lead: in sync, with that very disk, fit, and not the one that is suspected.
+    fn candidates(&self, held: &Configuration, suspect: Leader, statuses: &[Status]) -> Vec<Status> {
+        let seen = highest(statuses.iter().map(|status| status.committed).chain([self.seen]));
+        let fit = |status: &&Status| {
+            let right_disk = held.is_in_sync(status.id, status.store)
+                || bug(Bug::ElectFromAnyone)
+                || bug(Bug::ElectAnyStore) && held.in_sync_member(status.id).is_some();
+            right_disk
+                && (status.id, status.boot) != (suspect.id, suspect.boot)
+                && status.role != Role::Starting
+                && !status.leaving
+                && status.trouble.is_none()
+                && (status.tail.seq >= seen || bug(Bug::ElectShortTails))
+        };
+        let idle_leader_returns = |status: &&Status| {
+            // A leader that was elected, never took up the lead, and still answers, if nobody else is fit.
+            held.is_in_sync(status.id, status.store) && status.role != Role::Starting && status.tail.seq >= seen
+        };
+        let candidates: Vec<_> = statuses.iter().filter(fit).cloned().collect();
+        let all_answered = held.in_sync.iter().all(|member| statuses.iter().any(|status| status.id == member.id));
+        if candidates.is_empty() && all_answered {
+            return statuses.iter().filter(idle_leader_returns).filter(|status| !status.leaving).cloned().collect();
+        }
+        candidates
+    }
+
+    // ------------------------------------------------------------ the register
+
+    fn ask(&mut self, request: impl FnOnce(u64) -> RegisterRequest) {
+        self.ticket += 1;
+        self.asked_at = self.now.mono;
+        self.wishes.push_back(Wish::Register(request(self.ticket)));
+    }
+
+    fn read_register(&mut self, candidates: Option<Vec<Status>>) {
+        self.last_read = self.now.mono;
+        self.phase = Phase::Reading { candidates };
+        self.ask(|ticket| RegisterRequest::Read { ticket });
+    }
+
+    fn write(&mut self, target: Configuration, expected: Option<Revision>) {
+        let configuration = Box::new(target.clone());
+        self.phase = Phase::Writing { target: Box::new(target) };
+        self.ask(|ticket| RegisterRequest::Write { ticket, configuration, expected });
+    }
+
+    pub(crate) fn register_answered(&mut self, now: Now, answer: RegisterAnswer) {
+        self.now = now;
+        if answer.ticket() != self.ticket {
+            return;
+        }
+        match (std::mem::replace(&mut self.phase, Phase::Calm), answer) {
+            (Phase::Reading { candidates }, RegisterAnswer::Read { configuration, floor, .. }) => {
+                self.was_read(candidates, &configuration, &floor);
+            }
+            (Phase::Writing { target }, RegisterAnswer::Written { .. }) => {
+                self.adopt(now, &target);
+                self.announce();
+            }
+            // Whatever became of it, the register knows: a read follows, and shows it or the winner's.
+            (Phase::Writing { .. } | Phase::Floor, _) => self.read_register(None),
+            (_, RegisterAnswer::Unknown { why, .. }) => {
+                if self.serving(now.mono).is_none() {
+                    self.trouble = Some(format!("the broker's register does not answer: {why}"));
+                }
+                self.calm(RETRY);
+            }
+            _ => self.calm(RETRY),
+        }
+    }
+
+    fn was_read(&mut self, candidates: Option<Vec<Status>>, slot: &Slot<Configuration>, floor: &Slot<Epoch>) {
+        let value = slot.value().cloned();
+        let known = self.configuration.clone();
+        let reported = self.peers.values().filter_map(|view| view.status.as_ref()?.configuration.as_ref());
+        let highest_known = reported.chain(&known).map(|held| held.epoch).max().unwrap_or_default();
+        let Some(value) = value else {
+            return self.repair(slot, floor, highest_known);
+        };
+        let floor_stands =
+            floor.value().is_some_and(|floor| *floor <= value.epoch) || floor.is_missing() && value.epoch == Epoch(1);
+        let floor_stands = floor_stands || bug(Bug::IgnoreTheFloor);
+        let highest_known = if bug(Bug::IgnoreReportedEpochs) { Epoch(0) } else { highest_known };
+        // Two records of one epoch: the register went back and gave the number again. Whether somebody served in the lost one
+        // the floor tells: below the epoch, nobody did; else both have to be counted with.
+        let reported = self.peers.values().filter_map(|view| view.status.as_ref()?.configuration.as_ref());
+        let twin = reported.chain(&known).any(|held| held.epoch == value.epoch && held.nonce != value.nonce);
+        let served = floor.value().is_some_and(|floor| *floor >= value.epoch);
+        if value.epoch < highest_known || !floor_stands || twin && served {
+            return self.repair(slot, floor, highest_known);
+        }
+        if known.as_ref().is_none_or(|held| held.epoch < value.epoch) {
+            self.adopt(self.now, &value);
+            self.announce();
+            return;
+        }
+        if known.as_ref().is_some_and(|held| held.nonce != value.nonce) {
+            if known.as_ref().is_none_or(|held| held.cluster != value.cluster) {
+                return self.troubled("the register holds another exchange's record".to_owned());
+            }
+            // It went back and handed out the epoch's number again. The floor shows that nobody served in the lost record.
+            self.configuration = None;
+            self.adopt(self.now, &value);
+            return self.announce();
+        }
+        let Some(candidates) = candidates else {
+            return self.calm(Duration::ZERO);
+        };
+        let Some(best) = candidates.iter().max_by_key(|status| status.id) else {
+            return self.calm(RETRY);
+        };
+        let why = format!("order-{} does not lead any more", value.leader.id);
+        let leader = Leader { id: best.id, boot: best.boot };
+        let in_sync = candidates.iter().map(|status| Member { id: status.id, store: status.store }).collect();
+        let target = self.next(value.cluster, value.epoch.next(), leader, in_sync, why);
+        self.write(target, slot.revision());
+    }
+
+    fn next(
+        &mut self,
+        cluster: ClusterId,
+        epoch: Epoch,
+        leader: Leader,
+        mut in_sync: Vec<Member>,
+        why: String,
+    ) -> Configuration {
+        self.nonces += 1;
+        let nonce = Nonce(self.options.boot.0.wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(self.nonces));
+        in_sync.sort_by_key(|member| member.id);
+        let (members, by) = (self.options.members.clone(), Node::Frontend(self.options.boot));
+        Configuration { cluster, epoch, nonce, leader, in_sync, members, by, why, at: self.now.wall_ms }
+    }
+
+    /// Rules R7 and R8: the register is missing, unreadable or older than what is known. It is written again by itself only
+    /// from what **all** replicas hold, and only where that shows that nothing acknowledged can be missing.
+    fn repair(&mut self, slot: &Slot<Configuration>, floor: &Slot<Epoch>, highest_known: Epoch) {
+        let (now, suspect) = (self.now.mono, self.options.times.suspect);
+        let lately = |view: &PeerView| view.heard.is_some_and(|at| now.since(at) < suspect) && !view.gone;
+        let ready = |view: &&PeerView| lately(view) && view.status.as_ref().is_some_and(|s| s.role != Role::Starting);
+        let missing: Vec<_> = self
+            .peers
+            .iter()
+            .filter(|(_, view)| !ready(view) && !bug(Bug::RebuildFromSome))
+            .map(|(id, _)| *id)
+            .collect();
+        let state = match slot {
+            Slot::BucketMissing | Slot::KeyMissing => "is empty",
+            Slot::Unreadable { .. } => "can't be read",
+            Slot::Present { .. } => "or its floor is older than what the replicas know",
+        };
+        if !missing.is_empty() {
+            let missing = name(missing);
+            if highest_known == Epoch(0) && slot.is_missing() && floor.is_missing() {
+                return self.troubled(format!("first start: waiting for {missing}"));
+            }
+            return self.troubled(format!(
+                "the register {state}; it is written anew when every replica answers: start {missing}, or accept what \
+                 may be lost with: tradenet recover"
+            ));
+        }
+        let statuses: Vec<_> = self.peers.values().filter_map(|view| view.status.clone()).collect();
+        // What this frontend saw written counts too, and what the register still holds: perhaps no replica has heard of it
+        // yet. A leader that ended before it raised the floor for the first time leaves a good record without any floor.
+        let held = statuses.iter().filter_map(|status| status.configuration.as_ref());
+        let all: Vec<_> = held.chain(&self.configuration).chain(slot.value()).cloned().collect();
+        let newest = all.iter().max_by_key(|held| held.epoch).cloned();
+        let Some(held) = newest else {
+            return self.first_start(slot, floor, &statuses);
+        };
+        let floor_value = floor.value().copied().unwrap_or_default();
+        // All records of that epoch: whichever of them was served in, who is in sync by each has every order.
+        let newest: Vec<_> = all.iter().filter(|other| other.epoch == held.epoch).collect();
+        let whole = newest
+            .iter()
+            .flat_map(|held| &held.in_sync)
+            .all(|member| statuses.iter().any(|status| status.id == member.id && status.store == member.store));
+        if !whole || floor_value > held.epoch {
+            return self.troubled(format!(
+                "the register {state}, and a disk that may hold acknowledged orders is gone. To go on with what the \
+                 replicas have: tradenet recover"
+            ));
+        }
+        if floor_value < held.epoch && (floor.is_missing() || floor.value().is_none()) {
+            self.phase = Phase::Floor;
+            // Whoever served had its epoch on disk. A record that no replica has adopted may be lost again, and must not
+            // leave a floor behind that nobody can explain.
+            let adopted = statuses.iter().filter_map(|status| status.configuration.as_ref()).map(|held| held.epoch);
+            let (floor, expected) = (adopted.max().unwrap_or_default(), floor.revision());
+            return self.ask(|ticket| RegisterRequest::Floor { ticket, floor, expected });
+        }
+        let seen = highest(statuses.iter().map(|status| status.committed).chain([self.seen]));
+        let fit: Vec<_> = statuses
+            .iter()
+            .filter(|status| {
+                newest.iter().all(|held| held.is_in_sync(status.id, status.store))
+                    && status.tail.seq >= seen
+                    && !status.leaving
+            })
+            .collect();
+        // While a leader serves in that record, orders go on, and what was heard of the others is always a little old: the
+        // record is written again as it is.
+        let serves = self.serving(self.now.mono).and_then(|status| status.configuration.as_ref());
+        let (leader, in_sync) = if serves.is_some_and(|serves| serves.nonce == held.nonce) {
+            (held.leader, held.in_sync.clone())
+        } else if let Some(best) = fit.iter().max_by_key(|status| status.id) {
+            let in_sync = fit.iter().map(|status| Member { id: status.id, store: status.store });
+            (Leader { id: best.id, boot: best.boot }, in_sync.collect())
+        } else {
+            return self.troubled(format!("the register {state}, and no replica has every order: tradenet recover"));
+        };
+        let epoch = highest_known.max(slot.value().map_or(Epoch(0), |value| value.epoch)).next();
+        self.info(format!("the register {state}: written anew from what all replicas hold, as epoch {epoch}"));
+        let target = self.next(held.cluster, epoch, leader, in_sync, "the register was repaired".to_owned());
+        self.write(target, slot.revision());
+    }
+
+    /// The very first start: every replica is empty, and so is the register.
+    fn first_start(&mut self, slot: &Slot<Configuration>, floor: &Slot<Epoch>, statuses: &[Status]) {
+        let fresh = statuses.iter().all(|status| status.tail.seq == SeqNum(0));
+        if !slot.is_missing() || !floor.is_missing() || !fresh || self.configuration.is_some() {
+            return self.troubled(
+                "the replicas are empty, but the register is not: if their data is really gone, tradenet recover"
+                    .to_owned(),
+            );
+        }
+        let Some(best) = statuses.iter().max_by_key(|status| status.id) else {
+            return;
+        };
+        let leader = Leader { id: best.id, boot: best.boot };
+        let in_sync = statuses.iter().map(|status| Member { id: status.id, store: status.store }).collect();
+        let cluster = ClusterId(self.options.boot.0.rotate_left(17) ^ self.now.wall_ms);
+        self.info("first start: writing the first configuration".to_owned());
+        let target = self.next(cluster, Epoch(1), leader, in_sync, "first start".to_owned());
+        self.write(target, None);
+    }
+}
+
+/// Replicas by name: `order-1, order-2`.
+fn name(ids: impl IntoIterator<Item = ReplicaId>) -> String {
+    ids.into_iter().map(|id| format!("order-{id}")).collect::<Vec<_>>().join(", ")
+}

@@ -1,0 +1,82 @@
+//! Which commands were done already.
+//!
+//! Problem: a client or frontend that got no answer asks again, and must not trade twice, long after and with another
+//! leader; but nothing may grow without a bound.
+//! Idea: a table from key to order, first in, first out: what is forgotten depends on the log alone, so every replica
+//! forgets the same.
+//! Rule kept: the last [`Keys::capacity`] keys are known, in a fixed order, and no more than those.
+
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, VecDeque};
+
+use tradenet_schemas::ids::OrderNumber;
+use tradenet_schemas::trade::CommandKey;
+use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
+
+/// A key with its hash before it, so that a comparison is one of numbers: a look-up need not visit the text of every key
+/// on its way. Equal hashes fall back to the text, so a client that makes them collide gains nothing.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct Hashed {
+    hash: u64,
+    key: CommandKey,
+}
+
+impl Hashed {
+    fn new(key: &CommandKey) -> Self {
+        Self { hash: xxh3_64(key.as_str().as_bytes()), key: key.clone() }
+    }
+}
+
+/// A bounded table of keys, the oldest of which goes first.
+#[derive(Clone)]
+pub(super) struct Keys {
+    capacity: usize,
+    orders: BTreeMap<Hashed, OrderNumber>,
+    /// The same keys, oldest first.
+    queue: VecDeque<Hashed>,
+    /// See [`Keys::digest`].
+    sum: u64,
+}
+
+impl Keys {
+    pub(super) fn with_capacity(capacity: usize) -> Self {
+        Self { capacity, orders: BTreeMap::new(), queue: VecDeque::new(), sum: 0 }
+    }
+
+    /// The order that was made under `key`, if that is remembered.
+    pub(super) fn get(&self, key: &CommandKey) -> Option<OrderNumber> {
+        self.orders.get(&Hashed::new(key)).copied()
+    }
+
+    /// Remembers a key and forgets the oldest where there is no room. Gives `false`, and changes nothing, if it is known.
+    #[must_use]
+    pub(super) fn remember(&mut self, key: &CommandKey, order: OrderNumber) -> bool {
+        let hashed = Hashed::new(key);
+        match self.orders.entry(hashed.clone()) {
+            Entry::Occupied(_) => return false,
+            Entry::Vacant(place) => place.insert(order),
+        };
+        self.sum = self.sum.wrapping_add(share(&hashed, order));
+        self.queue.push_back(hashed);
+        while self.queue.len() > self.capacity {
+            self.forget_oldest();
+        }
+        true
+    }
+
+    fn forget_oldest(&mut self) {
+        let oldest = self.queue.pop_front().expect("only called with keys in the queue");
+        let order = self.orders.remove(&oldest).expect("the queue and the table hold the same keys");
+        self.sum = self.sum.wrapping_sub(share(&oldest, order));
+    }
+
+    /// A hash of what is remembered: the sum of a hash of each key with its order. Orders have their numbers in the order
+    /// in which keys come in, so that the set of pairs is the whole state.
+    pub(super) fn digest(&self) -> u64 {
+        self.sum
+    }
+}
+
+fn share(key: &Hashed, order: OrderNumber) -> u64 {
+    xxh3_64_with_seed(&order.0.to_le_bytes(), key.hash)
+}

@@ -1,0 +1,596 @@
+//! Requests of clients: look up, submit, and retry until the outcome is known.
+//!
+//! Problem: a client wants one answer to one request, while leaders change, catalogs fall silent and messages get lost.
+//! Idea: every command has a key, the client's or one made here, so it can be sent again and again, to whoever leads by
+//! then, and still happens once. Look-ups go to the catalog; while none has authority the leader answers them itself.
+//! Rules kept: an outcome that is not known is never called a failure; a look-up is answered only by an answer to a
+//! question that was sent after it arrived (C2).
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+use bytes::Bytes;
+use tradenet_schemas::ids::{Boot, Epoch, Leader, Node, ReplicaId, SeqNum};
+use tradenet_schemas::limits::SUBMISSIONS_PER_MESSAGE_MAX;
+use tradenet_schemas::message::{Answer, Configuration, Envelope, Message, Query, Role, Submission};
+use tradenet_schemas::rest;
+use tradenet_schemas::subjects::Peer;
+use tradenet_schemas::trade::{Command, CommandKey, Outcome, Stock, Symbol};
+
+use crate::cache::{Cache, Invalidated};
+use crate::election::{self, Elector, Wish};
+use crate::times::Times;
+use crate::{ClientAnswer, ClientRequest, Decider, Input, Mono, Now, Output, Packet, Stop, Ticket};
+
+/// How often a frontend looks at its timers.
+const TICK: Duration = Duration::from_millis(25);
+/// A request without an answer is sent again after this, then after twice as long, and so on.
+const SEND_AGAIN: Duration = Duration::from_millis(250);
+/// A request that was sent to the wrong place is sent elsewhere after this.
+const ELSEWHERE: Duration = Duration::from_millis(20);
+/// Requests for leases whose answer may still come.
+const ASKED_MAX: usize = 64;
+/// Requests of clients under way.
+const UNDER_WAY_MAX: usize = 16_384;
+
+/// What a frontend is started with.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// This run of it.
+    pub boot: Boot,
+    /// All replicas of the exchange.
+    pub members: Vec<ReplicaId>,
+    /// The protocol's periods.
+    pub times: Times,
+    /// How many stocks it may cache; 0 for none.
+    pub cache_size: usize,
+}
+
+/// When and how often a request was sent.
+#[derive(Clone, Copy, Default)]
+struct Sending {
+    attempts: u32,
+    again_at: Mono,
+}
+
+/// A command whose outcome is not known.
+struct Pending {
+    ticket: Ticket,
+    key: CommandKey,
+    command: Command,
+    since: Mono,
+    sending: Sending,
+}
+
+/// A question without an answer.
+struct Asking {
+    ticket: Ticket,
+    query: Query,
+    since: Mono,
+    sending: Sending,
+}
+
+/// A frontend. See the module.
+pub struct Frontend {
+    options: Options,
+    now: Now,
+    elector: Elector,
+    cache: Cache,
+    requests: u64,
+    commands: BTreeMap<u64, Pending>,
+    questions: BTreeMap<u64, Asking>,
+    tickets: BTreeMap<Ticket, u64>,
+    catalog: Option<Boot>,
+    asked: BTreeMap<u64, (Boot, Mono)>,
+    /// The configured leader, if the last that was heard of its place is that it has gone: nobody listens there, or
+    /// another boot answers. Commands wait then instead of being sent: one that never left can be answered with "not
+    /// available" at its deadline, and one that was sent to nobody would have to be called unknown.
+    missing: Option<Leader>,
+    next_renewal: Mono,
+    /// The newest entry an answer rested on.
+    leaving: Option<Mono>,
+    stopped: bool,
+    dirty: bool,
+    next_tick: Mono,
+    outputs: VecDeque<Output>,
+}
+
+impl Frontend {
+    /// A frontend that knows nobody yet.
+    pub fn new(options: Options) -> Self {
+        let election = election::Options { boot: options.boot, members: options.members.clone(), times: options.times };
+        Self {
+            now: Now::default(),
+            elector: Elector::new(election),
+            cache: Cache::new(options.cache_size),
+            requests: 0,
+            commands: BTreeMap::new(),
+            questions: BTreeMap::new(),
+            tickets: BTreeMap::new(),
+            catalog: None,
+            asked: BTreeMap::new(),
+            missing: None,
+            next_renewal: Mono(0),
+            leaving: None,
+            stopped: false,
+            dirty: false,
+            next_tick: Mono(0),
+            outputs: VecDeque::new(),
+            options,
+        }
+    }
+
+    /// The stock, if it may be served from the cache at this moment. Counts a hit.
+    pub fn cached(&mut self, now: Now, symbol: &Symbol) -> Option<Stock> {
+        self.cache.get(now.mono, symbol).map(|(stock, _)| stock.clone())
+    }
+
+    /// The version of a cached stock, for those who check: see [`Frontend::cached`].
+    pub fn cached_version(&mut self, now: Now, symbol: &Symbol) -> Option<SeqNum> {
+        self.cache.get(now.mono, symbol).map(|(_, version)| version)
+    }
+
+    /// Whether trades can be served.
+    ///
+    /// # Errors
+    /// Why not, and what would help.
+    pub fn ready(&self, now: Now) -> Result<(), String> {
+        if self.leaving.is_some() {
+            return Err("this frontend is leaving: use another one".to_owned());
+        }
+        self.elector.trouble(now.mono).map_or(Ok(()), Err)
+    }
+
+    /// The exchange as this frontend sees it.
+    pub fn cluster(&self, now: Now) -> rest::Cluster {
+        let held = self.elector.configuration();
+        let trouble = self.ready(now).err();
+        let replicas = self.elector.peers.iter().map(|(id, view)| {
+            let status = view.status.as_ref();
+            let lately = |at: Mono| now.mono.since(at) < self.options.times.suspect;
+            let seq = |get: fn(&tradenet_schemas::message::Status) -> SeqNum| status.map_or(0, |status| get(status).0);
+            rest::Replica {
+                id: id.get(),
+                alive: view.heard.is_some_and(lately),
+                role: status.map_or("unknown", |status| role(status.role)).to_owned(),
+                in_sync: status.is_some_and(|s| held.is_some_and(|held| held.is_in_sync(s.id, s.store))),
+                epoch: status.and_then(|status| status.configuration.as_ref()).map_or(0, |held| held.epoch.0),
+                tail: seq(|status| status.tail.seq),
+                durable: seq(|status| status.durable),
+                committed: seq(|status| status.committed),
+                applied: seq(|status| status.applied),
+                trouble: status.and_then(|status| status.trouble.clone()),
+            }
+        });
+        rest::Cluster {
+            epoch: held.map_or(0, |held| held.epoch.0),
+            leader: self.elector.serving(now.mono).map(|status| status.id.get()),
+            in_sync: held.map_or(vec![], |held| held.in_sync.iter().map(|member| member.id.get()).collect()),
+            ready: trouble.is_none(),
+            trouble,
+            replicas: replicas.collect(),
+            catalog: self.catalog.map(|boot| boot.to_string()),
+            frontend: rest::Frontend {
+                boot: self.options.boot.to_string(),
+                lease: self.cache.is_leased(now.mono),
+                cache: self.cache.counts(),
+            },
+        }
+    }
+
+    fn packet(&self, body: Message) -> Packet {
+        let held = self.elector.configuration();
+        let envelope = Envelope {
+            cluster: held.map(|held| held.cluster),
+            epoch: held.map_or(Epoch(0), |held| held.epoch),
+            from: Node::Frontend(self.options.boot),
+            body,
+        };
+        Packet { envelope, lines: Bytes::new() }
+    }
+
+    fn send(&mut self, to: Peer, body: Message) {
+        let packet = self.packet(body);
+        self.outputs.push_back(Output::Send { to, packet });
+    }
+
+    fn next_request(&mut self) -> u64 {
+        self.requests += 1;
+        self.requests
+    }
+
+    // ------------------------------------------------------------ clients
+
+    fn asked(&mut self, ticket: Ticket, request: ClientRequest) {
+        if self.commands.len() + self.questions.len() >= UNDER_WAY_MAX {
+            let why = "too many requests are under way: try again".to_owned();
+            return self.outputs.push_back(Output::Answer(ticket, ClientAnswer::Unavailable(why)));
+        }
+        let number = self.next_request();
+        let (since, sending) = (self.now.mono, Sending::default());
+        let query = match request {
+            ClientRequest::Command(key, command) => {
+                let key = key.map_or_else(
+                    || CommandKey::generated(self.options.boot, number),
+                    |key| CommandKey::of_client(&key),
+                );
+                self.tickets.insert(ticket, number);
+                self.commands.insert(number, Pending { ticket, key, command, since, sending });
+                return;
+            }
+            ClientRequest::Stock(symbol) => {
+                if let Some(stock) = self.cached(self.now, &symbol) {
+                    let answer = ClientAnswer::Stock { stock: Some(stock), hit: true };
+                    return self.outputs.push_back(Output::Answer(ticket, answer));
+                }
+                self.cache.ask(number, &symbol);
+                Query::Stock(symbol)
+            }
+            ClientRequest::Stocks => Query::Stocks,
+            ClientRequest::Order(order) => Query::Order(order),
+        };
+        self.tickets.insert(ticket, number);
+        self.questions.insert(number, Asking { ticket, query, since, sending });
+    }
+
+    fn answer(&mut self, ticket: Ticket, answer: ClientAnswer) {
+        self.tickets.remove(&ticket);
+        self.outputs.push_back(Output::Answer(ticket, answer));
+    }
+
+    fn gone(&mut self, ticket: Ticket) {
+        if let Some(number) = self.tickets.remove(&ticket) {
+            self.questions.remove(&number);
+            self.commands.remove(&number);
+            self.cache.forget(number);
+        }
+    }
+
+    // ------------------------------------------------------------ sending
+
+    /// Sends what was never sent, and what has waited long enough.
+    fn send_requests(&mut self) {
+        self.send_commands();
+        let now = self.now.mono;
+        let catalog = self.catalog;
+        let mut messages = Vec::new();
+        for (&request, asking) in self.questions.iter_mut().filter(|(_, asking)| asking.sending.again_at <= now) {
+            // In turn to the catalog and to the leader, of which one answers look-ups at any time.
+            let to_leader = matches!(asking.query, Query::Order(_)) || asking.sending.attempts % 2 == 1;
+            let leader = self.elector.leader().map(|leader| Peer::Order(leader.id));
+            let to = if to_leader { leader } else { catalog.map(Peer::Catalog).or(leader) };
+            let Some(to) = to else { continue };
+            asking.sending.sent(now);
+            let query = asking.query.clone();
+            messages.push((to, request, query));
+        }
+        for (to, request, query) in messages {
+            let message = match (to, query) {
+                (Peer::Catalog(catalog), Query::Stock(symbol)) => {
+                    let (session, _) = self.cache.session_with(catalog);
+                    Message::Lookup { request, session, symbol: Some(symbol) }
+                }
+                (Peer::Catalog(_), _) => Message::Lookup { request, session: 0, symbol: None },
+                (_, query) => Message::Read { request, query },
+            };
+            self.send(to, message);
+        }
+    }
+
+    fn send_commands(&mut self) {
+        let now = self.now.mono;
+        let Some(leader) = self.elector.leader().filter(|leader| self.missing != Some(*leader)) else { return };
+        let mut batch = Vec::new();
+        for (&request, pending) in self.commands.iter_mut().filter(|(_, pending)| pending.sending.again_at <= now) {
+            pending.sending.sent(now);
+            let (key, command) = (pending.key.clone(), pending.command.clone());
+            batch.push(Submission { request, key, command });
+        }
+        while !batch.is_empty() {
+            let rest = batch.split_off(batch.len().min(SUBMISSIONS_PER_MESSAGE_MAX));
+            self.send(Peer::Order(leader.id), Message::Submit(batch));
+            batch = rest;
+        }
+    }
+
+    /// Another leader: everything without an answer is sent to it at once.
+    fn send_all_again(&mut self) {
+        for pending in self.commands.values_mut() {
+            pending.sending.again_at = Mono(0);
+        }
+        for asking in self.questions.values_mut() {
+            asking.sending.again_at = Mono(0);
+        }
+    }
+
+    fn adopt(&mut self, configuration: &Configuration) {
+        let before = self.elector.leader();
+        self.elector.adopt(self.now, configuration);
+        self.leader_may_have_changed(before);
+    }
+
+    fn leader_may_have_changed(&mut self, before: Option<Leader>) {
+        if self.elector.leader() != before {
+            self.send_all_again();
+        }
+    }
+
+    // ------------------------------------------------------------ answers
+
+    fn received(&mut self, packet: Packet) {
+        let known = self.elector.configuration().map(|held| held.cluster);
+        if known.is_some() && packet.envelope.cluster.is_some() && known != packet.envelope.cluster {
+            return;
+        }
+        let before = self.elector.leader();
+        let from = packet.envelope.from;
+        match (packet.envelope.body, from) {
+            (Message::Status(status), Node::Order(..)) => {
+                self.learn_catalog(&status);
+                self.elector.status_arrived(self.now, *status);
+            }
+            (Message::Vote { willing, status }, Node::Order(..)) => {
+                self.elector.vote_arrived(self.now, willing, *status);
+            }
+            (Message::Announce(configuration), _) => self.adopt(&configuration),
+            (Message::Outcomes { seq, outcomes }, Node::Order(..)) => {
+                self.elector.saw(seq);
+                outcomes.into_iter().for_each(|(request, outcome)| self.decided(request, outcome, seq));
+            }
+            (Message::Answer { request, seq, answer }, Node::Order(..)) => {
+                self.elector.saw(seq);
+                self.answered(request, answer);
+            }
+            (Message::NotLeader { requests, configuration, catalog }, _) => {
+                if let Some(configuration) = configuration {
+                    self.adopt(&configuration);
+                }
+                self.catalog = catalog.or(self.catalog);
+                requests.into_iter().for_each(|request| self.elsewhere(request, ELSEWHERE));
+            }
+            (Message::Overloaded { requests }, _) => self.refused(requests, "the exchange is overloaded: try again"),
+            (Message::Unavailable { requests, why }, _) => self.refused(requests, &why),
+            (body, Node::Catalog(catalog)) => self.catalog_says(catalog, body),
+            (body, from) => self.outputs.push_back(Output::debug(format!("nothing to do with {body:?} from {from:?}"))),
+        }
+        if let (Node::Order(id, boot), Some(leader)) = (from, self.elector.leader())
+            && leader.id == id
+        {
+            self.missing = (leader.boot != boot).then_some(leader);
+        }
+        self.leader_may_have_changed(before);
+    }
+
+    fn learn_catalog(&mut self, status: &tradenet_schemas::message::Status) {
+        let leads = self.elector.leader() == Some(Leader { id: status.id, boot: status.boot });
+        if leads && status.role == Role::Leader {
+            self.catalog = status.catalog;
+        }
+    }
+
+    fn decided(&mut self, request: u64, outcome: Outcome, seq: SeqNum) {
+        let Some(pending) = self.commands.remove(&request) else {
+            return;
+        };
+        let Command::Trade { symbol, .. } = &pending.command;
+        if matches!(outcome, Outcome::Accepted { .. }) {
+            self.cache.seen(symbol, seq);
+        }
+        let outcome = match outcome {
+            // Sent more than once from here, it may be the own first sending that was replayed.
+            Outcome::Accepted { order, .. } if pending.sending.attempts > 1 => {
+                Outcome::Accepted { order, replayed: false }
+            }
+            other => other,
+        };
+        self.answer(pending.ticket, ClientAnswer::Outcome(outcome));
+    }
+
+    fn answered(&mut self, request: u64, answer: Answer) {
+        let Some(asking) = self.questions.remove(&request) else {
+            return;
+        };
+        self.cache.forget(request);
+        let answer = match answer {
+            Answer::Order(order) => ClientAnswer::Order(order),
+            Answer::Stock(stock) => ClientAnswer::Stock { stock, hit: false },
+            Answer::Stocks(stocks) => ClientAnswer::Stocks(stocks),
+        };
+        self.answer(asking.ticket, answer);
+    }
+
+    /// The receiver does not answer this; somebody else will.
+    fn elsewhere(&mut self, request: u64, wait: Duration) {
+        let at = self.now.mono.after(wait);
+        let command = self.commands.get_mut(&request).map(|pending| &mut pending.sending);
+        let sending = command.or_else(|| self.questions.get_mut(&request).map(|asking| &mut asking.sending));
+        if let Some(sending) = sending {
+            sending.again_at = sending.again_at.min(at);
+        }
+    }
+
+    /// The leader did not take these. Whatever was sent before may have been taken, so only a first try is given up.
+    fn refused(&mut self, requests: Vec<u64>, why: &str) {
+        for request in requests {
+            let first = self.commands.get(&request).is_some_and(|pending| pending.sending.attempts == 1);
+            if first || self.questions.contains_key(&request) {
+                let command = self.commands.remove(&request).map(|pending| pending.ticket);
+                let ticket = command.or_else(|| self.questions.remove(&request).map(|asking| asking.ticket));
+                self.cache.forget(request);
+                if let Some(ticket) = ticket {
+                    self.answer(ticket, ClientAnswer::Unavailable(why.to_owned()));
+                }
+            }
+        }
+    }
+
+    fn catalog_says(&mut self, catalog: Boot, body: Message) {
+        match body {
+            Message::Found { request, session, cacheable, version, stocks, .. } => {
+                self.found(catalog, request, session, cacheable.then_some(version), stocks);
+            }
+            Message::Lease { request, session, valid_ms, invalidation, committed } => {
+                self.elector.saw(committed);
+                if let Some((_, asked)) = self.asked.remove(&request).filter(|(boot, _)| *boot == catalog) {
+                    let valid = Duration::from_millis(valid_ms);
+                    self.cache.lease(self.now.mono, catalog, session, asked, valid, invalidation);
+                }
+            }
+            Message::Invalidate { session, number, symbols } => {
+                if let Invalidated::Confirm(number) = self.cache.invalidate(catalog, session, number, &symbols) {
+                    self.outputs.push_back(Output::debug(format!("cache: dropped {symbols:?} for the catalog")));
+                    self.send(Peer::Catalog(catalog), Message::Confirm { session, number });
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn found(&mut self, catalog: Boot, request: u64, session: u64, version: Option<SeqNum>, stocks: Vec<Stock>) {
+        let Some(asking) = self.questions.remove(&request) else {
+            return;
+        };
+        if let Query::Stocks = asking.query {
+            return self.answer(asking.ticket, ClientAnswer::Stocks(stocks));
+        }
+        let stock = stocks.into_iter().next();
+        match (&stock, version) {
+            (Some(stock), Some(version)) => {
+                if let Some(evicted) = self.cache.fill(request, catalog, session, version, stock.clone()) {
+                    let added = &stock.symbol;
+                    self.outputs.push_back(Output::debug(format!("cache: {evicted} replaced by {added}")));
+                }
+            }
+            _ => self.cache.forget(request),
+        }
+        self.answer(asking.ticket, ClientAnswer::Stock { stock, hit: false });
+    }
+
+    // ------------------------------------------------------------ time
+
+    fn tick(&mut self) {
+        let now = self.now.mono;
+        if now < self.next_tick {
+            return;
+        }
+        self.next_tick = now.after(TICK);
+        let before = self.elector.leader();
+        self.elector.tick(self.now);
+        self.leader_may_have_changed(before);
+        if let Some(catalog) = self.catalog.filter(|_| self.cache.is_on() && now >= self.next_renewal) {
+            self.next_renewal = now.after(self.options.times.heartbeat);
+            let request = self.next_request();
+            self.asked.insert(request, (catalog, now));
+            while self.asked.len() > ASKED_MAX {
+                self.asked.pop_first();
+            }
+            let (session, confirmed) = self.cache.session_with(catalog);
+            self.send(Peer::Catalog(catalog), Message::Renew { request, session, confirmed });
+        }
+        self.deadlines();
+        let idle = self.commands.is_empty() && self.questions.is_empty();
+        if self.leaving.is_some_and(|since| idle || now.since(since) >= self.options.times.leave) {
+            self.stopped = true;
+            self.outputs.push_back(Output::Stop(Stop::Left));
+        }
+    }
+
+    fn deadlines(&mut self) {
+        let (now, deadline) = (self.now.mono, self.options.times.deadline);
+        let late: Vec<_> =
+            self.commands.iter().filter(|(_, p)| now.since(p.since) >= deadline).map(|(number, _)| *number).collect();
+        let why = self.elector.trouble(now).unwrap_or_else(|| "no answer in time: try again".to_owned());
+        for number in late {
+            if let Some(pending) = self.commands.remove(&number) {
+                let never_sent = pending.sending.attempts == 0;
+                let answer = if never_sent { ClientAnswer::Unavailable(why.clone()) } else { ClientAnswer::Unknown };
+                self.answer(pending.ticket, answer);
+            }
+        }
+        let late: Vec<_> =
+            self.questions.iter().filter(|(_, a)| now.since(a.since) >= deadline).map(|(number, _)| *number).collect();
+        for number in late {
+            self.cache.forget(number);
+            if let Some(asking) = self.questions.remove(&number) {
+                self.answer(asking.ticket, ClientAnswer::Unavailable(why.clone()));
+            }
+        }
+    }
+
+    fn flush_wishes(&mut self) {
+        while let Some(wish) = self.elector.wishes.pop_front() {
+            match wish {
+                Wish::Send(to, message) => self.send(to, message),
+                Wish::Register(request) => self.outputs.push_back(Output::Register(request)),
+                Wish::Output(output) => self.outputs.push_back(output),
+            }
+        }
+    }
+}
+
+impl Sending {
+    fn sent(&mut self, now: Mono) {
+        self.again_at = now.after(SEND_AGAIN * 2u32.pow(self.attempts.min(3)));
+        self.attempts += 1;
+    }
+}
+
+fn role(role: Role) -> &'static str {
+    match role {
+        Role::Starting => "starting",
+        Role::Learner => "learner",
+        Role::Follower => "follower",
+        Role::Activating => "activating",
+        Role::Leader => "leader",
+    }
+}
+
+impl Decider for Frontend {
+    fn handle(&mut self, now: Now, input: Input) {
+        if self.stopped {
+            return;
+        }
+        self.now = now;
+        self.dirty = true;
+        match input {
+            Input::Received { packet, .. } => self.received(packet),
+            Input::NobodyThere(Peer::Order(id)) => {
+                self.missing = self.elector.leader().filter(|leader| leader.id == id).or(self.missing);
+                self.elector.nobody_there(now, id);
+            }
+            Input::NobodyThere(Peer::Catalog(boot)) if self.catalog == Some(boot) => {
+                for asking in self.questions.values_mut() {
+                    asking.sending.again_at = asking.sending.again_at.min(now.mono.after(ELSEWHERE));
+                }
+            }
+            Input::Register(answer) => {
+                let before = self.elector.leader();
+                self.elector.register_answered(now, answer);
+                self.leader_may_have_changed(before);
+            }
+            Input::Connected => self.elector.connected(now),
+            Input::Disconnected => self.elector.disconnected(now),
+            Input::Client(ticket, request) => self.asked(ticket, request),
+            Input::ClientGone(ticket) => self.gone(ticket),
+            Input::Leave => {
+                self.leaving.get_or_insert(now.mono);
+                self.next_tick = now.mono;
+            }
+            Input::NobodyThere(_) | Input::Disk(_) | Input::Timer => {}
+        }
+        self.tick();
+    }
+
+    fn poll_output(&mut self) -> Option<Output> {
+        if self.outputs.is_empty() && self.dirty && !self.stopped {
+            self.dirty = false;
+            self.send_requests();
+            self.flush_wishes();
+        }
+        self.outputs.pop_front()
+    }
+
+    fn poll_timeout(&self) -> Option<Mono> {
+        (!self.stopped).then_some(self.next_tick)
+    }
+}

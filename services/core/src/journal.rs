@@ -1,0 +1,219 @@
+//! An entry as a line of text, chained by checksum.
+//!
+//! Problem: a file is only worth something if every later reader can tell whether it still holds what was written, and
+//! two files that should be the same must be comparable by people with `cmp`, `diff` and `jq`.
+//! Idea: JSON Lines, one [`Entry`] a line, behind a checksum that is seeded with the one before it:
+//!
+//! ```text
+//! {"chain":"<16 hex digits>","seq":1,"epoch":1,"at":1700000000000,"key":"c:k","events":[…]}\n
+//! ```
+//!
+//! `chain` is `xxh3_64`, seeded with the chain of the entry before (0 before the first), over the entry's own JSON object:
+//! the line without its line feed and with `{` in place of everything up to and including the first comma. So equal
+//! `(epoch, seq, chain)` means equal files up to there. There is no IO here; services read and write, [`Scan`] judges.
+//! Rule kept: nothing is taken for an entry that [`encode`] did not write, in this place of this log.
+//!
+//! Canonical bytes: [`decode`] does not encode again to compare. The checksum covers the bytes and not their meaning, and
+//! only [`encode`] makes checksums, so bytes that pass are those that the deciding leader wrote; every replica appends
+//! them unchanged.
+//!
+//! New forms: a version that adds events keeps the opening and the checksum as they are, so that an older one can tell an
+//! entry that it does not understand ([`BadLine::UnknownForm`]: stop, never cut) from a damaged one.
+
+use std::fmt;
+use std::str::FromStr;
+
+use tradenet_schemas::ids::{Chain, Epoch, Position, SeqNum};
+use tradenet_schemas::journal::Entry;
+use xxhash_rust::xxh3::xxh3_64_with_seed;
+
+/// How every line begins. A `"` within a JSON string is escaped, so these bytes stand nowhere else in a line.
+const OPENING: &[u8] = b"{\"chain\":\"";
+/// Where the hexadecimal digits of the chain end.
+const CHAIN_END: usize = OPENING.len() + 16;
+/// Where the comma behind the chain stands, and in the checksummed bytes the opening brace of the entry.
+const BRACE: usize = CHAIN_END + 1;
+
+/// A line that is not the next entry.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum BadLine {
+    /// It does not begin with a chain.
+    NotALine,
+    /// It is not what was written, or not behind this entry.
+    Checksum,
+    /// It is whole, but not the next one.
+    OutOfOrder {
+        /// The sequence number that follows.
+        expected: SeqNum,
+        /// The one in the line.
+        found: SeqNum,
+    },
+    /// It is whole, but its epoch is older than that of the entry before.
+    StaleEpoch {
+        /// The epoch of the entry before.
+        before: Epoch,
+        /// The one in the line.
+        found: Epoch,
+    },
+    /// It is whole, but this version can't read it: newer software wrote it. Holds the parser's reason.
+    UnknownForm(String),
+}
+
+impl BadLine {
+    /// Whether an append that was cut short by a crash can have left this. Where the checksum is right it can't: the line
+    /// is as it was written, and must not be cut.
+    pub fn may_be_torn(&self) -> bool {
+        matches!(self, Self::NotALine | Self::Checksum)
+    }
+}
+
+impl fmt::Display for BadLine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotALine => f.write_str("not a journal line: it does not begin with a chain"),
+            Self::Checksum => {
+                f.write_str("the checksum does not match: these are not the bytes that were written here")
+            }
+            Self::OutOfOrder { expected, found } => write!(f, "entry {found} stands where entry {expected} should"),
+            Self::StaleEpoch { before, found } => write!(f, "an entry of epoch {found} stands behind one of {before}"),
+            Self::UnknownForm(why) => {
+                write!(f, "the checksum is right, but this version can't read the entry; is it a newer one's? ({why})")
+            }
+        }
+    }
+}
+
+impl std::error::Error for BadLine {}
+
+/// Appends the line of `entry`, with its line feed, to `out`; `prev` is the chain of the entry before it. Gives the chain
+/// of this one.
+pub fn encode(entry: &Entry, prev: Chain, out: &mut Vec<u8>) -> Chain {
+    let start = out.len();
+    out.extend_from_slice(OPENING);
+    out.extend_from_slice(b"................\"");
+    serde_json::to_writer(&mut *out, entry).expect("plain data serializes into memory");
+    let chain = chain_of(&out[start + BRACE..], prev);
+    out[start + OPENING.len()..start + CHAIN_END].copy_from_slice(&hex(chain));
+    // The entry's brace becomes the comma between the chain and its first field.
+    out[start + BRACE] = b',';
+    out.push(b'\n');
+    chain
+}
+
+/// The entry in `line`, which comes without its line feed, and its position; `prev` is that of the entry before.
+///
+/// # Errors
+/// The line is not the entry behind `prev`; the first of the reasons in the order of [`BadLine`], except that a line whose
+/// form is not known has no number to check.
+pub fn decode(line: &[u8], prev: Position) -> Result<(Entry, Position), BadLine> {
+    if !line.starts_with(OPENING) || line.get(CHAIN_END..=BRACE) != Some(b"\",") {
+        return Err(BadLine::NotALine);
+    }
+    let digits = std::str::from_utf8(&line[OPENING.len()..CHAIN_END]).map_err(|_| BadLine::NotALine)?;
+    let chain = Chain::from_str(digits).map_err(|_| BadLine::NotALine)?;
+    let mut json = line[BRACE..].to_vec();
+    json[0] = b'{';
+    if chain_of(&json, prev.chain) != chain {
+        return Err(BadLine::Checksum);
+    }
+    let entry: Entry = serde_json::from_slice(&json).map_err(|error| BadLine::UnknownForm(error.to_string()))?;
+    if prev.seq.0.checked_add(1) != Some(entry.seq.0) {
+        let expected = SeqNum(prev.seq.0.saturating_add(1));
+        return Err(BadLine::OutOfOrder { expected, found: entry.seq });
+    }
+    if entry.epoch < prev.epoch {
+        return Err(BadLine::StaleEpoch { before: prev.epoch, found: entry.epoch });
+    }
+    let position = Position { epoch: entry.epoch, seq: entry.seq, chain };
+    Ok((entry, position))
+}
+
+/// An entry that was found in a file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Scanned {
+    /// The entry.
+    pub entry: Entry,
+    /// Its position.
+    pub position: Position,
+    /// The length of its line in bytes, line feed included.
+    pub bytes: usize,
+}
+
+/// Goes through the whole lines of `bytes`, which stand behind the entry at `prev`; for a file in pieces, put
+/// [`Scan::rest`] before the next piece and go on from [`Scan::position`].
+pub fn scan(bytes: &[u8], prev: Position) -> Scan<'_> {
+    Scan { rest: bytes, prev, bad: None }
+}
+
+/// Entries in a row; ends behind the first [`BadLine`] or with the last whole line. Made by [`scan`].
+#[derive(Clone, Debug)]
+pub struct Scan<'a> {
+    rest: &'a [u8],
+    prev: Position,
+    bad: Option<BadLine>,
+}
+
+impl<'a> Scan<'a> {
+    /// What has not been consumed: an incomplete last line, or everything from the bad line on.
+    pub fn rest(&self) -> &'a [u8] {
+        self.rest
+    }
+    /// Where the last good entry stands.
+    pub fn position(&self) -> Position {
+        self.prev
+    }
+    /// Once the iterator has ended at the end of a file: whether the rest can be cut, see [`is_torn_tail`]. `false` if
+    /// nothing is left.
+    pub fn is_torn(&self) -> bool {
+        !self.rest.is_empty() && self.bad.as_ref().is_none_or(BadLine::may_be_torn) && is_torn_tail(self.rest)
+    }
+}
+
+impl Iterator for Scan<'_> {
+    type Item = Result<Scanned, BadLine>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.bad.is_some() {
+            return None;
+        }
+        let end = self.rest.iter().position(|&byte| byte == b'\n')?;
+        match decode(&self.rest[..end], self.prev) {
+            Ok((entry, position)) => {
+                self.prev = position;
+                self.rest = &self.rest[end + 1..];
+                Some(Ok(Scanned { entry, position, bytes: end + 1 }))
+            }
+            Err(bad) => {
+                self.bad = Some(bad.clone());
+                Some(Err(bad))
+            }
+        }
+    }
+}
+
+/// Whether `rest`, the end of a file from its first bad or incomplete line on, can be what a crash left of an append, and
+/// so may be cut; otherwise it is damage, and the replica must stop. Ask only for a line that [`BadLine::may_be_torn`];
+/// [`Scan::is_torn`] asks both.
+///
+/// An append is one or more lines that nobody was told about before it was synced. A crash keeps any part of it: the file
+/// ends at any byte, and blocks that were allocated but not written read as NULs. So torn is: one bad line, whole or not,
+/// that nothing follows but NULs. A second line's beginning anywhere in it means damage, since a bad line before others
+/// may be one that was synced and answered. This errs on the side of stopping: a batch whose *middle* was not written,
+/// with lines of it behind the hole, is torn in truth but looks just like a bad sector among acknowledged entries.
+///
+/// What can't be told apart is a last line that went bad after it was synced; it is cut like a torn one, and the protocol
+/// gets it back from the other replicas.
+pub fn is_torn_tail(rest: &[u8]) -> bool {
+    let behind = rest.iter().position(|&byte| byte == b'\n').map_or(&[][..], |end| &rest[end + 1..]);
+    // Within the line, too: the line feed between two entries may be what is damaged.
+    let second_opening = rest.iter().skip(1).zip(1..).any(|(&b, at)| b == b'{' && rest[at..].starts_with(OPENING));
+    behind.iter().all(|&byte| byte == 0) && !second_opening
+}
+
+fn chain_of(json: &[u8], prev: Chain) -> Chain {
+    Chain(xxh3_64_with_seed(json, prev.0))
+}
+
+fn hex(chain: Chain) -> [u8; 16] {
+    std::array::from_fn(|at| b"0123456789abcdef"[(chain.0 >> (60 - 4 * at) & 0xf) as usize])
+}

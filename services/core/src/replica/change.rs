@@ -1,0 +1,267 @@
+//! Changes of the configuration by the leader: activation, shrink, re-add, hand-over.
+//!
+//! Problem: the register's answer may be lost after the write took effect, somebody else may have written, and the
+//! register itself may have gone back to an older record.
+//! Idea: one change at a time, and it is never given up halfway: the same record, told apart by its nonce, is written
+//! again until a read shows what became of it. Then: own disk, floor, and only then does it count.
+//! Rule kept: R4 (the floor is raised before anything is served in the epoch), R6, and R7 (a register that is older than
+//! what is known stops all changes).
+
+use std::time::Duration;
+
+use tradenet_schemas::ids::{Epoch, Node, Nonce};
+use tradenet_schemas::message::{Configuration, Message};
+use tradenet_schemas::subjects::Peer;
+
+use super::Replica;
+use crate::bugs::{Bug, bug};
+use crate::{Mono, Output, RegisterAnswer, RegisterRequest, Slot};
+
+/// How long after a failed step it is tried again.
+const RETRY: Duration = Duration::from_millis(100);
+
+/// What a change is for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Kind {
+    Activate,
+    Shrink,
+    Add,
+    HandOver,
+}
+
+/// How far it is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Stage {
+    /// Reads what the register holds.
+    Read,
+    /// Writes.
+    Write,
+    /// Is written; goes to the own disk.
+    Persist,
+    /// Reads that it still stands, and the floor.
+    Verify,
+    /// Raises the floor.
+    Floor,
+}
+
+/// A change under way.
+pub(super) struct Change {
+    kind: Kind,
+    target: Configuration,
+    stage: Stage,
+    asked: Mono,
+    retry_at: Option<Mono>,
+    /// A write was asked for: it may take effect at any time.
+    written: bool,
+}
+
+impl Change {
+    pub(super) fn nonce(&self) -> Nonce {
+        self.target.nonce
+    }
+    /// Whether nobody can ever hear of it.
+    pub(super) fn may_be_dropped(&self) -> bool {
+        !self.written && self.kind != Kind::Activate
+    }
+}
+
+impl Replica {
+    /// The configuration after the one in force, for the caller to change.
+    pub(super) fn next_configuration(&mut self, why: String) -> Configuration {
+        self.nonces += 1;
+        let nonce = Nonce(self.options.boot.0.wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(self.nonces));
+        let mut next = match &self.leading {
+            Some(leading) => leading.in_force.clone(),
+            None => unreachable!("only a leader changes the configuration"),
+        };
+        next.epoch = next.epoch.next();
+        next.nonce = nonce;
+        next.by = Node::Order(self.options.id, self.options.boot);
+        next.why = why;
+        next.at = self.now.wall_ms;
+        next
+    }
+
+    pub(super) fn start_change(&mut self, kind: Kind, target: Configuration) {
+        let stage = if kind == Kind::Activate { Stage::Verify } else { Stage::Read };
+        let change = Change { kind, target, stage, asked: self.now.mono, retry_at: None, written: false };
+        let Some(leading) = &mut self.leading else { return };
+        assert!(leading.change.is_none(), "one change at a time");
+        leading.change = Some(change);
+        self.ask_register(stage, None);
+    }
+
+    /// Begins a stage with the request it needs.
+    fn ask_register(&mut self, stage: Stage, revision: Option<u64>) {
+        let ticket = self.next_register_ticket();
+        let now = self.now.mono;
+        let Some(change) = self.leading.as_mut().and_then(|leading| leading.change.as_mut()) else {
+            return;
+        };
+        change.stage = stage;
+        change.asked = now;
+        change.retry_at = None;
+        change.written |= stage == Stage::Write;
+        let request = match stage {
+            Stage::Read | Stage::Verify => RegisterRequest::Read { ticket },
+            Stage::Write => {
+                RegisterRequest::Write { ticket, configuration: Box::new(change.target.clone()), expected: revision }
+            }
+            Stage::Floor => RegisterRequest::Floor { ticket, floor: change.target.epoch, expected: revision },
+            Stage::Persist => return,
+        };
+        self.outputs.push_back(Output::Register(request));
+    }
+
+    pub(super) fn change_answered(&mut self, answer: RegisterAnswer) {
+        let Some(change) = self.leading.as_ref().and_then(|leading| leading.change.as_ref()) else {
+            return;
+        };
+        match (change.stage, answer) {
+            (Stage::Read, RegisterAnswer::Read { configuration, .. }) => self.was_read_before(&configuration),
+            (Stage::Verify, RegisterAnswer::Read { configuration, floor, .. }) => self.verified(&configuration, &floor),
+            (Stage::Write, RegisterAnswer::Written { .. }) => self.landed(),
+            (Stage::Write, RegisterAnswer::Conflict { .. }) => self.ask_register(Stage::Read, None),
+            // Read once more: between the last look and the raised floor the register may have gone back and the epoch's
+            // number been given to somebody else, who finds the floor raised. Behind a raised floor that can't happen.
+            (Stage::Floor, RegisterAnswer::Written { .. } | RegisterAnswer::Conflict { .. }) => {
+                self.ask_register(Stage::Verify, None);
+            }
+            (_, RegisterAnswer::Unknown { why, .. }) => {
+                self.outputs.push_back(Output::debug(format!("the register did not answer: {why}")));
+                self.retry_change();
+            }
+            (Stage::Persist, _)
+            | (_, RegisterAnswer::Written { .. } | RegisterAnswer::Conflict { .. } | RegisterAnswer::Read { .. }) => {}
+        }
+    }
+
+    fn retry_change(&mut self) {
+        let at = self.now.mono.after(RETRY);
+        if let Some(change) = self.leading.as_mut().and_then(|leading| leading.change.as_mut()) {
+            change.retry_at = Some(at);
+        }
+    }
+
+    pub(super) fn change_tick(&mut self) {
+        let (now, patience) = (self.now.mono, self.options.times.register * 2);
+        let Some(change) = self.leading.as_ref().and_then(|leading| leading.change.as_ref()) else {
+            return;
+        };
+        let due = change.retry_at.is_some_and(|at| now >= at) || now.since(change.asked) > patience;
+        if !due || change.stage == Stage::Persist {
+            return;
+        }
+        // Whatever was asked may have taken effect: look first.
+        let stage = if matches!(change.stage, Stage::Read | Stage::Write) { Stage::Read } else { Stage::Verify };
+        self.ask_register(stage, None);
+    }
+
+    /// What the register holds before the write, or after a write whose answer is not known.
+    fn was_read_before(&mut self, slot: &Slot<Configuration>) {
+        let Some(leading) = &self.leading else { return };
+        let Some(change) = &leading.change else { return };
+        match slot {
+            Slot::Present { value, .. } if value.nonce == change.target.nonce => self.landed(),
+            Slot::Present { value, revision } if value.nonce == leading.in_force.nonce => {
+                let revision = Some(*revision);
+                self.ask_register(Stage::Write, revision);
+            }
+            Slot::Present { value, .. } if value.epoch > leading.in_force.epoch => self.lost_to(&value.clone()),
+            other => self.register_went_back(other),
+        }
+    }
+
+    /// Somebody else wrote first.
+    fn lost_to(&mut self, winner: &Configuration) {
+        let Some(leading) = &mut self.leading else { return };
+        leading.change = None;
+        leading.joining = None;
+        leading.draining = None;
+        self.adopt(winner);
+    }
+
+    /// Rule R7: the register is older than what is known here; nothing is changed until it is repaired.
+    fn register_went_back<T: std::fmt::Debug>(&mut self, slot: &Slot<T>) {
+        let found = match slot {
+            Slot::Present { .. } => "holds an older record",
+            Slot::Unreadable { .. } => "can't be read",
+            Slot::BucketMissing | Slot::KeyMissing => "is empty",
+        };
+        let Some(leading) = &mut self.leading else { return };
+        if leading.trouble.is_none() {
+            self.outputs.push_back(Output::warn(format!(
+                "the register {found}: no change until the frontends have repaired it"
+            )));
+        }
+        leading.trouble = Some(format!("the register {found}"));
+        self.retry_change();
+    }
+
+    /// The record is written.
+    fn landed(&mut self) {
+        let Some(leading) = &mut self.leading else { return };
+        leading.trouble = None;
+        let Some(change) = &mut leading.change else { return };
+        change.stage = Stage::Persist;
+        let (kind, target) = (change.kind, change.target.clone());
+        if kind == Kind::HandOver {
+            // The newest configuration to everybody before the own disk: the heir waits for it.
+            self.send(Peer::All, Message::Announce(Box::new(target.clone())));
+        }
+        if self.epoch() >= target.epoch && self.adopting.is_none() {
+            return self.ask_register(Stage::Verify, None); // Heard of it before the register answered.
+        }
+        self.adopt(&target);
+    }
+
+    /// A configuration in which this replica leads is on its disk.
+    pub(super) fn change_persisted(&mut self) {
+        let held = self.configuration.clone();
+        let Some(leading) = &self.leading else { return };
+        match (&leading.change, held) {
+            (Some(change), Some(held)) if change.target.nonce == held.nonce => self.ask_register(Stage::Verify, None),
+            _ => self.broken("a configuration named this leader that it did not write: this must not happen"),
+        }
+    }
+
+    fn verified(&mut self, slot: &Slot<Configuration>, floor: &Slot<Epoch>) {
+        let Some(target) = self.leading.as_ref().and_then(|leading| leading.change.as_ref()).map(|c| c.target.clone())
+        else {
+            return;
+        };
+        match slot {
+            Slot::Present { value, .. } if value.nonce == target.nonce => {}
+            _ if bug(Bug::IgnoreReportedEpochs) => {}
+            Slot::Present { value, .. } if value.epoch > target.epoch => return self.lost_to(&value.clone()),
+            other => return self.register_went_back(other),
+        }
+        match floor {
+            _ if bug(Bug::ServeBelowTheFloor) => self.change_done(),
+            Slot::Present { value, .. } if *value > target.epoch => self.register_went_back(slot),
+            Slot::Present { value, .. } if *value == target.epoch => self.change_done(),
+            Slot::Present { revision, .. } => self.ask_register(Stage::Floor, Some(*revision)),
+            // Only the first leader of all finds no floor; later it is for the frontends to repair.
+            Slot::BucketMissing | Slot::KeyMissing if target.epoch == Epoch(1) => self.ask_register(Stage::Floor, None),
+            other => self.register_went_back(other),
+        }
+    }
+
+    /// Written, on disk, floor raised: it counts from now on.
+    fn change_done(&mut self) {
+        let Some(leading) = &mut self.leading else { return };
+        let Some(change) = leading.change.take() else { return };
+        leading.trouble = None;
+        leading.in_force = change.target;
+        if change.kind == Kind::Add {
+            leading.joining = None;
+        }
+        // Followers compare their logs anew in every epoch: the next message is not left to chance.
+        leading.round_wanted = true;
+        if change.kind != Kind::Activate {
+            let announced = Box::new(leading.in_force.clone());
+            self.send(Peer::All, Message::Announce(announced));
+        }
+        self.dirty = true;
+    }
+}

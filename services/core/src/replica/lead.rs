@@ -1,0 +1,879 @@
+//! Leading: decide, replicate, commit, release.
+//!
+//! Problem: a client may be answered only when its order can't be lost, doubled or contradicted by any later read; and
+//! one fsync and one message must carry many orders.
+//!
+//! Idea: commands wait in a queue while one batch is under way, and what waits is the next batch (natural batching, no
+//! timer). One message carries a batch to all followers and to the catalog while the own disk writes it. An answer waits
+//! for up to two things: that an entry is *released* (committed, and staged by the attached catalog), and that a
+//! *confirmation round* begun after the request arrived was answered by all of `in_sync` and the one who is joining (R5).
+//!
+//! Rule kept: nothing is answered from what a deposed leader could still believe.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+use bytes::Bytes;
+use tradenet_schemas::ids::{Boot, Epoch, Member, OrderNumber, Position, ReplicaId, SeqNum, StoreId};
+use tradenet_schemas::journal::{Entry, Event};
+use tradenet_schemas::limits::{BATCH_BYTES_MAX, BATCH_ENTRIES_MAX};
+use tradenet_schemas::message::{Answer, Configuration, Message, Query, Submission};
+use tradenet_schemas::subjects::Peer;
+use tradenet_schemas::trade::{Command, CommandKey, Outcome, Refusal};
+
+use super::attach::Attachment;
+use super::change::{Change, Kind};
+use super::{LEAVE_TOGETHER, Replica};
+use crate::bugs::{Bug, bug};
+use crate::exchange::Decision;
+use crate::{Mono, Output, ReplyTo, highest, journal};
+
+/// Commands that may wait to be decided.
+const QUEUE_COMMANDS_MAX: usize = 16_384;
+/// Answers that may wait to be given.
+const WAITING_MAX: usize = 65_536;
+/// Refusals that are remembered.
+const REFUSALS_MAX: usize = 16_384;
+/// A learner that counts already, but lacks committed entries for so long, does not count any more.
+const JOINS_WITHIN: Duration = Duration::from_millis(500);
+/// A follower silent for so long is asked whether it is there.
+const PROBE_AFTER: Duration = Duration::from_millis(150);
+/// A learner whose acknowledgements lag more than this does not keep up.
+const KEEPS_UP: Duration = Duration::from_millis(200);
+/// The longest a hand-over waits for what is under way.
+const DRAIN_MAX: Duration = Duration::from_millis(1_000);
+/// An own sync that takes so long is a reason to hand over.
+const SLOW_SYNC: Duration = Duration::from_millis(500);
+
+/// A command that waits to be decided.
+struct Queued {
+    from: Boot,
+    submission: Submission,
+    reply: ReplyTo,
+}
+
+/// Refusals that were decided, by frontend and request, the newest [`REFUSALS_MAX`].
+#[derive(Default)]
+struct Refused {
+    known: BTreeMap<(Boot, u64), Refusal>,
+    oldest: VecDeque<(Boot, u64)>,
+}
+
+impl Refused {
+    fn remember(&mut self, request: (Boot, u64), refusal: Refusal) {
+        if self.known.insert(request, refusal).is_none() {
+            self.oldest.push_back(request);
+        }
+        if self.oldest.len() > REFUSALS_MAX
+            && let Some(oldest) = self.oldest.pop_front()
+        {
+            self.known.remove(&oldest);
+        }
+    }
+}
+
+/// What is owed.
+pub(super) enum Due {
+    Outcome { request: u64, outcome: Outcome },
+    Answer { request: u64, answer: Answer },
+    Listed,
+    Grant { request: u64, catalog: Boot, asked: Mono },
+}
+
+/// An answer that waits until it may be given.
+struct Waiting {
+    reply: ReplyTo,
+    /// Until this entry is released,
+    seq: SeqNum,
+    /// and this round is confirmed.
+    round: u64,
+    due: Due,
+}
+
+/// What a follower said.
+pub(super) struct Acknowledgement {
+    pub(super) id: ReplicaId,
+    pub(super) boot: Boot,
+    pub(super) epoch: Epoch,
+    pub(super) store: StoreId,
+    pub(super) durable: SeqNum,
+    pub(super) round: u64,
+    pub(super) leaving: bool,
+}
+
+/// A follower as the leader knows it.
+pub(super) struct Follower {
+    pub(super) store: StoreId,
+    pub(super) boot: Boot,
+    epoch: Epoch,
+    acked: SeqNum,
+    round: u64,
+    pub(super) heard: Mono,
+    /// What it has yet to acknowledge, since when.
+    pub(super) behind: Option<(SeqNum, Mono)>,
+    /// Since when it acknowledges in time.
+    pub(super) keeps_up_since: Option<Mono>,
+    /// When the broker first said that nobody is there.
+    gone_first: Option<Mono>,
+    pub(super) gone: bool,
+    pub(super) leaving: bool,
+}
+
+/// A hand-over that waits for what is under way.
+pub(super) struct Draining {
+    pub(super) since: Mono,
+}
+
+/// A leader's memory.
+pub(super) struct Leading {
+    /// The configuration that commits are counted by: written, on disk, and the floor raised to it.
+    pub(super) in_force: Configuration,
+    /// The first epoch of this leadership.
+    first_epoch: Epoch,
+    /// The own EpochStart.
+    pub(super) begun: Option<SeqNum>,
+    since: Mono,
+    serves: bool,
+    /// The newest round sent, and the newest that everybody answered.
+    round: u64,
+    confirmed: u64,
+    pub(super) round_wanted: bool,
+    last_sent: Mono,
+    /// The commit point that was told last.
+    told: SeqNum,
+    pub(super) followers: BTreeMap<ReplicaId, Follower>,
+    /// The learner that already counts, and since when.
+    pub(super) joining: Option<Member>,
+    joining_since: Mono,
+    /// Nobody is judged before this.
+    grace_until: Mono,
+    /// Commands that were refused in this leadership: a late copy of one must not be accepted after all.
+    refused: Refused,
+    queue: VecDeque<Queued>,
+    waiting: Vec<Waiting>,
+    pub(super) released: SeqNum,
+    uncommitted_since: Option<Mono>,
+    slow_sync: bool,
+    pub(super) facts: VecDeque<Vec<Event>>,
+    pub(super) draining: Option<Draining>,
+    pub(super) change: Option<Change>,
+    pub(super) attachment: Attachment,
+    pub(super) trouble: Option<String>,
+}
+
+impl Leading {
+    pub(super) fn serves(&self) -> bool {
+        self.serves
+    }
+    pub(super) fn released(&self) -> SeqNum {
+        self.released
+    }
+    /// Since when an entry waits to be committed.
+    pub(super) fn stuck_since(&self) -> Option<Mono> {
+        self.uncommitted_since
+    }
+    /// Whether a leaving leader has nothing left to do: nobody to hand over to, nobody to answer.
+    pub(super) fn may_leave(&self, all_committed: bool) -> bool {
+        let heir = self.in_force.in_sync.iter().any(|member| self.is_fit(member.id));
+        !heir && self.change.is_none() && self.queue.is_empty() && (all_committed || !self.serves)
+    }
+    /// Whether that follower could lead.
+    pub(super) fn is_fit(&self, id: ReplicaId) -> bool {
+        let member = self.in_force.in_sync_member(id);
+        member.and_then(|member| self.word(member)).is_some_and(|follower| !follower.leaving && !follower.gone)
+    }
+    /// The followers whose word counts: all in sync but the leader, and the one who is joining.
+    fn required(&self, me: ReplicaId) -> impl Iterator<Item = Member> + '_ {
+        self.in_force.in_sync.iter().copied().chain(self.joining).filter(move |member| member.id != me)
+    }
+    /// What that member said, if it was the disk that the record names who said it (rule R3).
+    fn word(&self, member: Member) -> Option<&Follower> {
+        let follower = self.followers.get(&member.id)?;
+        let same = follower.store == member.store || bug(Bug::CountAnyStore);
+        (same && follower.epoch >= self.first_epoch).then_some(follower)
+    }
+    fn owe(&mut self, reply: ReplyTo, seq: SeqNum, round: u64, due: Due) {
+        self.round_wanted |= round > self.round;
+        self.waiting.push(Waiting { reply, seq, round, due });
+    }
+    /// That follower falls out: it comes back only after keeping up anew, with everything that was committed meanwhile.
+    fn has_to_keep_up_again(&mut self, id: ReplicaId, tail: SeqNum, now: Mono) {
+        if let Some(follower) = self.followers.get_mut(&id) {
+            follower.keeps_up_since = None;
+            follower.behind = Some((tail, now));
+        }
+    }
+    /// The round that begins after now.
+    fn coming_round(&self) -> u64 {
+        self.round + 1
+    }
+}
+
+impl Replica {
+    // ------------------------------------------------------------ beginning
+
+    /// Elected: everything needed to serve is checked and raised first; [`Replica::begin`] follows.
+    pub(super) fn activate(&mut self) {
+        let Some(configuration) = self.configuration.clone() else {
+            return;
+        };
+        if !configuration.is_in_sync(self.options.id, self.options.store) {
+            self.outputs.push_back(Output::warn("elected with another disk than this one: not leading (S5)"));
+            return;
+        }
+        let now = self.now.mono;
+        self.leading = Some(Box::new(Leading {
+            first_epoch: configuration.epoch,
+            in_force: configuration.clone(),
+            begun: None,
+            since: now,
+            serves: false,
+            // Rounds go on where an earlier leadership of this process ended: followers know it by its boot, and what
+            // they heard of then must not confirm anything now.
+            round: if bug(Bug::RestartRounds) { 0 } else { self.rounds },
+            confirmed: if bug(Bug::RestartRounds) { 0 } else { self.rounds },
+            round_wanted: false,
+            last_sent: now,
+            told: SeqNum(0),
+            followers: BTreeMap::new(),
+            joining: None,
+            joining_since: now,
+            grace_until: now,
+            refused: Refused::default(),
+            queue: VecDeque::new(),
+            waiting: Vec::new(),
+            released: SeqNum(0),
+            uncommitted_since: None,
+            slow_sync: false,
+            facts: VecDeque::new(),
+            draining: None,
+            change: None,
+            attachment: Attachment::default(),
+            trouble: None,
+        }));
+        self.start_change(Kind::Activate, configuration);
+    }
+
+    /// The floor is raised: the first entry of the epoch, as soon as the state is as new as the log.
+    fn begin(&mut self) {
+        let Some(leading) = &self.leading else { return };
+        if leading.begun.is_some() || leading.change.is_some() || self.exchange.applied() != self.log.tail().seq {
+            return;
+        }
+        let start = Event::EpochStart { leader: self.me(), digest: self.exchange.digest() };
+        let inherited = self.exchange.catalog().is_some();
+        let waited_out = self.now.mono.after(self.options.times.authority_waited_out);
+        let mut lines = Vec::new();
+        let seq = self.append_entry(None, vec![start], &mut lines);
+        if let Some(leading) = &mut self.leading {
+            leading.begun = Some(seq);
+            leading.uncommitted_since = Some(self.now.mono);
+            // An old grant may be alive: the former leader gave it before this epoch was on any follower's disk (C4).
+            leading.attachment = Attachment::inherited(inherited.then_some(waited_out), self.now.mono);
+        }
+        self.publish(lines);
+        self.followers_get_grace();
+    }
+
+    /// Deposed: whoever waits is told where to go; commands are sent again there, with the same key.
+    pub(super) fn step_down(&mut self, newer: &Configuration) {
+        let Some(leading) = self.leading.take() else { return };
+        self.rounds = leading.round + 1;
+        self.outputs.push_back(Output::info(format!(
+            "no leader any more: order-{} leads in epoch {}",
+            newer.leader.id, newer.epoch
+        )));
+        let mut orphans: BTreeMap<ReplyTo, Vec<u64>> = BTreeMap::new();
+        for queued in leading.queue {
+            orphans.entry(queued.reply).or_default().push(queued.submission.request);
+        }
+        for waiting in leading.waiting {
+            if let (true, Due::Outcome { request, outcome }) = (bug(Bug::AnswerWhenDeposed), &waiting.due) {
+                let outcomes = vec![(*request, *outcome)];
+                self.reply(waiting.reply.clone(), Message::Outcomes { seq: waiting.seq, outcomes });
+            }
+            if let Due::Outcome { request, .. } | Due::Answer { request, .. } = waiting.due {
+                orphans.entry(waiting.reply).or_default().push(request);
+            }
+        }
+        for (reply, requests) in orphans {
+            let configuration = Some(Box::new(newer.clone()));
+            self.reply(reply, Message::NotLeader { requests, configuration, catalog: None });
+        }
+    }
+
+    // ------------------------------------------------------------ requests
+
+    pub(super) fn submitted(&mut self, from: Boot, epoch: Epoch, submissions: Vec<Submission>, reply: ReplyTo) {
+        let requests = || submissions.iter().map(|submission| submission.request).collect();
+        let full = self.disk.is_full();
+        // A command that was sent to an earlier leader comes late: whoever sent it has long sent it again.
+        let Some(leading) = self.leading.as_mut().filter(|leading| epoch >= leading.first_epoch) else {
+            return self.not_leader(requests(), reply);
+        };
+        if full && leading.serves {
+            let why = "the leader's disk is full, and no other replica is in sync".to_owned();
+            let requests = requests();
+            return self.reply(reply, Message::Unavailable { requests, why });
+        }
+        if leading.queue.len() + submissions.len() > QUEUE_COMMANDS_MAX || leading.waiting.len() > WAITING_MAX {
+            let requests = requests();
+            return self.reply(reply, Message::Overloaded { requests });
+        }
+        leading.queue.extend(submissions.into_iter().map(|submission| Queued {
+            from,
+            submission,
+            reply: reply.clone(),
+        }));
+    }
+
+    pub(super) fn queried(&mut self, request: u64, query: Query, reply: ReplyTo) {
+        let tail = self.log.tail().seq;
+        let Some(leading) = self.leading.as_mut().filter(|leading| leading.serves) else {
+            return self.not_leader(vec![request], reply);
+        };
+        if leading.waiting.len() > WAITING_MAX {
+            return self.reply(reply, Message::Overloaded { requests: vec![request] });
+        }
+        if !matches!(query, Query::Order(_)) && self.exchange.catalog().is_some() {
+            // While a catalog may answer, only the catalog does (C1).
+            let catalog = self.exchange.catalog();
+            return self.reply(reply, Message::NotLeader { requests: vec![request], configuration: None, catalog });
+        }
+        let confirm = if bug(Bug::ReadWithoutConfirmation) { 0 } else { leading.coming_round() };
+        let (answer, seq, round) = match query {
+            // What is in the log never changes, so it needs to be released, and no more.
+            Query::Order(number) => match self.exchange.order(number) {
+                Some((order, seq)) => (Answer::Order(Some(order)), seq, 0),
+                None => (Answer::Order(None), tail, confirm),
+            },
+            Query::Stock(symbol) => (Answer::Stock(self.exchange.stock(&symbol)), tail, confirm),
+            Query::Stocks => (Answer::Stocks(self.exchange.stocks()), tail, confirm),
+        };
+        leading.owe(reply, seq, round, Due::Answer { request, answer });
+    }
+
+    // ------------------------------------------------------------ batches
+
+    /// Appends an entry to log, state and `lines`.
+    fn append_entry(&mut self, key: Option<CommandKey>, events: Vec<Event>, lines: &mut Vec<u8>) -> SeqNum {
+        let prev = self.log.tail();
+        // Not the epoch on disk: its floor may not be raised yet, and so its number not be this leader's alone.
+        let epoch = self.leading.as_ref().map_or(Epoch(0), |leading| leading.in_force.epoch);
+        let seq = prev.seq.next();
+        let entry = Entry { seq, epoch, at: self.now.wall_ms, key, events };
+        let before = lines.len();
+        let chain = journal::encode(&entry, prev.chain, lines);
+        self.exchange.apply(&entry);
+        self.log.push(entry, Position { epoch, seq, chain }, lines.len() - before);
+        seq
+    }
+
+    /// Decides what waits, if no batch is under way.
+    fn decide(&mut self) {
+        let all_committed = self.committed == self.log.tail().seq;
+        let Some(leading) = &self.leading else { return };
+        // An entry needs the heir's word, so deciding goes on safely where a hand-over does not come about.
+        let now = self.now.mono;
+        let draining = leading.draining.as_ref().is_some_and(|draining| now.since(draining.since) < DRAIN_MAX);
+        if !leading.serves || draining || !all_committed || self.disk.is_full() {
+            return;
+        }
+        let mut lines = Vec::new();
+        while let Some(events) = self.leading.as_mut().and_then(|leading| leading.facts.pop_front()) {
+            let attaches = matches!(events.first(), Some(Event::Attached { .. }));
+            let seq = self.append_entry(None, events, &mut lines);
+            if attaches {
+                self.attached_at(seq);
+            }
+        }
+        for _ in 0..BATCH_ENTRIES_MAX {
+            if lines.len() >= BATCH_BYTES_MAX {
+                break;
+            }
+            let Some(queued) = self.leading.as_mut().and_then(|leading| leading.queue.pop_front()) else {
+                break;
+            };
+            self.decide_one(queued, &mut lines);
+        }
+        if !lines.is_empty() {
+            let now = self.now.mono;
+            if let Some(leading) = &mut self.leading {
+                leading.uncommitted_since = Some(now);
+            }
+            self.publish(lines);
+        }
+    }
+
+    fn decide_one(&mut self, queued: Queued, lines: &mut Vec<u8>) {
+        let Queued { from, submission: Submission { request, key, command }, reply } = queued;
+        let refused = self.leading.as_ref().and_then(|leading| leading.refused.known.get(&(from, request)));
+        let decision = refused.map_or_else(|| self.exchange.decide(&key, &command), |known| Decision::Refuse(*known));
+        let (outcome, seq, confirm) = match decision {
+            Decision::Accept(events) => {
+                let seq = self.append_entry(Some(key), events, lines);
+                let order = OrderNumber(self.exchange.orders());
+                (Outcome::Accepted { order, replayed: false }, seq, false)
+            }
+            Decision::Replay { seq, .. } if bug(Bug::DropKeysAtFailover) && self.is_of_a_former_leader(seq) => {
+                return self.decide_again(from, request, command, reply, lines);
+            }
+            Decision::Replay { order, seq } => (Outcome::Accepted { order, replayed: true }, seq, false),
+            // It tells of everything before it, and a deposed leader can't refuse either.
+            Decision::Refuse(refusal) => (Outcome::Refused(refusal), self.log.tail().seq, true),
+        };
+        if let Some(leading) = &mut self.leading {
+            let confirm = confirm && !bug(Bug::RefuseWithoutConfirmation);
+            let round = if confirm { leading.coming_round() } else { 0 };
+            if let Outcome::Refused(refusal) = outcome {
+                leading.refused.remember((from, request), refusal);
+            }
+            leading.owe(reply, seq, round, Due::Outcome { request, outcome });
+        }
+    }
+
+    /// For [`Bug::DropKeysAtFailover`].
+    fn is_of_a_former_leader(&self, seq: SeqNum) -> bool {
+        let epoch = self.log.position(seq).map(|position| position.epoch);
+        epoch < self.leading.as_ref().map(|leading| leading.first_epoch)
+    }
+
+    /// For [`Bug::DropKeysAtFailover`].
+    fn decide_again(&mut self, from: Boot, request: u64, command: Command, reply: ReplyTo, lines: &mut Vec<u8>) {
+        let key = CommandKey::generated(self.options.boot, self.log.tail().seq.0);
+        self.decide_one(Queued { from, submission: Submission { request, key, command }, reply }, lines);
+    }
+
+    /// Sends a batch to everybody, and to the own disk meanwhile.
+    fn publish(&mut self, lines: Vec<u8>) {
+        let lines = Bytes::from(lines);
+        self.send_append(lines.clone());
+        self.append_lines(lines);
+    }
+
+    /// Entries, or none: a keep-alive, a confirmation round, or news of the commit point.
+    fn send_append(&mut self, lines: Bytes) {
+        let count = lines.iter().filter(|&&byte| byte == b'\n').count() as u64;
+        let tail = self.log.tail();
+        let prev = self.log.position(SeqNum(tail.seq.0 - count)).unwrap_or_default();
+        let (now, committed, me, held) = (self.now.mono, self.committed, self.me(), self.configuration.clone());
+        let Some(leading) = &mut self.leading else { return };
+        leading.round += 1;
+        self.rounds = leading.round;
+        leading.round_wanted = false;
+        leading.last_sent = now;
+        leading.told = committed;
+        let epoch = held.as_ref().map_or(Epoch(0), |held| held.epoch);
+        let news = leading.required(me.id).any(|member| leading.word(member).is_none_or(|word| word.epoch < epoch));
+        let configuration = held.filter(|_| news || lines.is_empty()).map(Box::new);
+        let round = leading.round;
+        for follower in leading.followers.values_mut() {
+            if follower.behind.is_none() && follower.acked < tail.seq {
+                follower.behind = Some((tail.seq, now));
+            }
+        }
+        let packet = self.packet(Message::Append { leader: me, configuration, prev, committed, round }, lines);
+        self.outputs.push_back(Output::Send { to: Peer::All, packet });
+    }
+
+    /// News of the commit point alone. It asks for no answer, so it begins no round.
+    fn send_mark(&mut self) {
+        let (prev, committed, leader) = (self.log.tail(), self.committed, self.me());
+        let Some(leading) = &mut self.leading else { return };
+        leading.told = committed;
+        let round = leading.round;
+        self.send(Peer::All, Message::Append { leader, configuration: None, prev, committed, round });
+    }
+
+    // ------------------------------------------------------------ acknowledgements
+
+    pub(super) fn acknowledged(&mut self, ack: &Acknowledgement) {
+        let (now, tail) = (self.now.mono, self.log.tail().seq);
+        let Some(leading) = &mut self.leading else { return };
+        if ack.epoch < leading.first_epoch {
+            return;
+        }
+        let fresh = || Follower {
+            store: ack.store,
+            boot: ack.boot,
+            epoch: ack.epoch,
+            acked: SeqNum(0),
+            round: 0,
+            heard: now,
+            behind: Some((tail, now)),
+            keeps_up_since: None,
+            gone_first: None,
+            gone: false,
+            leaving: false,
+        };
+        let follower = leading.followers.entry(ack.id).or_insert_with(fresh);
+        if follower.boot != ack.boot && ack.epoch < follower.epoch {
+            return; // A former run of it, late.
+        }
+        if follower.boot != ack.boot || follower.store != ack.store {
+            // Another run: what the former had on disk is for this one to show again.
+            *follower = fresh();
+        }
+        follower.epoch = follower.epoch.max(ack.epoch);
+        follower.acked = follower.acked.max(ack.durable);
+        follower.round = follower.round.max(ack.round);
+        follower.heard = now;
+        follower.gone_first = None;
+        follower.gone = false;
+        follower.leaving |= ack.leaving;
+        if let Some((target, since)) = follower.behind {
+            if now.since(since) > KEEPS_UP {
+                follower.keeps_up_since = None;
+            }
+            if follower.acked >= target {
+                follower.keeps_up_since = follower.keeps_up_since.or(Some(now));
+                follower.behind = (follower.acked < tail).then_some((tail, now));
+            }
+        }
+    }
+
+    pub(super) fn follower_lives(&mut self, id: ReplicaId, boot: Boot) {
+        let follower = self.leading.as_mut().and_then(|leading| leading.followers.get_mut(&id));
+        if let Some(follower) = follower.filter(|follower| follower.boot == boot) {
+            // It is there, but only an acknowledgement shows that it hears this leader.
+            follower.gone_first = None;
+        }
+    }
+
+    /// The broker knows nobody of that name. Twice, some time apart, is believed.
+    pub(super) fn follower_is_gone(&mut self, id: ReplicaId) {
+        let (now, twice) = (self.now.mono, self.options.times.nobody_twice);
+        if self.leading.as_ref().is_some_and(|leading| now < leading.grace_until) {
+            return;
+        }
+        let Some(follower) = self.leading.as_mut().and_then(|leading| leading.followers.get_mut(&id)) else {
+            return;
+        };
+        let first = *follower.gone_first.get_or_insert(now);
+        follower.gone |= now.since(first) >= twice;
+    }
+
+    /// Nobody is judged by a time in which nothing could be heard.
+    pub(super) fn followers_get_grace(&mut self) {
+        let now = self.now.mono;
+        let Some(leading) = &mut self.leading else { return };
+        for follower in leading.followers.values_mut() {
+            follower.heard = now;
+            follower.gone_first = None;
+            follower.behind = follower.behind.map(|(target, _)| (target, now));
+        }
+        leading.since = now;
+    }
+
+    /// Moves confirmation and commit on.
+    fn count(&mut self) {
+        let (me, durable) = (self.options.id, self.durable());
+        let Some(leading) = &mut self.leading else { return };
+        let said = |member| leading.word(member).map_or((0, SeqNum(0)), |word| (word.round, word.acked));
+        let mut said: Vec<_> = leading.required(me).map(said).collect();
+        if bug(Bug::CommitWithoutTheLastFollower) {
+            said.pop();
+        }
+        let round = said.iter().map(|(round, _)| *round).min();
+        let acked = said.iter().map(|(_, acked)| *acked).min();
+        // With nobody to ask every round is answered: only this process can be elected by the next record.
+        leading.confirmed = leading.confirmed.max(round.unwrap_or(leading.round + 1));
+        let durable = if bug(Bug::CommitWithoutOwnDisk) { self.log.tail().seq } else { durable };
+        let everywhere = acked.map_or(durable, |acked| acked.min(durable));
+        // Entries of former leaders are committed by the own first one, never by themselves.
+        if leading.begun.is_some_and(|begun| everywhere >= begun) && everywhere > self.committed {
+            self.committed = everywhere;
+            if everywhere == self.log.tail().seq {
+                leading.uncommitted_since = None;
+            }
+            if !leading.serves {
+                leading.serves = true;
+                let took = self.now.mono.since(leading.since).as_millis();
+                self.outputs
+                    .push_back(Output::info(format!("leads: serving after {took} ms, from entry {everywhere}")));
+            }
+        }
+    }
+
+    /// Gives the answers that are due.
+    fn release(&mut self) {
+        let gate = self.gate();
+        let committed = self.committed;
+        let Some(leading) = &mut self.leading else { return };
+        leading.released = highest([leading.released, committed.min(gate)]);
+        let (released, confirmed) = (leading.released, leading.confirmed);
+        let ready = |waiting: &Waiting| waiting.seq <= released && waiting.round <= confirmed;
+        if !leading.waiting.iter().any(ready) {
+            return;
+        }
+        let (due, waiting) = std::mem::take(&mut leading.waiting).into_iter().partition(ready);
+        leading.waiting = waiting;
+        let mut outcomes: BTreeMap<ReplyTo, Vec<(u64, Outcome)>> = BTreeMap::new();
+        for Waiting { reply, due, .. } in due {
+            match due {
+                Due::Outcome { request, outcome } => outcomes.entry(reply).or_default().push((request, outcome)),
+                Due::Answer { request, answer } => {
+                    self.reply(reply, Message::Answer { request, seq: released, answer });
+                }
+                Due::Listed => self.reply(reply, Message::Listed {}),
+                Due::Grant { request, catalog, asked } => self.grant(reply, request, catalog, asked, released),
+            }
+        }
+        for (reply, outcomes) in outcomes {
+            self.reply(reply, Message::Outcomes { seq: released, outcomes });
+        }
+    }
+
+    pub(super) fn owe_confirmed(&mut self, reply: ReplyTo, seq: SeqNum, due: Due) {
+        let Some(leading) = &mut self.leading else { return };
+        if leading.waiting.len() <= WAITING_MAX {
+            let round = leading.coming_round();
+            leading.owe(reply, seq, round, due);
+        }
+    }
+
+    /// What is to be done after everything that has arrived.
+    pub(super) fn lead_on(&mut self) {
+        if self.leading.is_none() {
+            return;
+        }
+        self.begin();
+        self.count();
+        self.release();
+        self.give_snapshots();
+        self.decide();
+        self.send_what_is_due();
+    }
+
+    fn send_what_is_due(&mut self) {
+        let (now, committed) = (self.now.mono, self.committed);
+        let Some(leading) = &self.leading else { return };
+        if leading.begun.is_none() {
+            return;
+        }
+        let quiet = now.since(leading.last_sent);
+        let resend = quiet >= self.options.times.retransmit && committed < self.log.tail().seq;
+        let round =
+            leading.round_wanted && (leading.confirmed >= leading.round || quiet >= self.options.times.retransmit);
+        if round || resend || quiet >= self.options.times.heartbeat {
+            self.send_append(Bytes::new());
+            self.count();
+            self.release();
+        } else if leading.told < committed {
+            self.send_mark();
+        }
+    }
+
+    // ------------------------------------------------------------ time
+
+    pub(super) fn became_durable(&mut self, took: Duration) {
+        if let Some(leading) = &mut self.leading {
+            leading.slow_sync = took >= SLOW_SYNC;
+        }
+    }
+
+    pub(super) fn lead_tick(&mut self, paused: bool) {
+        if self.leading.is_none() {
+            return;
+        }
+        if paused {
+            self.outputs.push_back(Output::warn("was paused: nobody is judged by that time"));
+            self.followers_get_grace();
+        }
+        self.probe();
+        self.attachment_tick();
+        self.change_tick();
+        self.judge();
+        self.hand_over();
+    }
+
+    fn probe(&mut self) {
+        let now = self.now.mono;
+        let Some(leading) = &self.leading else { return };
+        let silent: Vec<_> = leading
+            .required(self.options.id)
+            .filter(|member| {
+                let heard = leading.followers.get(&member.id).map_or(leading.since, |follower| follower.heard);
+                now.since(heard) >= PROBE_AFTER
+            })
+            .collect();
+        for member in silent {
+            self.send(Peer::Order(member.id), Message::Heartbeat {});
+        }
+    }
+
+    /// Takes out who is silent or slow; takes in who has caught up (rule R6).
+    fn judge(&mut self) {
+        let (now, times, me) = (self.now.mono, self.options.times, self.options.id);
+        let in_flight = self.committed < self.log.tail().seq;
+        let stays = self.leaving.is_none() || in_flight;
+        let Some(leading) = &self.leading else { return };
+        if leading.begun.is_none() || leading.change.is_some() || !self.connected || now < leading.grace_until {
+            return;
+        }
+        let fell = |member: &Member| {
+            let Some(follower) = leading.followers.get(&member.id) else {
+                return now.since(leading.since) >= times.shrink;
+            };
+            let slow = follower.behind.is_some_and(|(_, since)| now.since(since) >= times.shrink);
+            let wrong = follower.store != member.store;
+            follower.gone || slow || wrong || follower.leaving || now.since(follower.heard) >= times.shrink
+        };
+        let fallen: Vec<_> = leading.in_force.in_sync.iter().filter(|m| m.id != me && fell(m)).copied().collect();
+        if !fallen.is_empty() && stays {
+            let names: Vec<_> = fallen.iter().map(|member| member.id.get()).collect();
+            let mut next = self.next_configuration(format!("order-{names:?} silent or too slow"));
+            next.in_sync.retain(|member| !fallen.contains(member));
+            let tail = self.log.tail().seq;
+            if let Some(leading) = &mut self.leading {
+                let followers = fallen.iter().map(|member| member.id);
+                followers.for_each(|id| leading.has_to_keep_up_again(id, tail, now));
+            }
+            if let Some(leading) = self.leading.as_mut().filter(|_| bug(Bug::CommitBeforeShrink)) {
+                leading.in_force.in_sync.clone_from(&next.in_sync);
+            }
+            return self.start_change(Kind::Shrink, next);
+        }
+        if !leading.serves || self.leaving.is_some() || leading.draining.is_some() {
+            return;
+        }
+        if leading.joining.is_some() {
+            return self.join();
+        }
+        let caught_up = leading.followers.iter().find(|(id, follower)| {
+            let wait = self.patience(**id, times.readd, times.readd_max);
+            leading.in_force.in_sync_member(**id).is_none()
+                && leading.in_force.members.contains(id)
+                && !follower.leaving
+                && !follower.gone
+                && now.since(follower.heard) < times.heartbeat * 3
+                // From then on it is asked about every entry; the record names it when it has the earlier ones too.
+                && follower.epoch >= leading.first_epoch
+                && follower.keeps_up_since.is_some_and(|since| now.since(since) >= wait)
+        });
+        let caught_up = caught_up.map(|(&id, follower)| Member { id, store: follower.store });
+        if let (Some(member), Some(leading)) = (caught_up, &mut self.leading) {
+            // It counts before the record says so: the write may land unseen (R6).
+            leading.joining = Some(member);
+            leading.joining_since = now;
+            // Nobody was asked so far, or others: what was confirmed without it ends here.
+            leading.confirmed = leading.confirmed.min(leading.round);
+        }
+    }
+
+    /// The learner counts already, so nothing is committed without it. The record may name it as soon as it has what was
+    /// committed before.
+    fn join(&mut self) {
+        let (now, times, committed) = (self.now.mono, self.options.times, self.committed);
+        let Some(leading) = &mut self.leading else { return };
+        let Some(member) = leading.joining else { return };
+        let follower = leading.word(member);
+        let lives = |follower: &&Follower| {
+            !follower.gone && !follower.leaving && now.since(follower.heard) < times.heartbeat * 3
+        };
+        let Some(follower) = follower.filter(lives) else {
+            leading.joining = None; // Nothing is written yet.
+            return;
+        };
+        if follower.acked >= committed || bug(Bug::JoinWithGaps) {
+            let mut next = self.next_configuration(format!("order-{} has caught up", member.id));
+            next.in_sync.push(member);
+            next.in_sync.sort_by_key(|member| member.id);
+            if let Some(leading) = self.leading.as_mut().filter(|_| bug(Bug::JoinAfterTheRecord)) {
+                leading.joining = None;
+            }
+            self.start_change(Kind::Add, next);
+        } else if now.since(leading.joining_since) > JOINS_WITHIN {
+            leading.joining = None;
+            if let Some(follower) = leading.followers.get_mut(&member.id) {
+                follower.keeps_up_since = None;
+            }
+        }
+    }
+
+    /// The broker is back: nobody is judged for a while, and a change that was only thought of meanwhile is dropped.
+    pub(super) fn leader_reconnected(&mut self) {
+        self.followers_get_grace();
+        let until = self.now.mono.after(self.options.times.reconnect_grace);
+        let Some(leading) = &mut self.leading else { return };
+        leading.grace_until = until;
+        if leading.change.as_ref().is_some_and(Change::may_be_dropped) {
+            leading.change = None;
+            leading.joining = None;
+            leading.draining = None;
+        }
+    }
+
+    /// Who should lead instead, if anybody.
+    fn heir(&self) -> Option<(ReplicaId, &'static str)> {
+        let (now, times, me) = (self.now.mono, self.options.times, self.options.id);
+        let leading = self.leading.as_ref()?;
+        let in_sync = leading.in_force.in_sync.iter().rev().map(|member| member.id);
+        let fit = |id: &ReplicaId| {
+            let follower = leading.followers.get(id);
+            let lively = follower.is_some_and(|follower| now.since(follower.heard) < times.heartbeat * 3);
+            *id != me && leading.is_fit(*id) && lively
+        };
+        let stuck = leading.uncommitted_since.is_some_and(|since| now.since(since) >= times.stuck);
+        let own_disk = stuck && self.durable() < self.log.tail().seq || leading.slow_sync || self.disk.is_full();
+        if own_disk {
+            return in_sync.clone().find(fit).map(|id| (id, "the leader's disk is too slow or full"));
+        }
+        if let Some(since) = self.leaving {
+            if now.since(since) < LEAVE_TOGETHER {
+                return None;
+            }
+            return in_sync.clone().find(fit).map(|id| (id, "the leader leaves"));
+        }
+        let steady = |id: &ReplicaId| {
+            let wait = self.patience(*id, times.handover, times.handover_max);
+            let since = leading.followers.get(id).and_then(|follower| follower.keeps_up_since);
+            since.is_some_and(|since| now.since(since) >= wait) && now.since(leading.since) >= times.handover
+        };
+        in_sync.clone().find(|id| *id > me && fit(id) && steady(id)).map(|id| (id, "the highest in-sync id leads"))
+    }
+
+    /// Hands over to who should lead: first what is under way is finished, then the record is written.
+    fn hand_over(&mut self) {
+        let now = self.now.mono;
+        let Some(leading) = &self.leading else { return };
+        if leading.change.is_some() || leading.joining.is_some() || !leading.serves || !self.connected {
+            return;
+        }
+        let heir = self.heir();
+        let own_disk = heir.is_some_and(|(_, why)| why.contains("disk"));
+        // Whoever still waits is told where to go, and asks again there with the same key.
+        let drained = self.committed == self.log.tail().seq;
+        let Some(leading) = &mut self.leading else { return };
+        let Some((id, why)) = heir else {
+            leading.draining = None;
+            return;
+        };
+        let since = leading.draining.get_or_insert(Draining { since: now }).since;
+        if !drained && !own_disk {
+            if now.since(since) >= DRAIN_MAX {
+                leading.draining = None;
+                leading.since = now;
+            }
+            return;
+        }
+        let Some(boot) = leading.followers.get(&id).map(|follower| follower.boot) else {
+            return;
+        };
+        let me = self.options.id;
+        let mut next = self.next_configuration(why.to_owned());
+        next.leader = tradenet_schemas::ids::Leader { id, boot };
+        if own_disk || self.leaving.is_some() {
+            // Else the heir would wait for somebody who is not there.
+            next.in_sync.retain(|member| member.id != me);
+        }
+        self.start_change(Kind::HandOver, next);
+    }
+}
+
+impl Leading {
+    /// The first epoch of this leadership: what was said in an earlier one was said to somebody else.
+    pub(super) fn in_force_since(&self) -> Epoch {
+        self.first_epoch
+    }
+}

@@ -1,0 +1,859 @@
+//! An order replica: keeps the log, and leads or follows.
+//!
+//! Problem: three processes must agree on one sequence of orders while any of them may stop, pause, lose its disk or be
+//! cut off; and no client may ever be told of an order that is not on every in-sync disk.
+//!
+//! Idea: a primary-backup log in the shape of PacificA (Lin et al., MSR-TR-2008-25) and of Kafka's in-sync replicas. One
+//! record outside, the configuration, says who leads and who is in sync; every change of it is a new epoch. Within an
+//! epoch the leader alone appends; an entry is committed when it is on the disk of every in-sync member.
+//!
+//! Rules kept here (`docs/protocol.md` has them all): R1 commit on all of `in_sync` and `pending`; R2 a restarted leader is
+//! another process; R3 acknowledgements count only from the disk that is named; R4 the epoch is on disk before anything
+//! is acknowledged in it, and the floor is raised before anything is served in it; R5 what may change is answered only
+//! after a confirmation round; R6 shrink first, then commit without; count a learner first, then write it.
+//!
+//! - this file: start, adoption of configurations, what all roles answer;
+//! - [`follow`]: appending what the leader sends, catching up;
+//! - [`lead`]: activation, batches, commit, release; [`change`]: changes of the configuration; [`attach`]: the catalog.
+
+mod attach;
+mod change;
+mod disk;
+mod follow;
+mod lead;
+mod log;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+use bytes::Bytes;
+use tradenet_schemas::ids::{Boot, Epoch, Leader, Node, Position, ReplicaId, SeqNum, StoreId};
+use tradenet_schemas::journal::Entry;
+use tradenet_schemas::limits::CHUNK_BYTES_MAX;
+use tradenet_schemas::message::{Configuration, Envelope, Message, Role, Status};
+use tradenet_schemas::subjects::Peer;
+
+use crate::bugs::{Bug, bug};
+use crate::exchange::Exchange;
+use crate::times::Times;
+use crate::{
+    Decider, DiskAnswer, DiskRequest, DiskTicket, Input, Mono, Now, Output, Packet, RegisterAnswer, ReplyTo, Stop,
+    journal,
+};
+use disk::Disk;
+use follow::Following;
+use lead::{Acknowledgement, Leading};
+use log::Log;
+
+/// How often a replica looks at its timers.
+const TICK: Duration = Duration::from_millis(25);
+/// A tick that comes so late means that the process was paused: nobody is judged by that time.
+const PAUSED: Duration = Duration::from_millis(250);
+/// How much of the journal is read at once.
+const READ_BYTES_MAX: usize = 1 << 20;
+/// How many reads of the journal for others are under way.
+const READS_MAX: usize = 8;
+/// How many messages wait for an epoch to be on disk.
+const HELD_MAX: usize = 32;
+/// How many pre-votes wait for a sign of the leader.
+const VOTES_MAX: usize = 64;
+/// How long a replica waits for a sign of the leader before it votes against replacing it.
+const VOTE_WAIT: Duration = Duration::from_millis(100);
+/// A replica that has not fallen for so long is as good as one that never did.
+const FALLS_FORGOTTEN: Duration = Duration::from_secs(300);
+/// How long a leaving leader looks for an heir who does not leave too: where everybody is told to stop at once, all stay in
+/// sync, and any of them can lead when they are back.
+const LEAVE_TOGETHER: Duration = Duration::from_millis(100);
+/// How long a leaving follower waits to be taken out of the in-sync set.
+const LEAVE_IN_SYNC: Duration = Duration::from_millis(700);
+/// A leader that is heard, but answers no probe for so long, may be replaced.
+const DEAF: Duration = Duration::from_secs(1);
+/// How long after a full disk the next append is tried.
+const FULL_RETRY: Duration = Duration::from_secs(1);
+
+/// What a replica is started with.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Which replica.
+    pub id: ReplicaId,
+    /// This run of it.
+    pub boot: Boot,
+    /// The directory's identity.
+    pub store: StoreId,
+    /// All replicas of the exchange.
+    pub members: Vec<ReplicaId>,
+    /// The protocol's periods.
+    pub times: Times,
+    /// The configuration that the directory holds.
+    pub configuration: Option<Configuration>,
+    /// The journal's size, in bytes.
+    pub journal_bytes: u64,
+}
+
+/// Why a part of the journal is read.
+enum ReadFor {
+    /// To check and index it at the start, from this byte on.
+    Start,
+    /// To apply entries from the one behind this.
+    Apply(SeqNum),
+    /// For a peer that asked for the entries behind a position.
+    /// Void once the log has been cut.
+    Peer { reply: ReplyTo, asked: Position, from: Position, cuts: u64 },
+}
+
+/// A pre-vote that waits for a sign of life of the leader.
+struct Vote {
+    reply: ReplyTo,
+    suspect: Leader,
+    since: Mono,
+}
+
+/// How often a replica fell out of the in-sync set lately.
+#[derive(Clone, Copy, Default)]
+struct Falls {
+    count: u32,
+    last: Mono,
+}
+
+/// An order replica. See the module.
+pub struct Replica {
+    options: Options,
+    now: Now,
+    /// The newest configuration on this disk.
+    configuration: Option<Configuration>,
+    /// The one that is on its way to the disk.
+    adopting: Option<(DiskTicket, Configuration)>,
+    /// What arrived for the epoch that is on its way to the disk.
+    held: VecDeque<(Packet, Option<ReplyTo>)>,
+    log: Log,
+    disk: Disk,
+    reads: Vec<(DiskTicket, ReadFor)>,
+    /// While starting: how much of the journal has been checked, and what was read behind that.
+    starting: Option<(u64, Vec<u8>)>,
+    exchange: Exchange,
+    committed: SeqNum,
+    following: Following,
+    leading: Option<Box<Leading>>,
+    votes: Vec<Vote>,
+    /// Since when no pre-vote's probe of the leader was answered, though the leader is heard.
+    deaf_since: Option<Mono>,
+    /// The newest confirmation round that this process has begun, as whichever leader.
+    rounds: u64,
+    register_ticket: u64,
+    nonces: u64,
+    /// How often the log was cut.
+    cuts: u64,
+
+    /// When the configuration was adopted.
+    adopted_at: Mono,
+    connected: bool,
+    /// A whole last line was bad at the start and cut: an acknowledged entry may be missing until a leader's log was seen.
+    suspect_cut: bool,
+    /// How often each replica fell out lately.
+    falls: BTreeMap<ReplicaId, Falls>,
+    leaving: Option<Mono>,
+    full_since: Option<Mono>,
+    last_tick: Mono,
+    next_tick: Mono,
+    dirty: bool,
+    stopped: bool,
+    outputs: VecDeque<Output>,
+}
+
+impl Replica {
+    /// A replica that begins by reading its journal.
+    pub fn new(options: Options) -> Self {
+        let mut replica = Self {
+            now: Now::default(),
+            configuration: options.configuration.clone(),
+            adopting: None,
+            held: VecDeque::new(),
+            log: Log::default(),
+            disk: Disk::new(options.journal_bytes),
+            reads: Vec::new(),
+            starting: Some((0, Vec::new())),
+            exchange: Exchange::new(),
+            committed: SeqNum(0),
+            following: Following::default(),
+            leading: None,
+            votes: Vec::new(),
+            deaf_since: None,
+            rounds: 0,
+            register_ticket: 0,
+            nonces: 0,
+            cuts: 0,
+            adopted_at: Mono(0),
+            connected: false,
+            suspect_cut: false,
+            falls: BTreeMap::new(),
+            leaving: None,
+            full_since: None,
+            last_tick: Mono(0),
+            next_tick: Mono(0),
+            dirty: false,
+            stopped: false,
+            outputs: VecDeque::new(),
+            options,
+        };
+        replica.read(ReadFor::Start, 0, READ_BYTES_MAX);
+        replica
+    }
+
+    /// What it says of itself.
+    pub fn status(&self) -> Status {
+        Status {
+            id: self.options.id,
+            boot: self.options.boot,
+            store: self.options.store,
+            role: self.role(),
+            configuration: self.configuration.clone(),
+            tail: self.log.tail(),
+            durable: self.durable(),
+            committed: self.committed,
+            applied: self.exchange.applied().min(self.committed),
+            released: self.leading.as_ref().map_or(SeqNum(0), |leading| leading.released()),
+            catalog: self.leading.as_ref().and_then(|_| self.exchange.catalog()),
+            leaving: self.leaving.is_some(),
+            trouble: self.trouble(),
+        }
+    }
+
+    /// The end of the log.
+    pub fn tail(&self) -> Position {
+        self.log.tail()
+    }
+
+    /// The last entry that is known to be committed.
+    pub fn committed(&self) -> SeqNum {
+        self.committed
+    }
+
+    /// Where an entry stands; none behind the end of the log.
+    pub fn position(&self, seq: SeqNum) -> Option<Position> {
+        self.log.position(seq)
+    }
+
+    /// An entry, if it is among the newest.
+    pub fn entry(&self, seq: SeqNum) -> Option<&Entry> {
+        self.log.entry(seq)
+    }
+
+    /// As a leader that serves: the configuration by which it counts commits.
+    pub fn serves_in(&self) -> Option<&Configuration> {
+        let leading = self.leading.as_ref().filter(|leading| leading.serves())?;
+        Some(&leading.in_force)
+    }
+
+    /// The state that is applied so far.
+    pub fn exchange(&self) -> &Exchange {
+        &self.exchange
+    }
+
+    /// What it does at present.
+    pub fn role(&self) -> Role {
+        match (&self.starting, &self.leading) {
+            (Some(_), _) => Role::Starting,
+            (None, Some(leading)) if leading.serves() => Role::Leader,
+            (None, Some(_)) => Role::Activating,
+            (None, None) if self.is_in_sync() => Role::Follower,
+            (None, None) => Role::Learner,
+        }
+    }
+
+    fn trouble(&self) -> Option<String> {
+        if self.disk.is_full() {
+            return Some("its disk is full: make room".to_owned());
+        }
+        if self.suspect_cut {
+            return Some("its last entry was damaged: it has to see a leader's log first".to_owned());
+        }
+        let stuck = self.leading.as_ref().and_then(|leading| leading.stuck_since())?;
+        let long = self.now.mono.since(stuck) > self.options.times.stuck * 2;
+        long.then(|| "an order waits to be committed: a replica or the register does not answer it".to_owned())
+    }
+
+    fn is_in_sync(&self) -> bool {
+        self.configuration.as_ref().is_some_and(|held| held.is_in_sync(self.options.id, self.options.store))
+    }
+
+    fn epoch(&self) -> Epoch {
+        self.configuration.as_ref().map_or(Epoch(0), |held| held.epoch)
+    }
+
+    fn me(&self) -> Leader {
+        Leader { id: self.options.id, boot: self.options.boot }
+    }
+
+    /// The last entry that is on disk.
+    fn durable(&self) -> SeqNum {
+        let confirmed = self.disk.confirmed();
+        let tail = self.log.tail().seq;
+        if confirmed >= self.log.bytes() {
+            return tail;
+        }
+        // Few entries are between the two, all of them in flight.
+        let mut seq = tail;
+        while self.log.offset_behind(seq) > confirmed {
+            seq = SeqNum(seq.0 - 1);
+        }
+        seq
+    }
+
+    // ------------------------------------------------------------ what goes out
+
+    fn packet(&self, body: Message, lines: Bytes) -> Packet {
+        let envelope = Envelope {
+            cluster: self.configuration.as_ref().map(|held| held.cluster),
+            epoch: self.epoch(),
+            from: Node::Order(self.options.id, self.options.boot),
+            body,
+        };
+        Packet { envelope, lines }
+    }
+
+    fn send(&mut self, to: Peer, body: Message) {
+        let packet = self.packet(body, Bytes::new());
+        self.outputs.push_back(Output::Send { to, packet });
+    }
+
+    fn reply(&mut self, to: ReplyTo, body: Message) {
+        let packet = self.packet(body, Bytes::new());
+        self.outputs.push_back(Output::Reply { to, packet });
+    }
+
+    fn read(&mut self, why: ReadFor, offset: u64, bytes_max: usize) {
+        let ticket = self.disk.ticket();
+        self.reads.push((ticket, why));
+        self.outputs.push_back(Output::Disk(DiskRequest::Read { ticket, offset, bytes_max }));
+    }
+
+    fn append_lines(&mut self, lines: Bytes) {
+        if let Some(request) = self.disk.append(lines) {
+            self.outputs.push_back(Output::Disk(request));
+        }
+    }
+
+    fn stop(&mut self, why: Stop) {
+        if !self.stopped {
+            self.stopped = true;
+            self.outputs.push_back(Output::Stop(why));
+        }
+    }
+
+    fn broken(&mut self, why: impl Into<String>) {
+        self.stop(Stop::Broken(why.into()));
+    }
+
+    // ------------------------------------------------------------ start
+
+    /// Checks and indexes the next part of the journal (rule R9: nothing of a damaged journal is used).
+    fn read_at_start(&mut self, bytes: &[u8]) {
+        let Some((checked, mut rest)) = self.starting.take() else {
+            return;
+        };
+        rest.extend_from_slice(bytes);
+        let mut scan = journal::scan(&rest, self.log.tail());
+        let mut bad = None;
+        let mut used = 0;
+        for scanned in &mut scan {
+            match scanned {
+                Ok(good) => {
+                    used += good.bytes;
+                    self.log.push(good.entry, good.position, good.bytes);
+                }
+                Err(error) => {
+                    bad = Some(error);
+                    break;
+                }
+            }
+        }
+        rest.drain(..used);
+        let checked = checked + used as u64;
+        // Also behind a bad line more may follow: whether it is a torn tail shows at the end of the file.
+        if !bytes.is_empty() && (bad.is_none() || rest.len() <= 4 * READ_BYTES_MAX) {
+            let offset = checked + rest.len() as u64;
+            self.starting = Some((checked, rest));
+            return self.read(ReadFor::Start, offset, READ_BYTES_MAX);
+        }
+        let line = self.log.tail().seq.next();
+        match bad {
+            Some(error) if !(error.may_be_torn() && journal::is_torn_tail(&rest)) => {
+                return self.broken(format!(
+                    "orders.jsonl is damaged at line {line}, byte {checked}: {error}; good entries may follow. Restore \
+                     the directory from a backup, or remove it and let this replica fill itself from its peers"
+                ));
+            }
+            _ if rest.is_empty() => {}
+            _ => {
+                let lost = rest.len();
+                self.suspect_cut = rest.contains(&b'\n');
+                self.outputs.push_back(Output::warn(format!(
+                    "orders.jsonl ends in the middle of line {line}: cut the last {lost} bytes, a torn write that began \
+                     at byte {checked}"
+                )));
+                let request = self.disk.cut(checked);
+                self.outputs.push_back(Output::Disk(request));
+            }
+        }
+        self.started();
+    }
+
+    fn started(&mut self) {
+        let (tail, epoch) = (self.log.tail(), self.epoch());
+        if tail.epoch > epoch {
+            return self.broken(format!(
+                "orders.jsonl holds entries of epoch {}, but configuration.json only epoch {epoch}: the files are not of \
+                 one replica. Remove the directory and let this replica fill itself from its peers",
+                tail.epoch
+            ));
+        }
+        self.outputs.push_back(Output::info(format!("journal read: {} entries, epoch {epoch}", tail.seq)));
+        if bug(Bug::RestartedLeaderGoesOn) {
+            self.go_on_leading();
+        }
+    }
+
+    /// For [`Bug::RestartedLeaderGoesOn`].
+    fn go_on_leading(&mut self) {
+        let (me, in_sync) = (self.me(), self.is_in_sync());
+        if let Some(held) = self.configuration.as_mut().filter(|held| in_sync && held.leader.id == me.id) {
+            held.leader = me;
+            self.activate();
+        }
+    }
+
+    // ------------------------------------------------------------ state
+
+    /// Applies entries up to `to`, from memory or from the file.
+    fn apply_up_to(&mut self, to: SeqNum) {
+        while self.exchange.applied() < to {
+            let next = self.exchange.applied().next();
+            let Some(entry) = self.log.entry(next) else {
+                let applied = self.exchange.applied();
+                if !self.reads.iter().any(|(_, why)| matches!(why, ReadFor::Apply(from) if *from == applied)) {
+                    self.read(ReadFor::Apply(applied), self.log.offset_behind(applied), READ_BYTES_MAX);
+                }
+                return;
+            };
+            self.exchange.apply(entry);
+        }
+    }
+
+    fn read_to_apply(&mut self, applied: SeqNum, bytes: &[u8], to: SeqNum) {
+        if applied != self.exchange.applied() {
+            return;
+        }
+        let Some(prev) = self.log.position(applied) else { return };
+        for scanned in journal::scan(bytes, prev) {
+            match scanned {
+                Ok(good) if !self.log.contains(good.position) || good.position.seq > to => break,
+                Ok(good) => self.exchange.apply(&good.entry),
+                Err(error) => {
+                    let line = self.exchange.applied().next();
+                    return self.broken(format!("orders.jsonl has gone bad at line {line}: {error}"));
+                }
+            }
+        }
+        self.dirty = true;
+    }
+
+    /// How far the state may go: a leader decides against its newest entry, everybody else shows what is committed.
+    fn apply_target(&self) -> SeqNum {
+        if self.leading.is_some() { self.log.tail().seq } else { self.committed }
+    }
+
+    /// Removes what a newer leader does not have. Nothing known to be committed is ever among it (invariant S14).
+    fn cut_behind(&mut self, seq: SeqNum) -> bool {
+        if seq < self.committed {
+            let committed = self.committed;
+            self.broken(format!(
+                "told to cut the log behind {seq}, but {committed} is committed: this must not happen"
+            ));
+            return false;
+        }
+        let tail = self.log.tail().seq;
+        self.cuts += 1;
+        self.log.cut(seq);
+        if self.exchange.applied() > seq {
+            self.exchange = Exchange::new();
+        }
+        let request = self.disk.cut(self.log.bytes());
+        self.outputs.push_back(Output::Disk(request));
+        self.outputs.push_back(Output::warn(format!(
+            "cut entries {} to {tail}, which a former leader wrote and nobody was told of",
+            seq.next()
+        )));
+        true
+    }
+
+    // ------------------------------------------------------------ configurations
+
+    /// The newest configuration known, on disk or on its way there.
+    fn newest(&self) -> Option<&Configuration> {
+        self.adopting.as_ref().map(|(_, adopting)| adopting).or(self.configuration.as_ref())
+    }
+
+    /// Takes on a configuration if it is newer: it goes to disk before anything is done in it (rule R4).
+    fn adopt(&mut self, configuration: &Configuration) {
+        let newest = self.newest();
+        if newest.is_some_and(|held| held.cluster != configuration.cluster || held.epoch >= configuration.epoch) {
+            return;
+        }
+        if !configuration.members.contains(&self.options.id) {
+            return;
+        }
+        let change = self.leading.as_ref().and_then(|leading| leading.change.as_ref());
+        let own = change.is_some_and(|change| change.nonce() == configuration.nonce);
+        if !own || configuration.leader != self.me() {
+            // Also where somebody else names this very process: elected anew, it begins anew.
+            self.step_down(configuration);
+        }
+        let ticket = self.disk.ticket();
+        let persist = DiskRequest::Persist { ticket, configuration: Box::new(configuration.clone()) };
+        self.outputs.push_back(Output::Disk(persist));
+        self.adopting = Some((ticket, configuration.clone()));
+        if bug(Bug::AdoptBeforePersist) {
+            self.adopted(ticket);
+        }
+    }
+
+    fn adopted(&mut self, ticket: DiskTicket) {
+        if self.adopting.as_ref().is_none_or(|(asked, _)| *asked != ticket) {
+            return;
+        }
+        let Some((_, configuration)) = self.adopting.take() else {
+            return;
+        };
+        self.count_falls(&configuration);
+        let former = self.configuration.as_ref().map(|held| (held.leader, held.epoch.next()));
+        let mine = configuration.leader == self.me();
+        self.outputs.push_back(Output::info(format!(
+            "epoch {}: order-{} leads, in sync {:?} ({})",
+            configuration.epoch,
+            configuration.leader.id,
+            configuration.in_sync.iter().map(|member| member.id.get()).collect::<Vec<_>>(),
+            configuration.why
+        )));
+        // Where an epoch was missed, the same process may lead with another log than before.
+        let unbroken = former == Some((configuration.leader, configuration.epoch));
+        self.following.enter(configuration.epoch, unbroken);
+        self.adopted_at = self.now.mono;
+        self.deaf_since = None;
+        self.configuration = Some(configuration);
+        if self.leading.is_some() {
+            self.change_persisted();
+        } else if mine {
+            self.activate();
+        }
+        for (packet, reply) in std::mem::take(&mut self.held) {
+            self.received(packet, reply);
+        }
+    }
+
+    /// Whoever was in sync and is not any more has fallen: it waits longer before it leads again.
+    fn count_falls(&mut self, newer: &Configuration) {
+        let Some(held) = &self.configuration else { return };
+        let now = self.now.mono;
+        for member in held.in_sync.iter().filter(|member| newer.in_sync_member(member.id).is_none()) {
+            let falls = self.falls.entry(member.id).or_default();
+            let recent = now.since(falls.last) < FALLS_FORGOTTEN;
+            *falls = Falls { count: if recent { falls.count + 1 } else { 1 }, last: now };
+        }
+    }
+
+    /// `wait`, doubled for each recent fall of that replica but the first.
+    fn patience(&self, id: ReplicaId, wait: Duration, max: Duration) -> Duration {
+        let falls = self.falls.get(&id).filter(|falls| self.now.mono.since(falls.last) < FALLS_FORGOTTEN);
+        let doublings = falls.map_or(0, |falls| falls.count.saturating_sub(1).min(16));
+        (wait * 2u32.pow(doublings)).min(max)
+    }
+
+    // ------------------------------------------------------------ messages
+
+    fn received(&mut self, packet: Packet, reply: Option<ReplyTo>) {
+        let from = packet.envelope.from;
+        if from.boot() == self.options.boot {
+            return;
+        }
+        let known = self.newest().map(|held| held.cluster);
+        if known.is_some() && packet.envelope.cluster.is_some() && known != packet.envelope.cluster {
+            self.outputs.push_back(Output::debug(format!("dropped a message of another exchange from {from:?}")));
+            return;
+        }
+        if self.starting.is_some() && !matches!(packet.body(), Message::Heartbeat {}) {
+            return;
+        }
+        match (packet.envelope.body, from, reply) {
+            (Message::Heartbeat {}, _, Some(reply)) => {
+                let status = Message::Status(Box::new(self.status()));
+                self.reply(reply, status);
+            }
+            (Message::PreVote { suspect }, _, Some(reply)) => self.pre_vote(reply, packet.envelope.epoch, suspect),
+            (Message::Announce(configuration) | Message::Fenced(configuration), ..) => self.adopt(&configuration),
+            (Message::Status(status), Node::Order(..), _) => self.peer_answered(&status),
+            (body @ Message::Append { .. }, Node::Order(id, boot), reply) => {
+                let sender = Leader { id, boot };
+                let packet = Packet {
+                    envelope: Envelope { cluster: packet.envelope.cluster, epoch: packet.envelope.epoch, from, body },
+                    lines: packet.lines,
+                };
+                self.append_arrived(sender, packet, reply);
+            }
+            (Message::Ack { store, durable, round, leaving }, Node::Order(id, boot), _) => {
+                let ack = Acknowledgement { id, boot, epoch: packet.envelope.epoch, store, durable, round, leaving };
+                self.acknowledged(&ack);
+            }
+            (Message::Fetch { from }, Node::Order(..), Some(reply)) => self.fetch_asked(reply, from),
+            (Message::Chunk { asked, prev, tail, committed }, Node::Order(id, boot), _) => {
+                let sender = Leader { id, boot };
+                self.chunk_arrived(sender, packet.envelope.epoch, asked, prev, tail, committed, &packet.lines);
+            }
+            (Message::Submit(submissions), _, Some(reply)) => {
+                self.submitted(from.boot(), packet.envelope.epoch, submissions, reply);
+            }
+            (Message::Read { request, query }, _, Some(reply)) => self.queried(request, query, reply),
+            (Message::Authority { request, following, staged }, Node::Catalog(boot), Some(reply)) => {
+                self.authority_asked(boot, packet.envelope.epoch, request, following.then_some(staged), reply);
+            }
+            (Message::Staged { seq }, Node::Catalog(boot), _) => self.staged(boot, packet.envelope.epoch, seq),
+            (Message::List { stocks }, Node::Catalog(_), Some(reply)) => self.list_asked(&stocks, reply),
+            (Message::Relinquish {}, Node::Catalog(boot), _) => self.relinquished(boot),
+            (body, from, _) => {
+                self.outputs.push_back(Output::debug(format!("nothing to do with {body:?} from {from:?}")));
+            }
+        }
+    }
+
+    // ------------------------------------------------------------ votes
+
+    /// May `suspect` be replaced? Not while it is heard here, unless the broker says that it has gone.
+    fn pre_vote(&mut self, reply: ReplyTo, epoch: Epoch, suspect: Leader) {
+        // Who asks about an epoch that is over learns of the newer one from the status.
+        if suspect == self.me() || self.newest().is_some_and(|held| held.epoch > epoch) {
+            return self.vote(reply, false);
+        }
+        let followed = self.newest().is_some_and(|held| held.leader == suspect);
+        let heard =
+            followed && self.following.heard().is_some_and(|at| self.now.mono.since(at) < self.options.times.pre_vote);
+        if !heard {
+            return self.vote(reply, true);
+        }
+        if self.votes.len() < VOTES_MAX {
+            self.votes.push(Vote { reply, suspect, since: self.now.mono });
+            self.send(Peer::Order(suspect.id), Message::Heartbeat {});
+        }
+    }
+
+    fn vote(&mut self, reply: ReplyTo, willing: bool) {
+        let status = Box::new(self.status());
+        self.reply(reply, Message::Vote { willing: willing && self.leaving.is_none(), status });
+    }
+
+    fn votes_decided(&mut self, decide: impl Fn(&Vote) -> Option<bool>) {
+        for vote in std::mem::take(&mut self.votes) {
+            match decide(&vote) {
+                Some(willing) => self.vote(vote.reply, willing),
+                None => self.votes.push(vote),
+            }
+        }
+    }
+
+    fn peer_answered(&mut self, status: &Status) {
+        self.deaf_since = None;
+        // It lives; but one that can't take up the lead, or can't commit, has to be replaced all the same.
+        let useless = status.trouble.is_some()
+            || status.role != Role::Leader && self.now.mono.since(self.adopted_at) >= self.options.times.stuck * 2;
+        self.votes_decided(|vote| {
+            (vote.suspect.id == status.id).then_some(vote.suspect.boot != status.boot || useless)
+        });
+        if let Some(configuration) = &status.configuration {
+            self.adopt(configuration);
+        }
+        self.follower_lives(status.id, status.boot);
+    }
+
+    fn nobody_there(&mut self, peer: Peer) {
+        let Peer::Order(id) = peer else { return };
+        self.votes_decided(|vote| (vote.suspect.id == id).then_some(true));
+        self.fetch_peer_is_gone(id);
+        self.follower_is_gone(id);
+    }
+
+    // ------------------------------------------------------------ disk
+
+    fn disk_answered(&mut self, answer: DiskAnswer) {
+        match answer {
+            DiskAnswer::Done { ticket, took } => {
+                if self.disk.done(ticket) {
+                    self.full_since = None;
+                    self.became_durable(took);
+                }
+                self.adopted(ticket);
+            }
+            DiskAnswer::Read { ticket, bytes } => self.was_read(ticket, &bytes),
+            DiskAnswer::Full { ticket } => {
+                if self.disk.had_no_room(ticket) {
+                    self.outputs.push_back(Output::warn("the disk is full: taking part again when there is room"));
+                    self.full_since = Some(self.now.mono);
+                }
+            }
+            DiskAnswer::Broken { why, .. } => {
+                self.broken(format!(
+                    "the disk can't be trusted any more: {why}. Check it, then start this replica again"
+                ));
+            }
+        }
+    }
+
+    fn was_read(&mut self, ticket: DiskTicket, bytes: &Bytes) {
+        let Some(index) = self.reads.iter().position(|(asked, _)| *asked == ticket) else {
+            return;
+        };
+        match self.reads.swap_remove(index).1 {
+            ReadFor::Start => self.read_at_start(bytes),
+            ReadFor::Apply(from) => self.read_to_apply(from, bytes, self.apply_target()),
+            ReadFor::Peer { reply, asked, from, cuts } if cuts == self.cuts => {
+                self.answer_fetch(reply, asked, from, bytes);
+            }
+            ReadFor::Peer { .. } => {} // What was read may be what was cut.
+        }
+    }
+
+    /// Gives a peer the entries behind a position, or tells it where the logs may still agree.
+    fn fetch_asked(&mut self, reply: ReplyTo, asked: Position) {
+        if self.reads.len() >= READS_MAX {
+            return; // It asks again, or somebody else.
+        }
+        let from = if self.log.contains(asked) { asked } else { self.log.at_or_before(asked) };
+        let offset = self.log.offset_behind(from.seq);
+        if from != asked || from == self.log.tail() {
+            return self.answer_fetch(reply, asked, from, &Bytes::new());
+        }
+        let cuts = self.cuts;
+        self.read(ReadFor::Peer { reply, asked, from, cuts }, offset, CHUNK_BYTES_MAX);
+    }
+
+    fn answer_fetch(&mut self, reply: ReplyTo, asked: Position, prev: Position, bytes: &Bytes) {
+        if !self.log.contains(prev) {
+            return; // It was cut while it was read.
+        }
+        let mut whole = bytes.iter().rposition(|&byte| byte == b'\n').map_or(0, |last| last + 1);
+        let left = self.log.bytes() - self.log.offset_behind(prev.seq);
+        whole = whole.min(usize::try_from(left).unwrap_or(usize::MAX));
+        let body = Message::Chunk { asked, prev, tail: self.log.tail().seq, committed: self.committed };
+        let packet = self.packet(body, bytes.slice(..whole));
+        self.outputs.push_back(Output::Reply { to: reply, packet });
+    }
+
+    fn retry_full_disk(&mut self) {
+        if self.disk.is_full() && self.full_since.is_none_or(|since| self.now.mono.since(since) >= FULL_RETRY) {
+            self.full_since = Some(self.now.mono);
+            for request in self.disk.retry() {
+                self.outputs.push_back(Output::Disk(request));
+            }
+        }
+    }
+
+    // ------------------------------------------------------------ time
+
+    fn tick(&mut self) {
+        if self.now.mono < self.next_tick {
+            return;
+        }
+        let late = self.last_tick != Mono(0) && self.now.mono.since(self.last_tick) > PAUSED;
+        self.last_tick = self.now.mono;
+        self.next_tick = self.now.mono.after(TICK);
+        if self.starting.is_some() {
+            return;
+        }
+        let now = self.now.mono;
+        // A leader that speaks but never answers has lost its way in: it can't commit, and must not be kept.
+        if self.votes.iter().any(|vote| now.since(vote.since) > VOTE_WAIT) {
+            let deaf = now.since(*self.deaf_since.get_or_insert(now)) > DEAF;
+            self.votes_decided(|vote| (now.since(vote.since) > VOTE_WAIT).then_some(deaf));
+        }
+        self.retry_full_disk();
+        self.follow_tick();
+        self.lead_tick(late);
+        self.leave_tick();
+    }
+
+    /// A leaver has gone when nothing is left to do: a follower is out of the in-sync set, a leader has handed over.
+    fn leave_tick(&mut self) {
+        let Some(since) = self.leaving else { return };
+        let overdue = self.now.mono.since(since) >= self.options.times.leave;
+        let idle = self.disk.waiting() == 0 && self.adopting.is_none();
+        let done = match &self.leading {
+            // Nobody can be told or asked any more; the log says what was under way.
+            _ if !self.connected => true,
+            Some(leading) => leading.may_leave(self.committed == self.log.tail().seq),
+            None => !self.is_in_sync() || !self.leader_is_heard() || self.now.mono.since(since) >= LEAVE_IN_SYNC,
+        };
+        if (done && idle) || overdue {
+            self.stop(Stop::Left);
+        }
+    }
+
+    fn leader_is_heard(&self) -> bool {
+        self.following.heard().is_some_and(|at| self.now.mono.since(at) < self.options.times.suspect)
+    }
+}
+
+impl Decider for Replica {
+    fn handle(&mut self, now: Now, input: Input) {
+        if self.stopped {
+            return;
+        }
+        self.now = now;
+        self.dirty = true;
+        match input {
+            Input::Received { packet, reply } => self.received(packet, reply),
+            Input::NobodyThere(peer) => self.nobody_there(peer),
+            Input::Disk(answer) => self.disk_answered(answer),
+            Input::Register(answer) => self.register_answered(answer),
+            Input::Connected => {
+                self.connected = true;
+                self.leader_reconnected();
+            }
+            Input::Disconnected => self.connected = false,
+            Input::Leave => {
+                if self.leaving.is_none() {
+                    self.outputs.push_back(Output::info("leaving: finishing what is under way"));
+                    self.leaving = Some(now.mono);
+                    self.following.tell_that_we_leave();
+                }
+            }
+            Input::Timer | Input::Client(..) | Input::ClientGone(_) => {}
+        }
+        self.tick();
+    }
+
+    fn poll_output(&mut self) -> Option<Output> {
+        if self.outputs.is_empty() && self.dirty && !self.stopped {
+            self.dirty = false;
+            if self.starting.is_none() {
+                self.apply_up_to(self.apply_target());
+                self.lead_on();
+                self.follow_on();
+            }
+        }
+        self.outputs.pop_front()
+    }
+
+    fn poll_timeout(&self) -> Option<Mono> {
+        (!self.stopped).then_some(self.next_tick)
+    }
+}
+
+impl Replica {
+    fn next_register_ticket(&mut self) -> u64 {
+        self.register_ticket += 1;
+        self.register_ticket
+    }
+
+    fn register_answered(&mut self, answer: RegisterAnswer) {
+        if self.leading.is_some() && answer.ticket() == self.register_ticket {
+            self.change_answered(answer);
+        }
+    }
+}
