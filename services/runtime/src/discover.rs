@@ -1,0 +1,55 @@
+//! Who is there: the services that answer on the broker's service API.
+//!
+//! For operators' commands only. The protocol never relies on it: who belongs to the exchange stands in the configuration.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use futures::StreamExt as _;
+use serde::Deserialize;
+use tokio::time::{Instant, timeout_at};
+
+use crate::nats::Broker;
+
+/// Services counted at most: no exchange has more, and what answers beyond that is a fault.
+const SERVICES_MAX: usize = 1_024;
+/// When nobody more has answered for so long, everybody has, in milliseconds.
+const QUIET_MS: u64 = 150;
+
+/// A service that answered.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Found {
+    /// Its kind, such as `tradenet-order`.
+    pub name: String,
+    /// Its run.
+    pub id: String,
+    /// What it says of itself: `id`, `http`, `name`, `prefix`.
+    #[serde(default)]
+    pub metadata: BTreeMap<String, String>,
+}
+
+impl Broker {
+    /// All Trade-Net services of this exchange that answer within `limit`, by kind, name and run.
+    ///
+    /// # Errors
+    /// The broker can't be asked.
+    pub async fn discover(&self, limit: Duration) -> anyhow::Result<Vec<Found>> {
+        let inbox = self.client.new_inbox();
+        let mut answers = self.client.subscribe(inbox.clone()).await?;
+        self.client.publish_with_reply("$SRV.PING", inbox, "".into()).await?;
+        let (end, mut found) = (Instant::now() + limit, Vec::new());
+        while found.len() < SERVICES_MAX {
+            let quiet = (Instant::now() + Duration::from_millis(QUIET_MS)).min(end);
+            let Ok(Some(message)) = timeout_at(quiet, answers.next()).await else { break };
+            if let Ok(service) = serde_json::from_slice::<Found>(&message.payload) {
+                found.push(service);
+            }
+        }
+        let prefix = self.prefix.as_str();
+        found.retain(|service| {
+            service.name.starts_with("tradenet-") && service.metadata.get("prefix").is_none_or(|own| own == prefix)
+        });
+        found.sort_by_key(|service| (service.name.clone(), service.metadata.get("name").cloned(), service.id.clone()));
+        Ok(found)
+    }
+}

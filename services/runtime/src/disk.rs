@@ -1,0 +1,518 @@
+//! A replica's directory, and the thread that writes to it.
+//!
+//! The problem: "on disk" must be true, and a runtime that also answers heartbeats must not wait for it. The idea: one
+//! thread carries out requests in order; appends that wait together share one write and one fdatasync (group commit).
+//! The rules: an answer follows the sync; a failed sync is never retried, because the kernel has dropped the pages and
+//! would call the next one a success; a directory belongs to one process at a time; what was renamed or created is
+//! synced in its directory too; a file that is not what was written is refused, by name.
+//!
+//! ```text
+//! DATA_DIR/order-3/lock                held by the running process, whose id is in it
+//!                  store.json          who the directory is; written once
+//!                  configuration.json  the newest configuration that was adopted
+//!                  orders.jsonl        the journal
+//!                  reserve             room for one more configuration when the disk is full
+//! ```
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, ErrorKind, Read as _, Write as _};
+use std::os::unix::fs::FileExt as _;
+use std::path::{Path, PathBuf};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use rustix::fs::{FlockOperation, flock};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use tokio::sync::mpsc;
+use tradenet_core::{DiskAnswer, DiskRequest, DiskTicket};
+use tradenet_schemas::ids::{Chain, ReplicaId, StoreId};
+use tradenet_schemas::message::Configuration;
+use xxhash_rust::xxh3::xxh3_64;
+
+/// How many requests wait for the disk; then the driver waits too.
+const REQUESTS_MAX: usize = 4_096;
+/// How many bytes of appends are written at once at most, so that the first of them need not wait for all of a long queue.
+const WRITE_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// How often it is looked at whether the thread has ended.
+const CLOSE_CHECK_EVERY: Duration = Duration::from_millis(2);
+/// How much of the journal's end is written again at the start: more than can be under way at once, in bytes.
+const REWRITTEN_BYTES_MAX: u64 = 8 << 20;
+/// The size of the reserve. A configuration of 63 replicas takes about 6 kB.
+const RESERVE_BYTES: usize = 64 * 1024;
+/// Largest file that is read as a record.
+const RECORD_BYTES_MAX: u64 = 1024 * 1024;
+
+/// The journal's file name.
+pub const JOURNAL: &str = "orders.jsonl";
+const STORE: &str = "store.json";
+const CONFIGURATION: &str = "configuration.json";
+const LOCK: &str = "lock";
+const RESERVE: &str = "reserve";
+
+/// Why a directory cannot be used. Every text is one line and says what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum DirectoryError {
+    /// Another process works in it.
+    #[error("{} is in use by process {holder}; stop that one first, or choose another --data-dir", dir.display())]
+    InUse {
+        /// The directory.
+        dir: PathBuf,
+        /// The other process's id, as it wrote it.
+        holder: String,
+    },
+    /// The operating system refuses something.
+    #[error("{} cannot be used: {source}", path.display())]
+    Io {
+        /// Which file or directory.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// A file is not what was written.
+    #[error(
+        "{} is damaged ({why}); move the directory away, so that the replica starts empty and is filled by the others",
+        path.display()
+    )]
+    Damaged {
+        /// Which file.
+        path: PathBuf,
+        /// How that shows.
+        why: String,
+    },
+    /// A file that must be there is not.
+    #[error(
+        "{} is there, but {missing} is missing beside it: put that back, or move the directory away, so that the replica \
+         starts empty and is filled by the others",
+        path.display()
+    )]
+    Missing {
+        /// What is there.
+        path: PathBuf,
+        /// What is not.
+        missing: &'static str,
+    },
+}
+
+trait At<T> {
+    /// Names the path that an error is about.
+    fn at(self, path: &Path) -> Result<T, DirectoryError>;
+}
+
+impl<T> At<T> for io::Result<T> {
+    fn at(self, path: &Path) -> Result<T, DirectoryError> {
+        self.map_err(|source| DirectoryError::Io { path: path.to_owned(), source })
+    }
+}
+
+/// A directory that no other process works in, as long as this lives.
+#[derive(Debug)]
+pub struct Lock {
+    _file: File,
+}
+
+impl Lock {
+    /// Makes the directory if it is missing, and takes it.
+    ///
+    /// # Errors
+    /// Another process has it, or the system refuses.
+    pub fn take(dir: &Path) -> Result<Self, DirectoryError> {
+        create_dir_synced(dir)?;
+        let path = dir.join(LOCK);
+        let mut file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path).at(&path)?;
+        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => {}
+            Err(rustix::io::Errno::WOULDBLOCK) => {
+                let mut holder = String::new();
+                let _ = file.take(32).read_to_string(&mut holder);
+                return Err(DirectoryError::InUse { dir: dir.to_owned(), holder: holder.trim().to_owned() });
+            }
+            Err(error) => return Err(error.into()).at(&path),
+        }
+        // For people only, so a full disk is no reason to stop here.
+        let _ = file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id()));
+        Ok(Self { _file: file })
+    }
+}
+
+/// Makes a directory and those above it, so that a power cut does not take it back.
+fn create_dir_synced(dir: &Path) -> Result<(), DirectoryError> {
+    let missing: Vec<&Path> = dir.ancestors().take_while(|dir| !dir.as_os_str().is_empty() && !dir.exists()).collect();
+    fs::create_dir_all(dir).at(dir)?;
+    for made in missing {
+        let parent = made.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        sync_dir(parent).at(parent)?;
+    }
+    Ok(())
+}
+
+fn sync_dir(dir: &Path) -> io::Result<()> {
+    File::open(dir)?.sync_all()
+}
+
+/// A small file: a value, and the checksum of its text as it stands there.
+#[derive(Serialize, Deserialize)]
+struct Record<'a> {
+    checksum: Chain,
+    #[serde(borrow)]
+    value: &'a RawValue,
+}
+
+/// The value in a record's file; none if there is no such file.
+fn read_record<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, DirectoryError> {
+    let file = match File::open(path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        file => file.at(path)?,
+    };
+    let mut bytes = Vec::new();
+    file.take(RECORD_BYTES_MAX).read_to_end(&mut bytes).at(path)?;
+    let damaged = |why: String| DirectoryError::Damaged { path: path.to_owned(), why };
+    let record: Record<'_> = serde_json::from_slice(&bytes).map_err(|error| damaged(error.to_string()))?;
+    let found = Chain(xxh3_64(record.value.get().as_bytes()));
+    if found != record.checksum {
+        return Err(damaged(format!("its checksum is {}, its content's {found}", record.checksum)));
+    }
+    serde_json::from_str(record.value.get()).map(Some).map_err(|error| damaged(error.to_string()))
+}
+
+/// Replaces a record's file: whole and on disk when this returns, the old one until then.
+fn write_record<T: Serialize>(dir: &Path, name: &str, value: &T) -> io::Result<()> {
+    let value = serde_json::value::to_raw_value(value)?;
+    let record = Record { checksum: Chain(xxh3_64(value.get().as_bytes())), value: &value };
+    let mut text = serde_json::to_vec(&record)?;
+    text.push(b'\n');
+    let aside = dir.join(format!("{name}.new"));
+    let mut file = File::create(&aside)?;
+    file.write_all(&text)?;
+    file.sync_all()?;
+    fs::rename(&aside, dir.join(name))?;
+    sync_dir(dir)
+}
+
+#[derive(Serialize, Deserialize)]
+struct Store {
+    store: StoreId,
+}
+
+/// The directory of one replica, open and locked.
+#[derive(Debug)]
+pub struct Directory {
+    dir: PathBuf,
+    journal: File,
+    bytes: u64,
+    _lock: Lock,
+}
+
+/// What a directory holds when it is opened.
+#[derive(Debug)]
+pub struct Opened {
+    /// Who it is.
+    pub store: StoreId,
+    /// The newest configuration that was adopted in it.
+    pub configuration: Option<Configuration>,
+    /// The journal's size, in bytes.
+    pub journal_bytes: u64,
+    /// For the thread that works in it.
+    pub directory: Directory,
+}
+
+impl Directory {
+    /// Opens `DATA_DIR/order-ID`, which is made if it is missing; a new one gets a new [`StoreId`].
+    ///
+    /// # Errors
+    /// Another process has it, a file is damaged or missing, or the system refuses.
+    pub fn open(data_dir: &Path, id: ReplicaId) -> Result<Opened, DirectoryError> {
+        let dir = data_dir.join(format!("order-{id}"));
+        let lock = Lock::take(&dir)?;
+        let journal_path = dir.join(JOURNAL);
+        let store = match read_record::<Store>(&dir.join(STORE))? {
+            Some(Store { store }) => store,
+            None => {
+                // Whoever lost its name must not get another one together with its old log: rule R3.
+                for path in [&journal_path, &dir.join(CONFIGURATION)] {
+                    if path.exists() {
+                        return Err(DirectoryError::Missing { path: path.clone(), missing: STORE });
+                    }
+                }
+                let store = StoreId(rand::random());
+                write_record(&dir, STORE, &Store { store }).at(&dir)?;
+                store
+            }
+        };
+        let configuration = read_record(&dir.join(CONFIGURATION))?;
+        let journal = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&journal_path);
+        let journal = journal.at(&journal_path)?;
+        let journal_bytes = journal.metadata().at(&journal_path)?.len();
+        if configuration.is_none() && journal_bytes > 0 {
+            // Every entry was acknowledged in an epoch that was written first: rule R4.
+            return Err(DirectoryError::Missing { path: journal_path, missing: CONFIGURATION });
+        }
+        write_tail_again(&journal, journal_bytes).at(&journal_path)?;
+        make_reserve(&dir);
+        sync_dir(&dir).at(&dir)?;
+        let directory = Self { dir, journal, bytes: journal_bytes, _lock: lock };
+        Ok(Opened { store, configuration, journal_bytes, directory })
+    }
+
+    /// Where it is.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.dir
+    }
+}
+
+/// Writes the newest part of the journal again and syncs it. What a killed process left may be in memory only, and pages
+/// whose sync has failed count as clean, so a later sync alone would prove nothing about them.
+fn write_tail_again(journal: &File, bytes: u64) -> io::Result<()> {
+    let tail = bytes.min(REWRITTEN_BYTES_MAX);
+    let mut held = vec![0; usize::try_from(tail).map_err(io::Error::other)?];
+    journal.read_exact_at(&mut held, bytes - tail)?;
+    journal.write_all_at(&held, bytes - tail)?;
+    journal.sync_all()
+}
+
+/// Keeps room for one more configuration. Without it there is only less to fall back on, so failing is fine.
+fn make_reserve(dir: &Path) {
+    let path = dir.join(RESERVE);
+    if fs::metadata(&path).is_ok_and(|file| file.len() == RESERVE_BYTES as u64) {
+        return;
+    }
+    // Not zeros, for which some file systems keep no blocks.
+    let made =
+        File::create(&path).and_then(|mut file| file.write_all(&[b'.'; RESERVE_BYTES]).and_then(|()| file.sync_all()));
+    if made.is_err() {
+        let _ = fs::remove_file(&path);
+    }
+}
+
+fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge)
+}
+
+/// The thread that works in a directory. Dropping it lets the thread finish what it was asked for.
+#[derive(Debug)]
+pub struct Disk {
+    requests: mpsc::Sender<DiskRequest>,
+    /// Unbounded, so that the thread never waits for the driver, which may wait for the thread. There is one answer for
+    /// each request, and the driver takes all of them before it asks for more.
+    answers: mpsc::UnboundedReceiver<DiskAnswer>,
+    thread: JoinHandle<()>,
+}
+
+impl Disk {
+    /// Starts the thread.
+    ///
+    /// # Errors
+    /// The system has no room for a thread.
+    pub fn start(directory: Directory) -> io::Result<Self> {
+        let (requests, asked) = mpsc::channel(REQUESTS_MAX);
+        let (answer, answers) = mpsc::unbounded_channel();
+        let worker = Worker { directory, answer, full: false, broken: None };
+        let thread = std::thread::Builder::new().name("disk".to_owned()).spawn(move || worker.run(asked))?;
+        Ok(Self { requests, answers, thread })
+    }
+
+    /// Asks for something. Waits while many requests wait already.
+    ///
+    /// # Errors
+    /// The thread has ended, which it does not do by itself.
+    pub async fn ask(&self, request: DiskRequest) -> Result<(), DiskGone> {
+        self.requests.send(request).await.map_err(|_| DiskGone)
+    }
+
+    /// The next answer.
+    pub(crate) fn poll_answer(&mut self, cx: &mut std::task::Context<'_>) -> std::task::Poll<Option<DiskAnswer>> {
+        self.answers.poll_recv(cx)
+    }
+
+    /// The next answer; none when the thread has ended.
+    pub async fn answer(&mut self) -> Option<DiskAnswer> {
+        self.answers.recv().await
+    }
+
+    /// Waits until everything that was asked for is done and the directory is free, for at most `limit`: a disk that hangs
+    /// must not keep the process from ending.
+    pub async fn close(self, limit: Duration) {
+        let Self { requests, answers, thread } = self;
+        drop((requests, answers));
+        let until = Instant::now() + limit;
+        while !thread.is_finished() && Instant::now() < until {
+            tokio::time::sleep(CLOSE_CHECK_EVERY).await;
+        }
+    }
+}
+
+/// The disk's thread has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the disk's thread has ended")]
+pub struct DiskGone;
+
+struct Worker {
+    directory: Directory,
+    answer: mpsc::UnboundedSender<DiskAnswer>,
+    /// An append found no room: those behind it must not be written either, or the journal would have a hole.
+    full: bool,
+    /// What has made the disk untrustworthy.
+    broken: Option<String>,
+}
+
+impl Worker {
+    fn run(mut self, mut asked: mpsc::Receiver<DiskRequest>) {
+        let mut waiting = Vec::new();
+        while let Some(request) = asked.blocking_recv() {
+            waiting.push(request);
+            while waiting.len() < REQUESTS_MAX
+                && let Ok(request) = asked.try_recv()
+            {
+                waiting.push(request);
+            }
+            self.work(&mut waiting);
+        }
+    }
+
+    /// Carries out requests in order; appends next to each other at once.
+    fn work(&mut self, waiting: &mut Vec<DiskRequest>) {
+        let mut appends: Vec<(DiskTicket, Bytes)> = Vec::new();
+        let mut bytes = 0;
+        for request in waiting.drain(..) {
+            match request {
+                DiskRequest::Append { ticket, lines } => {
+                    bytes += lines.len();
+                    appends.push((ticket, lines));
+                    if bytes >= WRITE_BYTES_MAX {
+                        self.append(&mut appends);
+                        bytes = 0;
+                    }
+                }
+                other => {
+                    self.append(&mut appends);
+                    bytes = 0;
+                    self.other(other);
+                }
+            }
+        }
+        self.append(&mut appends);
+    }
+
+    fn append(&mut self, appends: &mut Vec<(DiskTicket, Bytes)>) {
+        if appends.is_empty() {
+            return;
+        }
+        let began = Instant::now();
+        let written = if self.broken.is_some() || self.full { Ok(()) } else { self.write(appends) };
+        let took = began.elapsed();
+        if let Err(error) = written {
+            self.broken = Some(format!("{}: {error}", self.directory.dir.join(JOURNAL).display()));
+        }
+        for (ticket, _) in appends.drain(..) {
+            self.tell(match &self.broken {
+                Some(why) => DiskAnswer::Broken { ticket, why: why.clone() },
+                None if self.full => DiskAnswer::Full { ticket },
+                None => DiskAnswer::Done { ticket, took },
+            });
+        }
+    }
+
+    /// Writes behind the journal's end and syncs. Without room the journal is as before, and [`Worker::full`] is set.
+    fn write(&mut self, appends: &[(DiskTicket, Bytes)]) -> io::Result<()> {
+        let Directory { journal, bytes, .. } = &mut self.directory;
+        let written = match appends {
+            [(_, lines)] => journal.write_all_at(lines, *bytes).map(|()| lines.len()),
+            several => {
+                let lines = several.iter().map(|(_, lines)| &lines[..]).collect::<Vec<_>>().concat();
+                journal.write_all_at(&lines, *bytes).map(|()| lines.len())
+            }
+        };
+        match written {
+            Ok(length) => {
+                journal.sync_data()?;
+                // By this an operator sees how many orders one sync carries.
+                tracing::debug!("synced {length} bytes of {} appends at once", appends.len());
+                *bytes += length as u64;
+                Ok(())
+            }
+            Err(error) if is_full(&error) => {
+                tracing::warn!("no room for the journal ({error}); free some");
+                self.full = true;
+                journal.set_len(*bytes)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    fn other(&mut self, request: DiskRequest) {
+        let began = Instant::now();
+        let (ticket, done) = match request {
+            DiskRequest::Append { .. } => return,
+            DiskRequest::Cut { ticket, bytes } => (ticket, self.unless_broken(|worker| worker.cut(bytes))),
+            DiskRequest::Persist { ticket, configuration } => {
+                (ticket, self.unless_broken(|worker| worker.persist(&configuration)))
+            }
+            DiskRequest::Read { ticket, offset, bytes_max } => {
+                // A disk that cannot be written may still be read: a peer may need it.
+                match self.read(offset, bytes_max) {
+                    Ok(bytes) => return self.tell(DiskAnswer::Read { ticket, bytes }),
+                    Err(error) => (ticket, Err(format!("reading the journal: {error}"))),
+                }
+            }
+        };
+        let took = began.elapsed();
+        self.tell(match done {
+            Ok(()) => DiskAnswer::Done { ticket, took },
+            Err(why) => DiskAnswer::Broken { ticket, why },
+        });
+    }
+
+    /// Does something after which the disk is broken if it fails.
+    fn unless_broken(&mut self, act: impl FnOnce(&mut Self) -> io::Result<()>) -> Result<(), String> {
+        if let Some(why) = &self.broken {
+            return Err(why.clone());
+        }
+        act(self).map_err(|error| {
+            let why = format!("{}: {error}", self.directory.dir.display());
+            self.broken = Some(why.clone());
+            why
+        })
+    }
+
+    fn cut(&mut self, to: u64) -> io::Result<()> {
+        let Directory { journal, bytes, .. } = &mut self.directory;
+        // What found no room is not there to be cut; whoever asked may not have heard of that yet.
+        let to = if self.full { to.min(*bytes) } else { to };
+        if to > *bytes {
+            return Err(io::Error::other(format!("cannot cut the journal's {bytes} bytes to {to}")));
+        }
+        journal.set_len(to)?;
+        journal.sync_all()?;
+        *bytes = to;
+        self.full = false;
+        Ok(())
+    }
+
+    /// On a full disk the reserve makes room: a replica without room for orders must still be able to follow an epoch.
+    fn persist(&mut self, configuration: &Configuration) -> io::Result<()> {
+        let dir = &self.directory.dir;
+        match write_record(dir, CONFIGURATION, configuration) {
+            Err(error) if is_full(&error) && fs::remove_file(dir.join(RESERVE)).is_ok() => {
+                write_record(dir, CONFIGURATION, configuration)?;
+            }
+            written => return written,
+        }
+        make_reserve(dir);
+        Ok(())
+    }
+
+    fn read(&self, offset: u64, bytes_max: usize) -> io::Result<Bytes> {
+        let left = usize::try_from(self.directory.bytes.saturating_sub(offset)).unwrap_or(usize::MAX);
+        let mut bytes = vec![0; bytes_max.min(left)];
+        self.directory.journal.read_exact_at(&mut bytes, offset)?;
+        Ok(bytes.into())
+    }
+
+    fn tell(&self, answer: DiskAnswer) {
+        // The driver has gone; what was asked for is done all the same.
+        let _ = self.answer.send(answer);
+    }
+}

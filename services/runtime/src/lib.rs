@@ -1,0 +1,16 @@
+//! What the services share, so that each of them is only its `Args` and `run`.
+
+pub mod broker;
+pub mod clock;
+pub mod discover;
+pub mod disk;
+pub mod driver;
+pub mod limited;
+pub mod members;
+pub mod nats;
+pub mod ports;
+pub mod process;
+pub mod register;
+pub mod service_api;
+pub mod shutdown;
+pub mod telemetry;

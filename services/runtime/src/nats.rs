@@ -1,0 +1,570 @@
+//! The connection to the broker.
+//!
+//! The problem: the client's defaults (a ping a minute, reconnects up to 4 s apart, queues that block) break failure
+//! detection, and much that goes wrong arrives quietly: a denied publish, a full subscription, a broker that never
+//! answers. The idea: one place that sets the connection up ([`connect`]) and says in words what happens to it; the rest
+//! of the program holds a [`Broker`] and sees its [`Link`]. The rules: a lost broker is waited for, with one line every
+//! few seconds, and everything goes on by itself; nothing that is sent waits longer than [`PUBLISH_WAIT_MS`]; nothing is
+//! queued for a broker that is away, because a message that arrives minutes late helps nobody.
+
+use std::fmt;
+use std::str::FromStr;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use async_nats::connection::State;
+use async_nats::{Client, ClientError, ConnectOptions, Event, ServerAddr, ServerError};
+use bytes::Bytes;
+use futures::FutureExt as _;
+use tokio::sync::{Notify, watch};
+use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
+use tracing::{debug, info, warn};
+use tradenet_core::Packet;
+use tradenet_schemas::subjects::{Peer, Prefix, Topic};
+
+use crate::limited::Limited;
+
+/// Between pings, in milliseconds. The third one without an answer ends the connection, so a frozen broker is noticed
+/// after about 3 s.
+const PING_EVERY_MS: u64 = 1_000;
+/// The longest wait between attempts to connect, in milliseconds. Also the first one: many services that lost one broker
+/// should not all knock at once, and a fixed bound keeps the gap after its return short.
+const RECONNECT_WAIT_MS_MAX: u64 = 250;
+/// How long an attempt to connect may take, in milliseconds: a frozen broker accepts and says nothing.
+const CONNECT_WAIT_MS: u64 = 2_000;
+/// How many messages wait in one subscription; more are dropped and reported, and the protocol asks again.
+const SUBSCRIPTION_MESSAGES_MAX: usize = 8_192;
+/// How long a publish may wait for room in the client's queue, in milliseconds.
+pub const PUBLISH_WAIT_MS: u64 = 100;
+/// Between two lines that say the same thing, in milliseconds.
+const LINE_EVERY_MS: u64 = 5_000;
+/// How long the first connection may take before a line says that it is waited for, in milliseconds.
+const FIRST_LINE_AFTER_MS: u64 = 1_000;
+/// How often the state of the connection is looked at, should the client's event about it be lost, in milliseconds.
+const LINK_CHECK_EVERY_MS: u64 = 500;
+/// The oldest broker that the exchange is tested with.
+const BROKER_VERSION_MIN: (i64, i64, i64) = (2, 12, 0);
+
+const fn ms(ms: u64) -> Duration {
+    Duration::from_millis(ms)
+}
+
+/// How to reach the broker, and which exchange on it: the options that all services share.
+#[derive(Clone, Debug, clap::Args)]
+pub struct ConnectArgs {
+    /// The broker's address; several, separated by commas, for a cluster.
+    #[arg(long, env = "NATS_URL", default_value = "nats://127.0.0.1:4222", value_name = "URL", hide_env_values = true)]
+    pub nats_url: BrokerUrl,
+    /// The user to connect as.
+    #[arg(long, env = "NATS_USER", value_name = "NAME", hide_env_values = true, requires = "nats_password")]
+    pub nats_user: Option<String>,
+    /// The user's password; better given as NATS_PASSWORD than on the command line, which others can see.
+    #[arg(long, env = "NATS_PASSWORD", value_name = "PASSWORD", hide_env_values = true, requires = "nats_user")]
+    pub nats_password: Option<Password>,
+    /// Names the exchange: the first part of all its subjects and buckets.
+    #[arg(long, env = "TRADENET_PREFIX", default_value = "tradenet", value_parser = Prefix::new)]
+    pub prefix: Prefix,
+    /// What this process is called in logs and in the broker's list of connections.
+    #[arg(long, env = "TRADENET_NAME", value_name = "NAME")]
+    pub name: Option<String>,
+    /// How many servers of a broker's cluster keep the register: 1, 3 or 5. Counts only when it is first made.
+    #[arg(long, env = "TRADENET_REGISTER_REPLICAS", default_value_t = 1, value_name = "N", value_parser = register_replicas)]
+    pub register_replicas: u8,
+}
+
+fn register_replicas(text: &str) -> Result<u8, String> {
+    match text {
+        "1" => Ok(1),
+        "3" => Ok(3),
+        "5" => Ok(5),
+        _ => Err("the register is kept by 1, 3 or 5 servers".to_owned()),
+    }
+}
+
+/// A password that `Debug` does not show.
+#[derive(Clone)]
+pub struct Password(String);
+
+impl From<String> for Password {
+    fn from(text: String) -> Self {
+        Self(text)
+    }
+}
+
+impl fmt::Debug for Password {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("(hidden)")
+    }
+}
+
+/// One or more addresses of brokers, such as `nats://127.0.0.1:4222`. Shown without the user and password they may hold.
+#[derive(Clone)]
+pub struct BrokerUrl(Vec<ServerAddr>);
+
+impl FromStr for BrokerUrl {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        let addresses = text.split(',').map(|address| address.trim().parse::<ServerAddr>()).collect::<Result<_, _>>();
+        addresses.map(Self).map_err(|error| format!("{error}; an address looks like nats://127.0.0.1:4222"))
+    }
+}
+
+impl fmt::Display for BrokerUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, address) in self.0.iter().enumerate() {
+            let comma = if index == 0 { "" } else { "," };
+            write!(f, "{comma}{}://{}:{}", address.scheme(), address.host(), address.port())?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for BrokerUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl BrokerUrl {
+    /// User and password of the first address that has both. The client itself ignores what stands in an address.
+    fn credentials(&self) -> Option<(String, String)> {
+        let both = |address: &ServerAddr| Some((address.username()?.to_owned(), address.password()?.to_owned()));
+        self.0.iter().find_map(both)
+    }
+}
+
+/// Whether the broker can be reached, and how often it was: a loss and return between two looks shows in the count.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Link {
+    /// Whether it can be reached now.
+    pub connected: bool,
+    /// How often the connection was made.
+    pub connects: u64,
+}
+
+impl Link {
+    fn of(client: &Client) -> Self {
+        Self {
+            connected: client.connection_state() == State::Connected,
+            connects: client.statistics().connects.load(Ordering::Relaxed),
+        }
+    }
+}
+
+/// A connection to the broker. Cheap to clone; it ends when the last clone is gone.
+#[derive(Clone, Debug)]
+pub struct Broker {
+    pub(crate) client: Client,
+    /// The exchange.
+    pub prefix: Prefix,
+    /// What this process is called there.
+    pub name: String,
+    /// Where it is, for people.
+    pub url: BrokerUrl,
+    /// How many servers of a cluster keep the register.
+    pub register_replicas: u8,
+    link: watch::Receiver<Link>,
+}
+
+/// Why a call has no answer.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CallError {
+    /// Nobody listens there.
+    #[error("nobody is there")]
+    NobodyThere,
+    /// Somebody may listen, but nothing came in time. A frozen process and a denied request look like this too.
+    #[error("no answer within {0} ms")]
+    NoAnswer(u128),
+    /// The broker is away, so nothing was sent.
+    #[error("the broker at {0} is away")]
+    Away(String),
+    /// What came is not a message, or what was to be sent is no request.
+    #[error("{0}")]
+    Malformed(String),
+}
+
+/// Connects, and goes on trying for ever; returns at once. `who` names the service in the broker's list and in logs, unless
+/// the options name it.
+///
+/// # Errors
+/// An address cannot be used at all. That the broker is away is not an error.
+pub async fn connect(args: &ConnectArgs, who: &str) -> anyhow::Result<Broker> {
+    open(args, args.name.as_deref().unwrap_or(who), Voice::Aloud).await
+}
+
+/// A second connection of the same process, for large messages that must not delay the small ones of the first. It says
+/// nothing about the broker, since the first one does.
+///
+/// # Errors
+/// As for [`connect`].
+pub async fn connect_bulk(args: &ConnectArgs, who: &str) -> anyhow::Result<Broker> {
+    open(args, &format!("{} (bulk)", args.name.as_deref().unwrap_or(who)), Voice::Quiet).await
+}
+
+async fn open(args: &ConnectArgs, name: &str, voice: Voice) -> anyhow::Result<Broker> {
+    let heard = Arc::new(Heard::default());
+    let on_event = {
+        let heard = heard.clone();
+        move |event| {
+            heard.on(event);
+            std::future::ready(())
+        }
+    };
+    let mut options = ConnectOptions::new()
+        .name(name)
+        .ping_interval(ms(PING_EVERY_MS))
+        .connection_timeout(ms(CONNECT_WAIT_MS))
+        .reconnect_delay_callback(reconnect_wait)
+        .retry_on_initial_connect()
+        .subscription_capacity(SUBSCRIPTION_MESSAGES_MAX)
+        .event_callback(on_event);
+    let given = args.nats_user.clone().zip(args.nats_password.clone().map(|password| password.0));
+    if let Some((user, password)) = given.or_else(|| args.nats_url.credentials()) {
+        options = options.user_and_password(user, password);
+    }
+    let client = options.connect(args.nats_url.0.as_slice()).await?;
+    let (sender, link) = watch::channel(Link::default());
+    let speaker = Speaker::new(voice, &args.nats_url);
+    tokio::spawn(watch_link(client.clone(), heard, sender, speaker));
+    Ok(Broker {
+        client,
+        prefix: args.prefix.clone(),
+        name: name.to_owned(),
+        url: args.nats_url.clone(),
+        register_replicas: args.register_replicas,
+        link,
+    })
+}
+
+/// At once, then quickly slower up to the bound, with a spread so that services do not knock in step.
+fn reconnect_wait(attempts: usize) -> Duration {
+    let grown = 1_u64 << attempts.saturating_sub(1).min(16);
+    let bound = (8 * grown).min(RECONNECT_WAIT_MS_MAX);
+    if attempts <= 1 { Duration::ZERO } else { ms(rand::random_range(bound / 2..=bound)) }
+}
+
+impl Broker {
+    /// The state of the connection now.
+    #[must_use]
+    pub fn link(&self) -> Link {
+        Link::of(&self.client)
+    }
+
+    /// Where changes of the connection's state arrive. Several close together may show as one: see [`Link::connects`].
+    #[must_use]
+    pub fn link_changes(&self) -> watch::Receiver<Link> {
+        self.link.clone()
+    }
+
+    /// Waits until the broker can be reached, for at most `limit`; whether it can.
+    pub async fn reached_within(&self, limit: Duration) -> bool {
+        let mut link = self.link.clone();
+        timeout(limit, link.wait_for(|link| link.connected)).await.is_ok_and(|waited| waited.is_ok())
+    }
+
+    /// Asks a peer and waits for its answer: for tools. Services ask through the driver.
+    ///
+    /// # Errors
+    /// There is no answer; the error says which of the many reasons it has.
+    pub async fn call(&self, peer: Peer, packet: &Packet, limit: Duration) -> Result<Packet, CallError> {
+        let Some(topic) = Topic::of(packet.body()).filter(|_| Topic::wants_answer(packet.body())) else {
+            return Err(CallError::Malformed("not a request".to_owned()));
+        };
+        let subject = self.prefix.subject(topic, peer);
+        let answer =
+            request(&self.client, subject, None, packet.encode(), limit).await.map_err(|failure| match failure {
+                Failure::Away => CallError::Away(self.url.to_string()),
+                Failure::NobodyThere => CallError::NobodyThere,
+                Failure::NoAnswer => CallError::NoAnswer(limit.as_millis()),
+                Failure::Other(why) => CallError::Malformed(why),
+            })?;
+        Packet::decode(&answer).map_err(|error| CallError::Malformed(error.to_string()))
+    }
+}
+
+/// Why a request has no answer.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    Away,
+    NobodyThere,
+    NoAnswer,
+    Other(String),
+}
+
+/// Sends one request and waits for the answer, with an inbox of its own: the client's shared one keeps the entry of a
+/// request that was never answered for ever.
+pub(crate) async fn request(
+    client: &Client,
+    subject: String,
+    headers: Option<async_nats::HeaderMap>,
+    payload: Bytes,
+    limit: Duration,
+) -> Result<Bytes, Failure> {
+    if client.connection_state() != State::Connected {
+        return Err(Failure::Away);
+    }
+    let mut request = async_nats::Request::new().payload(payload).inbox(client.new_inbox()).timeout(Some(limit));
+    if let Some(headers) = headers {
+        request = request.headers(headers);
+    }
+    // The client's own limit does not count the wait for room in its queue.
+    match timeout(limit, client.send_request(subject, request)).await {
+        Err(_) => Err(Failure::NoAnswer),
+        Ok(Ok(message)) => Ok(message.payload),
+        Ok(Err(error)) => Err(match error.kind() {
+            async_nats::RequestErrorKind::NoResponders => Failure::NobodyThere,
+            async_nats::RequestErrorKind::TimedOut => Failure::NoAnswer,
+            _ => Failure::Other(error.to_string()),
+        }),
+    }
+}
+
+/// Sends messages in order, without ever waiting long.
+#[derive(Debug)]
+pub(crate) struct Publisher {
+    client: Client,
+    /// The queue was full when last tried: don't wait again until there is room.
+    congested: bool,
+    /// What was not sent because the broker was away.
+    dropped_away: u64,
+    lines: Limited,
+}
+
+impl Publisher {
+    pub(crate) fn new(client: Client) -> Self {
+        Self { client, congested: false, dropped_away: 0, lines: Limited::new(ms(LINE_EVERY_MS)) }
+    }
+
+    pub(crate) fn client(&self) -> &Client {
+        &self.client
+    }
+
+    /// How many messages were dropped while the broker was away, since this was last asked.
+    pub(crate) fn take_dropped(&mut self) -> u64 {
+        std::mem::take(&mut self.dropped_away)
+    }
+
+    /// Hands a message to the client. One that cannot be handed over soon is dropped: the protocol repeats what matters,
+    /// and a late one would only be refused.
+    pub(crate) async fn publish(&mut self, subject: String, reply: Option<String>, payload: Bytes) {
+        if self.client.connection_state() != State::Connected {
+            self.dropped_away += 1;
+            return;
+        }
+        // Unconstrained: else tokio makes even a send that has room wait, once a task has done much at a time.
+        let sending = tokio::task::unconstrained(send(&self.client, subject, reply, payload));
+        let sent =
+            if self.congested { sending.now_or_never() } else { timeout(ms(PUBLISH_WAIT_MS), sending).await.ok() };
+        self.congested = sent.is_none();
+        let trouble = match sent {
+            Some(Ok(())) => return,
+            Some(Err(error)) => error.to_string(),
+            None => format!("the broker took nothing for {PUBLISH_WAIT_MS} ms"),
+        };
+        if let Some(held_back) = self.lines.admit() {
+            warn!("a message was dropped: {trouble}{held_back}");
+        }
+    }
+
+    /// Waits until the broker has taken everything so far, for at most `limit`.
+    pub(crate) async fn flush(&self, limit: Duration) {
+        if self.client.connection_state() == State::Connected && timeout(limit, self.client.flush()).await.is_err() {
+            debug!("the last messages may not have reached the broker");
+        }
+    }
+}
+
+async fn send(
+    client: &Client,
+    subject: String,
+    reply: Option<String>,
+    payload: Bytes,
+) -> Result<(), async_nats::PublishError> {
+    match reply {
+        Some(reply) => client.publish_with_reply(subject, reply, payload).await,
+        None => client.publish(subject, payload).await,
+    }
+}
+
+/// What the client tells of itself.
+struct Heard {
+    /// Something about the connection may have changed.
+    changed: Notify,
+    /// What the last attempt to connect ran into.
+    trouble: Mutex<Option<String>>,
+    slow: Mutex<Limited>,
+    refused: Mutex<Limited>,
+}
+
+impl Default for Heard {
+    fn default() -> Self {
+        let lines = || Mutex::new(Limited::new(ms(LINE_EVERY_MS)));
+        Self { changed: Notify::new(), trouble: Mutex::default(), slow: lines(), refused: lines() }
+    }
+}
+
+impl Heard {
+    fn on(&self, event: Event) {
+        match event {
+            Event::Connected | Event::Disconnected | Event::Closed => self.changed.notify_one(),
+            Event::LameDuckMode => info!("the broker is about to shut down"),
+            Event::SlowConsumer(_) => say(&self.slow, |held_back| {
+                warn!("messages come faster than this service handles them; one was dropped{held_back}");
+            }),
+            Event::ServerError(ServerError::Other(text)) if text.to_lowercase().contains("permissions violation") => {
+                say(&self.refused, |held_back| {
+                    warn!(
+                        "the broker does not let this service do something: {text}{held_back}; see the users in nats/"
+                    );
+                });
+            }
+            Event::ServerError(error) => {
+                say(&self.refused, |held_back| {
+                    warn!("the broker reports: {error}{held_back}");
+                });
+            }
+            Event::ClientError(ClientError::Other(text)) => {
+                *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = Some(text);
+            }
+            Event::ClientError(error) => debug!("{error}"),
+            Event::Draining => {}
+        }
+    }
+
+    fn trouble(&self) -> Option<String> {
+        self.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+fn say(limited: &Mutex<Limited>, line: impl FnOnce(crate::limited::HeldBack)) {
+    let admitted = limited.lock().unwrap_or_else(PoisonError::into_inner).admit();
+    if let Some(held_back) = admitted {
+        line(held_back);
+    }
+}
+
+/// Keeps the link's state current until the last [`Broker`] of the connection is gone. The client's events only wake it:
+/// they are dropped when there are many, so what it tells is read from the client itself.
+async fn watch_link(client: Client, heard: Arc<Heard>, link: watch::Sender<Link>, mut speaker: Speaker) {
+    let mut tick = interval(ms(LINK_CHECK_EVERY_MS));
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        let now = Link::of(&client);
+        link.send_if_modified(|link| std::mem::replace(link, now) != now);
+        speaker.tell(now, &heard, &client);
+        tokio::select! {
+            () = heard.changed.notified() => {}
+            _ = tick.tick() => {}
+            () = link.closed() => return,
+        }
+    }
+}
+
+/// Whether a connection speaks about the broker.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Voice {
+    Aloud,
+    Quiet,
+}
+
+/// Says in words how the connection is.
+struct Speaker {
+    voice: Voice,
+    url: String,
+    link: Link,
+    /// Since when the broker is away.
+    away_since: Instant,
+    next_line: Instant,
+}
+
+impl Speaker {
+    fn new(voice: Voice, url: &BrokerUrl) -> Self {
+        let now = Instant::now();
+        let next_line = now + ms(FIRST_LINE_AFTER_MS);
+        Self { voice, url: url.to_string(), link: Link::default(), away_since: now, next_line }
+    }
+
+    fn tell(&mut self, link: Link, heard: &Heard, client: &Client) {
+        let before = std::mem::replace(&mut self.link, link);
+        let (now, url) = (Instant::now(), &self.url);
+        if before.connected && !link.connected {
+            self.away_since = now;
+            self.next_line = now + ms(LINE_EVERY_MS);
+        }
+        if self.voice == Voice::Quiet {
+            return;
+        }
+        let waited = now - self.away_since;
+        if link.connected && link.connects > before.connects {
+            match before.connects {
+                0 => info!("connected to the broker at {url}"),
+                _ if before.connected => warn!("the connection to the broker at {url} broke and is back"),
+                _ => info!("the broker at {url} is back after {:.1} s", waited.as_secs_f64()),
+            }
+            check_fitness(client, url);
+        } else if before.connected && !link.connected {
+            warn!("lost the broker at {url}; it is waited for, and everything goes on by itself when it is back");
+        } else if !link.connected && now >= self.next_line {
+            let trouble = heard.trouble().map(|text| format!(": {text}")).unwrap_or_default();
+            warn!("waiting for the broker at {url} ({} s){trouble}", waited.as_secs());
+            self.next_line = now + ms(LINE_EVERY_MS);
+        }
+    }
+}
+
+/// Says what is wrong with a broker that answers.
+fn check_fitness(client: &Client, url: &str) {
+    let (major, minor, patch) = BROKER_VERSION_MIN;
+    let Some(info) = client.try_server_info() else { return };
+    if !client.is_server_compatible(major, minor, patch) {
+        warn!("the broker at {url} is nats-server {}; {major}.{minor} or newer is needed", info.version);
+    }
+    if !info.jetstream {
+        warn!("the broker at {url} runs without JetStream, which holds the register; start it with nats/dev.conf");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(clap::Parser, Debug)]
+    struct Command {
+        #[command(flatten)]
+        connect: ConnectArgs,
+    }
+
+    #[test]
+    fn options_are_refused_where_they_cannot_work_and_secrets_are_not_shown() {
+        fn check(args: &[&str], expected: Result<&str, &str>) {
+            let parsed = <Command as clap::Parser>::try_parse_from([&["x"], args].concat());
+            match (parsed, expected) {
+                (Ok(command), Ok(part)) => {
+                    let text = format!("{command:?}");
+                    assert!(text.contains(part), "{text}");
+                    assert!(!text.contains("secret"), "{text}");
+                }
+                (Err(error), Err(part)) => assert!(error.to_string().contains(part), "{error}"),
+                (parsed, _) => panic!("{args:?} gave {parsed:?}"),
+            }
+        }
+        check(&[], Ok("nats://127.0.0.1:4222"));
+        check(&["--nats-url", "nats://me:secret@a:1,b:2"], Ok("nats://a:1,nats://b:2"));
+        check(&["--nats-user", "me", "--nats-password", "secret"], Ok("(hidden)"));
+        check(&["--nats-user", "me"], Err("--nats-password"));
+        check(&["--nats-url", "http://a"], Err("nats://127.0.0.1:4222"));
+        check(&["--prefix", "A.b"], Err("1 to 32 of a-z"));
+        check(&["--register-replicas", "2"], Err("1, 3 or 5"));
+    }
+
+    #[test]
+    fn reconnects_come_quickly_and_not_in_step() {
+        assert_eq!(reconnect_wait(0), Duration::ZERO);
+        assert_eq!(reconnect_wait(1), Duration::ZERO);
+        for attempts in 2..100 {
+            assert!(reconnect_wait(attempts) <= ms(RECONNECT_WAIT_MS_MAX));
+        }
+        assert!(reconnect_wait(50) >= ms(RECONNECT_WAIT_MS_MAX / 2));
+    }
+}
