@@ -1,0 +1,172 @@
+//! Where requests wait for the core's answers.
+//!
+//! HTTP handlers are many tasks; the core is one state machine in the hands of the driver. A handler that must ask hands
+//! its request over a bounded channel and waits; the driver brings the answer back by ticket. What the cache knows needs
+//! none of that: [`Desk::cached`] looks at the core itself, so a cached look-up costs a lock and no task switch.
+//!
+//! The rules: a wait always ends (answer, deadline, or the client has gone, of which the core is told); the number of
+//! waits is bounded; what the core answered is not reinterpreted here.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::timeout;
+use tradenet_core::frontend::Frontend;
+use tradenet_core::{ClientAnswer, ClientRequest, Decider, Input, Mono, Now, Output, Ticket};
+use tradenet_schemas::rest::Cluster;
+use tradenet_schemas::trade::{Stock, Symbol};
+
+use crate::limits::REQUESTS_UNDER_WAY_MAX;
+use tradenet_runtime::clock::Clock;
+
+/// Locks what no one can have left half-changed: nothing that runs under these locks awaits, and a panic ends the process.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The core, shared between the driver, which runs it, and the handlers, which read from it.
+///
+/// A lock needs a reason. This one's is the cached look-up: sent through the driver, it would cost two task switches and
+/// be several times as slow as the HTTP around it. The service runs on one thread and nobody awaits under the lock, so it
+/// is never contended.
+#[derive(Clone)]
+pub(crate) struct Shared(Arc<Mutex<Frontend>>);
+
+impl Shared {
+    pub(crate) fn new(core: Frontend) -> Self {
+        Self(Arc::new(Mutex::new(core)))
+    }
+}
+
+impl Decider for Shared {
+    fn handle(&mut self, now: Now, input: Input) {
+        lock(&self.0).handle(now, input);
+    }
+    fn poll_output(&mut self) -> Option<Output> {
+        lock(&self.0).poll_output()
+    }
+    fn poll_timeout(&self) -> Option<Mono> {
+        lock(&self.0).poll_timeout()
+    }
+}
+
+/// The request was not taken; nothing was done and nothing will be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum NotTaken {
+    /// As many requests as may wait are waiting.
+    Overloaded,
+    /// The driver has stopped, so the process is about to end.
+    Stopped,
+}
+
+/// Takes requests of handlers, and answers of the driver.
+pub(crate) struct Desk {
+    core: Shared,
+    clock: Clock,
+    inputs: mpsc::Sender<Input>,
+    waiting: Mutex<Waiting>,
+    answer_within: Duration,
+    leaving: AtomicBool,
+}
+
+#[derive(Default)]
+struct Waiting {
+    tickets: u64,
+    // By ticket and never iterated, so its order does not matter.
+    answers: HashMap<u64, oneshot::Sender<ClientAnswer>>,
+}
+
+impl Desk {
+    /// A desk before `core`, and the inputs that its driver is to feed to it. `answer_within` is how long an answer is waited
+    /// for, and is longer than the core's own deadline.
+    pub(crate) fn new(core: Shared, clock: Clock, answer_within: Duration) -> (Arc<Self>, mpsc::Receiver<Input>) {
+        // Each waiting request has sent one input, and sends one more if its client goes.
+        let (inputs, receiver) = mpsc::channel(2 * REQUESTS_UNDER_WAY_MAX);
+        let leaving = AtomicBool::new(false);
+        let desk = Self { core, clock, inputs, waiting: Mutex::default(), answer_within, leaving };
+        (Arc::new(desk), receiver)
+    }
+
+    /// The stock, if the cache has it and may serve it at this moment. Counts as a hit.
+    pub(crate) fn cached(&self, symbol: &Symbol) -> Option<Stock> {
+        lock(&self.core.0).cached(self.clock.now(), symbol)
+    }
+
+    /// The exchange as this frontend sees it.
+    pub(crate) fn cluster(&self) -> Cluster {
+        lock(&self.core.0).cluster(self.clock.now())
+    }
+
+    /// Whether trades can be served, and why not.
+    pub(crate) fn ready(&self) -> Result<(), String> {
+        if self.leaving.load(Ordering::Relaxed) {
+            return Err("this frontend is leaving: use another one".to_owned());
+        }
+        lock(&self.core.0).ready(self.clock.now())
+    }
+
+    /// From now on this frontend is not ready, so that load balancers turn away from it while it finishes.
+    pub(crate) fn leave(&self) {
+        self.leaving.store(true, Ordering::Relaxed);
+    }
+
+    /// Asks the core and waits for its answer.
+    ///
+    /// Without an answer in time the outcome of a command is unknown, and a read is unavailable. Dropping the future tells
+    /// the core that the client has gone.
+    ///
+    /// # Errors
+    /// The request was not taken at all.
+    pub(crate) async fn ask(&self, request: ClientRequest) -> Result<ClientAnswer, NotTaken> {
+        let silence = match &request {
+            ClientRequest::Command(..) => ClientAnswer::Unknown,
+            _ => ClientAnswer::Unavailable("no answer in time; try again".to_owned()),
+        };
+        let (place, answer) = self.queue(request)?;
+        let answer = timeout(self.answer_within, answer).await;
+        drop(place);
+        Ok(answer.ok().and_then(Result::ok).unwrap_or(silence))
+    }
+
+    fn queue(&self, request: ClientRequest) -> Result<(Place<'_>, oneshot::Receiver<ClientAnswer>), NotTaken> {
+        let (sender, receiver) = oneshot::channel();
+        let mut waiting = lock(&self.waiting);
+        if waiting.answers.len() >= REQUESTS_UNDER_WAY_MAX {
+            return Err(NotTaken::Overloaded);
+        }
+        let ticket = Ticket(waiting.tickets);
+        self.inputs.try_send(Input::Client(ticket, request)).map_err(|error| match error {
+            mpsc::error::TrySendError::Full(_) => NotTaken::Overloaded,
+            mpsc::error::TrySendError::Closed(_) => NotTaken::Stopped,
+        })?;
+        waiting.tickets += 1;
+        waiting.answers.insert(ticket.0, sender);
+        Ok((Place { desk: self, ticket }, receiver))
+    }
+
+    /// Hands over an answer. One for a client that has gone is dropped.
+    pub(crate) fn answer(&self, ticket: Ticket, answer: ClientAnswer) {
+        if let Some(client) = lock(&self.waiting).answers.remove(&ticket.0) {
+            // It may have gone in this moment; then nobody wants to know.
+            let _ = client.send(answer);
+        }
+    }
+}
+
+/// A request's place among those that wait, given up when it is dropped.
+struct Place<'a> {
+    desk: &'a Desk,
+    ticket: Ticket,
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        if lock(&self.desk.waiting).answers.remove(&self.ticket.0).is_some() {
+            // Lost only when the channel is full; then the core works to its deadline for nobody, which harms nobody.
+            let _ = self.desk.inputs.try_send(Input::ClientGone(self.ticket));
+        }
+    }
+}

@@ -1,0 +1,89 @@
+//! The two shapes of every answer: `{"data": …}` and `{"error": {"code", "message"}}`.
+//!
+//! Scripts read the body before they read the status, so no answer may have another shape: not the 404 of an unknown URL,
+//! not the 400 of a head that never became a request. The rule: bodies are made here and nowhere else, whether axum sends
+//! them ([`Failure::into_response`]) or the connection's own code does ([`Failure::last_words`]).
+
+use std::borrow::Cow;
+
+use axum::body::Body;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+use tradenet_schemas::rest::{Data, FailureBody};
+
+use crate::limits::RETRY_AFTER_S;
+
+const JSON: HeaderValue = HeaderValue::from_static("application/json");
+
+/// Why a request failed, as its client is told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Failure {
+    status: StatusCode,
+    message: Cow<'static, str>,
+}
+
+impl Failure {
+    pub(crate) fn new(status: StatusCode, message: impl Into<Cow<'static, str>>) -> Self {
+        Self { status, message: message.into() }
+    }
+
+    /// Nothing was done; trying again later is safe.
+    pub(crate) fn unavailable(why: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, why)
+    }
+
+    fn body(&self) -> Vec<u8> {
+        let error = FailureBody { code: self.status.as_u16(), message: self.message.clone().into_owned() };
+        serde_json::to_vec(&tradenet_schemas::rest::Failure { error }).unwrap_or_default()
+    }
+
+    /// Whether the client is told when to come back.
+    fn retry_after(&self) -> bool {
+        self.status == StatusCode::SERVICE_UNAVAILABLE
+    }
+
+    /// The whole answer as bytes, for a connection that closes after it and where there is no request to answer.
+    pub(crate) fn last_words(&self) -> Vec<u8> {
+        let body = self.body();
+        let reason = self.status.canonical_reason().unwrap_or_default();
+        let retry = if self.retry_after() { format!("retry-after: {RETRY_AFTER_S}\r\n") } else { String::new() };
+        let mut answer = format!(
+            "HTTP/1.1 {} {reason}\r\ncontent-type: application/json\r\n{retry}content-length: {}\r\nconnection: close\r\n\r\n",
+            self.status.as_u16(),
+            body.len(),
+        )
+        .into_bytes();
+        answer.extend_from_slice(&body);
+        answer
+    }
+}
+
+impl IntoResponse for Failure {
+    fn into_response(self) -> Response {
+        let mut response = json(self.status, self.body());
+        if self.retry_after() {
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(RETRY_AFTER_S));
+        }
+        response
+    }
+}
+
+/// A success.
+pub(crate) fn data(data: impl Serialize) -> Response {
+    match serde_json::to_vec(&Data { data }) {
+        Ok(body) => json(StatusCode::OK, body),
+        // No type of ours refuses to be written; if one ever does, this is still an answer.
+        Err(error) => {
+            Failure::new(StatusCode::INTERNAL_SERVER_ERROR, format!("the answer could not be written: {error}"))
+                .into_response()
+        }
+    }
+}
+
+fn json(status: StatusCode, body: Vec<u8>) -> Response {
+    let mut response = Response::new(Body::from(body));
+    *response.status_mut() = status;
+    response.headers_mut().insert(header::CONTENT_TYPE, JSON);
+    response
+}

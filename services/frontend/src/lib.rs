@@ -1,0 +1,128 @@
+//! The REST frontend: the only part of the exchange that clients see.
+//!
+//! Problem: clients speak HTTP and expect one plain answer, while behind it leaders change and messages get lost. Idea: all
+//! of that is decided in [`tradenet_core::frontend`]; this crate is its edge. A request becomes one question
+//! (`routes`, `placing`), waits at the `desk`, and its answer goes out in one of two shapes (`envelope`), over
+//! connections with bounds (`server`, `connection`, `limits`). [`run`] ties them together.
+//!
+//! Rules kept: HTTP is served from the first moment to the last, and says honestly what cannot be served; nothing here
+//! decides anything about a trade; every answer has the envelope.
+
+mod connection;
+mod desk;
+mod envelope;
+mod limits;
+mod placing;
+mod routes;
+mod server;
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use tokio::net::{TcpListener, TcpSocket};
+use tradenet_core::frontend::{Frontend, Options};
+use tradenet_core::times::Times;
+use tradenet_runtime::clock::Clock;
+use tradenet_runtime::driver;
+use tradenet_runtime::members::Members;
+use tradenet_runtime::nats::{self, ConnectArgs};
+use tradenet_runtime::service_api::Service;
+use tradenet_runtime::shutdown::{Reason, Shutdown, Trigger};
+use tradenet_schemas::ids::{Boot, Node};
+use tradenet_schemas::subjects::{Peer, Topic};
+
+use crate::desk::{Desk, Shared};
+use crate::limits::{ANSWER_MARGIN_MS, BACKLOG_CONNECTIONS, Limits};
+
+/// The options of a frontend.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Args {
+    /// The address to serve REST on; port 0 takes any free one.
+    #[arg(long, env = "TRADENET_LISTEN", default_value = "127.0.0.1:8080", value_name = "ADDR")]
+    pub listen: SocketAddr,
+    /// How many stocks to cache; 0 turns the cache off.
+    #[arg(long, env = "TRADENET_CACHE_SIZE", default_value_t = 5, value_name = "N")]
+    pub cache_size: usize,
+    /// The ids of all order replicas of the exchange, separated by commas.
+    #[arg(long, env = "TRADENET_MEMBERS", default_value = "1,2,3", value_name = "IDS")]
+    pub members: Members,
+    /// The broker.
+    #[command(flatten)]
+    pub connect: ConnectArgs,
+}
+
+/// Serves until `shutdown`: then turns clients away, finishes what is under way, and leaves the exchange.
+///
+/// HTTP is served before the broker is there. Meant for a runtime of one thread (see `desk`).
+///
+/// # Errors
+/// The address is taken or not of this machine, the broker's address can't be used, or the frontend can't go on.
+pub async fn run(args: Args, shutdown: Shutdown) -> anyhow::Result<()> {
+    let listener = listen(args.listen).with_context(|| {
+        format!("cannot listen on {}: free the address, or choose another one with --listen", args.listen)
+    })?;
+    let address = listener.local_addr().context("the address to listen on was lost: start again")?;
+    let (boot, times, clock) = (Boot(rand::random()), Times::default(), Clock::new());
+    let Args { cache_size, members, connect, .. } = args;
+    let members = members.ids().to_vec();
+    let core = Shared::new(Frontend::new(Options { boot, members, times, cache_size }));
+    let answer_within = times.deadline + Duration::from_millis(ANSWER_MARGIN_MS);
+    let (desk, inputs) = Desk::new(core.clone(), clock, answer_within);
+
+    // The driver leaves only when the last client has its answer.
+    let (last_answered, leave) = Shutdown::new();
+    let http = tokio::spawn(serve(listener, Arc::clone(&desk), shutdown, last_answered));
+    tracing::info!("serving on http://{address}, with a cache of {cache_size}");
+
+    let mut metadata = vec![("http", format!("http://{address}"))];
+    metadata.extend(connect.name.clone().map(|name| ("name", name)));
+    let broker = nats::connect(&connect, "frontend").await?;
+    let answer = Box::new(move |ticket, answer| desk.answer(ticket, answer));
+    let clients = Some(driver::Clients { inputs, answer });
+    let ports = driver::Ports { broker, bulk: None, disk: None, clients, clock };
+    let ended = Box::pin(driver::run(core, presence(boot, times, metadata), ports, leave)).await;
+    http.abort();
+    ended
+}
+
+/// Serves HTTP until `shutdown` and the end of the last request, and then says so.
+async fn serve(listener: TcpListener, desk: Arc<Desk>, shutdown: Shutdown, last_answered: Trigger) {
+    let limits = Limits::default();
+    let router = routes::router(Arc::clone(&desk), &limits);
+    let turn_away = async {
+        let reason = shutdown.requested().await;
+        desk.leave();
+        tracing::info!("no new connections: {reason}");
+    };
+    server::serve(listener, router, limits, turn_away).await;
+    last_answered.request(shutdown.reason().unwrap_or(Reason::Asked));
+}
+
+/// Who the frontend is on the broker; `metadata` tells it from others.
+fn presence(boot: Boot, times: Times, metadata: Vec<(&'static str, String)>) -> driver::Options {
+    driver::Options {
+        node: Node::Frontend(boot),
+        times,
+        topics: vec![(Topic::Announce, Peer::All), (Topic::Invalidate, Peer::Frontend(boot))],
+        service: Service {
+            name: "tradenet-frontend",
+            description: "The REST edge of Trade-Net",
+            version: env!("CARGO_PKG_VERSION"),
+            metadata,
+        },
+    }
+}
+
+/// Listens at once, so that a restarted frontend takes its port back from connections of its former life.
+fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG_CONNECTIONS)
+}
+
+#[cfg(test)]
+mod tests;

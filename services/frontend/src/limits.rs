@@ -1,0 +1,67 @@
+//! Every bound of the REST edge, on one page.
+//!
+//! The edge faces clients that nobody chose: some are slow, some are broken, some are many. The rule: whatever a client
+//! can make grow or wait ends at one of these bounds, with an answer that names the bound wherever one can still be sent.
+//! The bound of a body is shared with other programs: [`REST_BODY_BYTES_MAX`](tradenet_schemas::limits).
+
+use std::time::Duration;
+
+/// Connections at once. Who comes next gets 503 and is closed.
+pub(crate) const CONNECTIONS_MAX: usize = 4_096;
+/// Connections over [`CONNECTIONS_MAX`] that are being refused at once; those over this are closed without a word.
+pub(crate) const REFUSALS_MAX: usize = 64;
+/// Connections that the kernel keeps until they are accepted.
+pub(crate) const BACKLOG_CONNECTIONS: u32 = 1_024;
+/// Requests that wait for the core at once; the next gets 503. What the cache answers does not count.
+pub(crate) const REQUESTS_UNDER_WAY_MAX: usize = 2_048;
+/// A request's first line and headers, together. Longer: 431.
+pub(crate) const HEAD_BYTES_MAX: usize = 16 * 1024;
+/// From the end of one answer (or the start of the connection) to the end of the next request's headers. So it bounds a
+/// head that trickles in, which gets 408, and an idle connection, which is closed in silence.
+pub(crate) const HEAD_READ_MS: u64 = 30_000;
+/// From the end of a request's headers to the end of its body. Longer: 408.
+pub(crate) const BODY_READ_MS: u64 = 5_000;
+/// A client that takes nothing of its answer for so long is cut off.
+pub(crate) const WRITE_STALL_MS: u64 = 10_000;
+/// Before a connection is closed, what its client still sends is read and dropped for so long, so that the last answer is
+/// not lost to a reset.
+pub(crate) const LINGER_MS: u64 = 500;
+/// The most that is read and dropped so.
+pub(crate) const LINGER_BYTES_MAX: usize = 1024 * 1024;
+/// How much longer than the core's own deadline an answer is waited for. The core always answers in time; this is for the
+/// day on which it does not.
+pub(crate) const ANSWER_MARGIN_MS: u64 = 500;
+/// How long requests under way have to finish once the process is to leave; above the core's deadline and the margin, so
+/// that none is cut off.
+pub(crate) const DRAIN_MS: u64 = 6_000;
+/// After a failed accept, such as with no file descriptor left, the next try comes so much later.
+pub(crate) const ACCEPT_BACKOFF_MS: u64 = 100;
+/// What `Retry-After` says, in seconds: a new leader is there in less.
+pub(crate) const RETRY_AFTER_S: u16 = 1;
+
+/// The bounds that one server keeps; tests shrink them.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Limits {
+    /// [`CONNECTIONS_MAX`].
+    pub(crate) connections_max: usize,
+    /// [`HEAD_READ_MS`].
+    pub(crate) head_read: Duration,
+    /// [`BODY_READ_MS`].
+    pub(crate) body_read: Duration,
+    /// [`WRITE_STALL_MS`].
+    pub(crate) write_stall: Duration,
+    /// [`DRAIN_MS`].
+    pub(crate) drain: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connections_max: CONNECTIONS_MAX,
+            head_read: Duration::from_millis(HEAD_READ_MS),
+            body_read: Duration::from_millis(BODY_READ_MS),
+            write_stall: Duration::from_millis(WRITE_STALL_MS),
+            drain: Duration::from_millis(DRAIN_MS),
+        }
+    }
+}

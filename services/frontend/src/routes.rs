@@ -1,0 +1,235 @@
+//! The contract's requests, one handler each.
+//!
+//! A handler turns a request into one question to the core and the core's answer into one of the two shapes of
+//! [`crate::envelope`]. The rules: what is no request of the contract gets its error from the two fallbacks, so that no
+//! middleware stands in the way of the others; a handler has one place where a status is chosen; a 2xx for a command is
+//! sent only for [`Outcome::Accepted`].
+//!
+//! `HEAD` works wherever `GET` does. `OPTIONS` is a wrong method like any other: browsers of other origins are not served.
+
+use std::borrow::Cow;
+use std::error::Error as _;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::{Body, to_bytes};
+use axum::extract::{Request, State};
+use axum::http::{HeaderName, HeaderValue, Method, StatusCode, Uri, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use http_body_util::LengthLimitError;
+use serde::Serialize;
+use tokio::time::timeout;
+use tradenet_core::{ClientAnswer, ClientRequest};
+use tradenet_schemas::ids::OrderNumber;
+use tradenet_schemas::limits::REST_BODY_BYTES_MAX;
+use tradenet_schemas::rest::{Order, Placed, Stock};
+use tradenet_schemas::trade::{self, Outcome, Refusal, Symbol};
+
+use crate::desk::{Desk, NotTaken};
+use crate::envelope::{Failure, data};
+use crate::limits::{Limits, REQUESTS_UNDER_WAY_MAX};
+use crate::placing::{self, PlaceError};
+
+const X_CACHE: HeaderName = HeaderName::from_static("x-cache");
+const REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
+const STOCK_PATH: &str = "/stocks/";
+const ORDER_PATH: &str = "/orders/";
+
+/// What every handler needs.
+#[derive(Clone)]
+pub(crate) struct Edge {
+    desk: Arc<Desk>,
+    body_read: Duration,
+}
+
+/// All routes.
+pub(crate) fn router(desk: Arc<Desk>, limits: &Limits) -> Router {
+    Router::new()
+        .route("/stocks", get(stocks))
+        .route("/stocks/{name}", get(stock))
+        .route("/orders", post(place))
+        .route("/orders/{number}", get(order))
+        .route("/cluster", get(cluster))
+        .route("/healthz", get(healthz))
+        .route("/readyz", get(readyz))
+        .fallback(unknown_url)
+        .method_not_allowed_fallback(wrong_method)
+        .with_state(Edge { desk, body_read: limits.body_read })
+}
+
+async fn stocks(State(edge): State<Edge>) -> Result<Response, Failure> {
+    match edge.desk.ask(ClientRequest::Stocks).await? {
+        ClientAnswer::Stocks(stocks) => Ok(data(stocks.iter().map(Stock::from).collect::<Vec<_>>())),
+        other => Err(no_answer(other)),
+    }
+}
+
+async fn stock(State(edge): State<Edge>, uri: Uri) -> Result<Response, Failure> {
+    // A name that no stock can have is not looked up.
+    let Ok(symbol) = Symbol::new(&segment(&uri, STOCK_PATH)?) else {
+        return Ok(stock_answer(None, false));
+    };
+    if let Some(stock) = edge.desk.cached(&symbol) {
+        return Ok(stock_answer(Some(&stock), true));
+    }
+    match edge.desk.ask(ClientRequest::Stock(symbol)).await? {
+        ClientAnswer::Stock { stock, hit } => Ok(stock_answer(stock.as_ref(), hit)),
+        other => Err(no_answer(other)),
+    }
+}
+
+fn stock_answer(stock: Option<&trade::Stock>, hit: bool) -> Response {
+    let mut response = match stock {
+        Some(stock) => data(Stock::from(stock)),
+        None => Failure::from(PlaceError::Refused(Refusal::UnknownSymbol)).into_response(),
+    };
+    response.headers_mut().insert(X_CACHE, HeaderValue::from_static(if hit { "hit" } else { "miss" }));
+    response
+}
+
+async fn place(State(edge): State<Edge>, request: Request) -> Result<Response, Failure> {
+    let key = placing::key(request.headers())?;
+    let keyed = key.is_some();
+    let command = placing::command(&body(request, edge.body_read).await?)?;
+    match edge.desk.ask(ClientRequest::Command(key, command)).await? {
+        ClientAnswer::Outcome(Outcome::Accepted { order, replayed }) => {
+            let mut response = data(Placed { transaction_number: order.0 });
+            if replayed {
+                response.headers_mut().insert(REPLAYED, HeaderValue::from_static("true"));
+            }
+            Ok(response)
+        }
+        ClientAnswer::Outcome(Outcome::Refused(refusal)) => Err(PlaceError::Refused(refusal).into()),
+        ClientAnswer::Unknown => Err(unknown_outcome(keyed)),
+        other => Err(no_answer(other)),
+    }
+}
+
+fn unknown_outcome(keyed: bool) -> Failure {
+    let message = if keyed {
+        "the order may or may not have been placed: retry with the same Idempotency-Key to learn which"
+    } else {
+        "the order may or may not have been placed, and without a key a retry may place it twice: send an \
+         Idempotency-Key with each order, then retry with the same Idempotency-Key"
+    };
+    Failure::new(StatusCode::GATEWAY_TIMEOUT, message)
+}
+
+async fn order(State(edge): State<Edge>, uri: Uri) -> Result<Response, Failure> {
+    let not_found = || Failure::new(StatusCode::NOT_FOUND, "transaction number not found");
+    let text = segment(&uri, ORDER_PATH)?;
+    // `parse` alone would take a leading `+`.
+    let digits = text.bytes().all(|byte| byte.is_ascii_digit());
+    let number = text.parse().ok().filter(|number| digits && *number > 0).ok_or_else(not_found)?;
+    match edge.desk.ask(ClientRequest::Order(OrderNumber(number))).await? {
+        ClientAnswer::Order(order) => Ok(data(Order::from(&order.ok_or_else(not_found)?))),
+        other => Err(no_answer(other)),
+    }
+}
+
+async fn cluster(State(edge): State<Edge>) -> Response {
+    data(edge.desk.cluster())
+}
+
+/// The answer to both health checks.
+#[derive(Serialize)]
+struct Health {
+    status: &'static str,
+}
+
+async fn healthz() -> Response {
+    data(Health { status: "alive" })
+}
+
+async fn readyz(State(edge): State<Edge>) -> Result<Response, Failure> {
+    edge.desk.ready().map_err(Failure::unavailable)?;
+    Ok(data(Health { status: "ready" }))
+}
+
+async fn unknown_url(uri: Uri) -> Failure {
+    Failure::new(StatusCode::NOT_FOUND, format!("{} is not here; see GET /stocks", uri.path()))
+}
+
+/// The router adds `Allow`.
+async fn wrong_method(method: Method, uri: Uri) -> Failure {
+    let message = format!("{} does not take {method}; the Allow header names what it takes", uri.path());
+    Failure::new(StatusCode::METHOD_NOT_ALLOWED, message)
+}
+
+impl From<NotTaken> for Failure {
+    fn from(reason: NotTaken) -> Self {
+        Self::unavailable(match reason {
+            NotTaken::Overloaded => {
+                format!("{REQUESTS_UNDER_WAY_MAX} requests are under way already; try again with fewer at once")
+            }
+            NotTaken::Stopped => "this frontend is leaving: use another one".to_owned(),
+        })
+    }
+}
+
+/// For the answers that every question may get. Reads have no effect, so for them an unknown outcome is no outcome.
+fn no_answer(answer: ClientAnswer) -> Failure {
+    match answer {
+        ClientAnswer::Unavailable(why) => Failure::unavailable(why),
+        ClientAnswer::Unknown => Failure::unavailable("no answer in time; try again"),
+        _ => {
+            tracing::error!("the core answered another question than was asked");
+            Failure::new(StatusCode::INTERNAL_SERVER_ERROR, "an answer got lost in this frontend; its log says more")
+        }
+    }
+}
+
+/// What stands in the path after `prefix`, decoded. The router has made sure of the prefix.
+fn segment<'a>(uri: &'a Uri, prefix: &str) -> Result<Cow<'a, str>, Failure> {
+    let raw = uri.path().strip_prefix(prefix).unwrap_or_default();
+    if !raw.contains('%') {
+        return Ok(Cow::Borrowed(raw));
+    }
+    let malformed = || Failure::new(StatusCode::BAD_REQUEST, "the path must be percent-encoded UTF-8, %25 for a %");
+    percent_decoded(raw).map(Cow::Owned).ok_or_else(malformed)
+}
+
+fn percent_decoded(raw: &str) -> Option<String> {
+    let mut bytes = Vec::with_capacity(raw.len());
+    let mut rest = raw.bytes();
+    while let Some(byte) = rest.next() {
+        if byte == b'%' {
+            let mut digit = || rest.next().and_then(|digit| char::from(digit).to_digit(16));
+            bytes.push(u8::try_from(digit()? * 16 + digit()?).ok()?);
+        } else {
+            bytes.push(byte);
+        }
+    }
+    String::from_utf8(bytes).ok()
+}
+
+/// Reads a request's body within the bounds of size and time.
+async fn body(request: Request, within: Duration) -> Result<axum::body::Bytes, Failure> {
+    let too_large = || {
+        Failure::new(StatusCode::PAYLOAD_TOO_LARGE, format!("the body must have at most {REST_BODY_BYTES_MAX} bytes"))
+    };
+    // One that says how long it is need not be read, nor be asked for when it waits for `100 Continue`.
+    let announced = request.headers().get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
+    if announced.is_some_and(|length: u64| length > REST_BODY_BYTES_MAX as u64) {
+        return Err(too_large());
+    }
+    read(request.into_body(), within).await.map_err(|failure| failure.unwrap_or_else(too_large))
+}
+
+/// # Errors
+/// Why; none for too large.
+async fn read(body: Body, within: Duration) -> Result<axum::body::Bytes, Option<Failure>> {
+    match timeout(within, to_bytes(body, REST_BODY_BYTES_MAX)).await {
+        Ok(Ok(bytes)) => Ok(bytes),
+        Ok(Err(error)) => match error.source() {
+            Some(source) if source.is::<LengthLimitError>() => Err(None),
+            _ => Err(Some(Failure::new(StatusCode::BAD_REQUEST, format!("the body could not be read: {error}")))),
+        },
+        Err(_) => {
+            let message = format!("the body did not arrive within {} ms", within.as_millis());
+            Err(Some(Failure::new(StatusCode::REQUEST_TIMEOUT, message)))
+        }
+    }
+}

@@ -1,0 +1,136 @@
+//! From a listening socket to requests, and to the end in good order.
+//!
+//! axum's own `serve` has no bound on connections, on the time of a head or on a graceful end, and answers a bad head
+//! without the envelope. This is the same loop over the same hyper, with the bounds of [`crate::limits`].
+//!
+//! The rules: a client over a bound is told so, if it can be told at all; once the process is to leave, nobody new is
+//! let in, idle connections are closed and requests under way are answered.
+
+use std::future::Future;
+use std::io;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::http::StatusCode;
+use hyper::server::conn::http1;
+use hyper_util::rt::TokioTimer;
+use hyper_util::service::TowerToHyperService;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::time::{sleep, timeout};
+
+use crate::connection::Connection;
+use crate::envelope::Failure;
+use crate::limits::{ACCEPT_BACKOFF_MS, HEAD_BYTES_MAX, Limits, REFUSALS_MAX};
+
+/// Serves until `leave` resolves, then finishes what is under way, which takes [`Limits::drain`] at most.
+pub(crate) async fn serve(listener: TcpListener, router: Router, limits: Limits, leave: impl Future<Output = ()>) {
+    let (close, closing) = watch::channel(());
+    let server = Server::new(router, limits, closing);
+    let mut leave = pin!(leave);
+    let mut complained = false;
+    loop {
+        tokio::select! {
+            biased;
+            () = &mut leave => break,
+            accepted = listener.accept() => match accepted {
+                Ok((socket, _)) => {
+                    complained = false;
+                    server.welcome(socket);
+                }
+                // The client went before it was let in.
+                Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
+                Err(error) => {
+                    if !complained {
+                        tracing::warn!("no connection can be accepted: {error}; trying on, see `ulimit -n`");
+                        complained = true;
+                    }
+                    sleep(Duration::from_millis(ACCEPT_BACKOFF_MS)).await;
+                }
+            }
+        }
+    }
+    drop(listener);
+    close.send_replace(());
+    if timeout(limits.drain, server.all_gone()).await.is_err() {
+        tracing::warn!("some requests did not end within {} ms and are cut off", limits.drain.as_millis());
+    }
+}
+
+struct Server {
+    router: Router,
+    http: http1::Builder,
+    limits: Limits,
+    places: Arc<Semaphore>,
+    refusals: Arc<Semaphore>,
+    closing: watch::Receiver<()>,
+}
+
+impl Server {
+    fn new(router: Router, limits: Limits, closing: watch::Receiver<()>) -> Self {
+        let mut http = http1::Builder::new();
+        http.timer(TokioTimer::new()).header_read_timeout(limits.head_read).max_header_size(HEAD_BYTES_MAX);
+        let places = Arc::new(Semaphore::new(limits.connections_max));
+        Self { router, http, limits, places, refusals: Arc::new(Semaphore::new(REFUSALS_MAX)), closing }
+    }
+
+    /// Gives the client a place, or tells it that there is none.
+    fn welcome(&self, socket: TcpStream) {
+        // Answers are small and whole: waiting for more to send would only delay them. Fails only on a dead socket.
+        let _ = socket.set_nodelay(true);
+        let connection = Connection::new(socket, self.limits.write_stall);
+        if let Ok(place) = Arc::clone(&self.places).try_acquire_owned() {
+            let service = TowerToHyperService::new(self.router.clone());
+            let http = self.http.serve_connection(connection, service);
+            tokio::spawn(attend(http, self.closing.clone(), place));
+        } else if let Ok(place) = Arc::clone(&self.refusals).try_acquire_owned() {
+            let full = format!("{} connections are open already; try again with fewer", self.limits.connections_max);
+            tokio::spawn(async move {
+                connection.farewell(Some(Failure::unavailable(full))).await;
+                drop(place);
+            });
+        }
+    }
+
+    async fn all_gone(&self) {
+        let all = u32::try_from(self.limits.connections_max).unwrap_or(u32::MAX);
+        // Never closed, so never an error.
+        let _ = self.places.acquire_many(all).await;
+    }
+}
+
+type Http = http1::Connection<Connection, TowerToHyperService<Router>>;
+
+/// Serves one connection to its end.
+async fn attend(mut http: Http, mut closing: watch::Receiver<()>, place: OwnedSemaphorePermit) {
+    let ended = tokio::select! {
+        ended = &mut http => ended,
+        _ = closing.changed() => {
+            Pin::new(&mut http).graceful_shutdown();
+            (&mut http).await
+        }
+    };
+    let parts = http.into_parts();
+    let words = match ended {
+        Ok(()) => None,
+        Err(error) if error.is_parse() => parts.io.held_back().or_else(|| Some(not_http())),
+        // An idle client that never began another request expects no answer to one.
+        Err(error) if error.is_timeout() && !parts.read_buf.is_empty() => Some(Failure::new(
+            StatusCode::REQUEST_TIMEOUT,
+            "the headers did not arrive in time; send the request again",
+        )),
+        Err(error) => {
+            tracing::debug!("a connection broke: {error}");
+            None
+        }
+    };
+    parts.io.farewell(words).await;
+    drop(place);
+}
+
+/// For what hyper has no answer to, such as the beginning of HTTP/2.
+fn not_http() -> Failure {
+    Failure::new(StatusCode::BAD_REQUEST, "only HTTP/1.1 is spoken here")
+}

@@ -1,0 +1,90 @@
+//! An order replica: [`tradenet_core::replica`] with a directory, a broker and a clock.
+//!
+//! Everything that is decided is decided in core; everything that is done is done by the runtime's driver. What is left is
+//! to say which directory, which subjects and which name. The rule: the directory is opened, locked and checked before
+//! anybody hears of the replica, so that one that must not take part never does.
+
+use std::path::PathBuf;
+
+use anyhow::{Context as _, bail};
+use tradenet_core::replica::{Options, Replica};
+use tradenet_core::times::Times;
+use tradenet_runtime::clock::Clock;
+use tradenet_runtime::disk::{Directory, Disk, Opened};
+use tradenet_runtime::driver::{self, Ports};
+use tradenet_runtime::members::Members;
+use tradenet_runtime::nats::{self, ConnectArgs};
+use tradenet_runtime::service_api::Service;
+use tradenet_runtime::shutdown::Shutdown;
+use tradenet_schemas::ids::{Boot, Node, ReplicaId};
+use tradenet_schemas::subjects::{Peer, Topic};
+
+/// The options of an order replica.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Args {
+    /// Which replica this is; the highest id in sync leads.
+    #[arg(long, env = "TRADENET_ID", value_name = "N")]
+    pub id: ReplicaId,
+    /// Where its directory `order-N` is, or is made.
+    #[arg(long, env = "TRADENET_DATA_DIR", default_value = "data", value_name = "DIR")]
+    pub data_dir: PathBuf,
+    /// The ids of all order replicas of the exchange, separated by commas.
+    #[arg(long, env = "TRADENET_MEMBERS", default_value = "1,2,3", value_name = "IDS")]
+    pub members: Members,
+    /// The broker.
+    #[command(flatten)]
+    pub connect: ConnectArgs,
+}
+
+/// Takes part until `shutdown`: then hands over what it leads, syncs, and leaves.
+///
+/// # Errors
+/// The directory can't be used, the broker's address can't be used, or the replica can't go on, such as after a failed
+/// sync. The text says what to do.
+pub async fn run(args: Args, shutdown: Shutdown) -> anyhow::Result<()> {
+    let (id, boot, times, clock) = (args.id, Boot(rand::random()), Times::default(), Clock::new());
+    if !args.members.contains(id) {
+        bail!("--id {id} is not one of --members {}; name all replicas of the exchange there", args.members);
+    }
+    if let Err(rule) = times.check() {
+        bail!("the protocol's periods do not fit together: {rule}");
+    }
+    let Opened { store, configuration, journal_bytes, directory } = Directory::open(&args.data_dir, id)?;
+    tracing::info!("replica {id}, boot {boot}, on {} ({journal_bytes} bytes)", directory.path().display());
+    let place = directory.path().to_owned();
+    let disk = Disk::start(directory).context("starting the disk's thread")?;
+    let replica = Replica::new(Options {
+        id,
+        boot,
+        store,
+        members: args.members.ids().to_vec(),
+        times,
+        configuration,
+        journal_bytes,
+    });
+    let name = format!("order-{id}");
+    let broker = nats::connect(&args.connect, &name).await?;
+    let bulk = Some(nats::connect_bulk(&args.connect, &name).await?);
+    let ports = Ports { broker, bulk, disk: Some(disk), clients: None, clock };
+    // Whatever ends it is about its files, mostly; several replicas may share a log.
+    driver::run(replica, presence(id, boot, times), ports, shutdown).await.with_context(|| place.display().to_string())
+}
+
+/// Who the replica is on the broker, and what it listens to.
+fn presence(id: ReplicaId, boot: Boot, times: Times) -> driver::Options {
+    let own = [Topic::Heartbeat, Topic::Submit, Topic::Read, Topic::Ack, Topic::Fetch, Topic::Authority];
+    let all = [Topic::Announce, Topic::Replicate];
+    let own = own.map(|topic| (topic, Peer::Order(id)));
+    let all = all.map(|topic| (topic, Peer::All));
+    driver::Options {
+        node: Node::Order(id, boot),
+        times,
+        topics: own.into_iter().chain(all).collect(),
+        service: Service {
+            name: "tradenet-order",
+            description: "An order replica of Trade-Net",
+            version: env!("CARGO_PKG_VERSION"),
+            metadata: vec![("id", id.to_string())],
+        },
+    }
+}
