@@ -1,0 +1,448 @@
+//! The command line: options in, exit status out.
+//!
+//! Everything a script needs is in the exit status: 0 every acknowledged trade verified, 1 something lost, doubled,
+//! changed or unknown, 2 a wrong option, 3 the run could not be done.
+
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use clap::{Args, Parser, Subcommand};
+
+use crate::drill::{DrillOptions, Fault, MAX_FAULTS, Services, drill};
+use crate::options::{Load, Probability, RunOptions, Sides};
+use crate::sweep::{SweepOptions, Variant, probabilities, sweep};
+use crate::url::BaseUrl;
+
+/// Something was lost, doubled, changed or stayed unknown.
+const EXIT_NOT_VERIFIED: u8 = 1;
+/// The run could not be done at all. Clap uses 2 for wrong options.
+const EXIT_FAILED: u8 = 3;
+
+/// Load for a stock exchange: latency that can be trusted, every order verified.
+#[derive(Debug, Parser)]
+#[command(
+    version,
+    about,
+    after_help = "\
+Exit status: 0 every acknowledged trade verified; 1 something lost, doubled, changed or unknown; \
+2 wrong options; 3 the run could not be done."
+)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// One run: look stocks up, trade them, read every order back and compare.
+    Run(Box<RunArgs>),
+    /// Many runs: latency against the share of trades, with a cache and without, as CSV and plots.
+    Sweep(Box<SweepArgs>),
+    /// Load while services are killed, stopped, paused and cut off, on a timeline.
+    #[command(alias = "failover")]
+    Drill(Box<DrillArgs>),
+}
+
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Without --rate the loop is closed: a client asks the next thing when the last is answered, and latency is service time.
+With --rate it is open: requests start on schedule, and latency counts from there (no coordinated omission).
+
+Examples:
+  loadgen run --url http://127.0.0.1:8080
+  loadgen run --url http://127.0.0.1:8080 --clients 8 --iterations 1000 --p 0.8 --side mix --exclusive
+  loadgen run --url http://127.0.0.1:8080 --rate 2000 --duration 30s --warmup 5s --side mix
+  loadgen run --url http://127.0.0.1:8080,http://127.0.0.1:8081 --duration 10s --json > run.json
+  loadgen run --url http://127.0.0.1:8080 --hgrm out/run    # for hdrhistogram.github.io/HdrHistogram/plotFiles.html")]
+struct RunArgs {
+    #[command(flatten)]
+    common: Common,
+    /// A frontend; of several, the one with the lowest measured round trip is used, and chosen anew when it fails.
+    #[arg(long = "url", required = true, env = "LOADGEN_URL", value_delimiter = ',')]
+    urls: Vec<BaseUrl>,
+    /// Clients, each with one keep-alive connection; 5, or 64 connections for --rate.
+    #[arg(long)]
+    clients: Option<u32>,
+    /// Lookups of each client.
+    #[arg(long, default_value_t = 200, conflicts_with_all = ["duration", "rate"])]
+    iterations: u64,
+    /// How long, instead of --iterations; 30s for --rate.
+    #[arg(long, value_parser = duration)]
+    duration: Option<Duration>,
+    /// Open loop: this many requests a second.
+    #[arg(long, conflicts_with = "think")]
+    rate: Option<f64>,
+    /// Chance that a lookup which finds stocks left is followed by a trade.
+    #[arg(long, default_value = "0.6")]
+    p: Probability,
+    /// Which trades are made.
+    #[arg(long, value_enum, default_value_t = Sides::Buy)]
+    side: Sides,
+    /// Nobody else trades meanwhile: also fail on orders that were never acknowledged, and on stocks that moved by
+    /// something else than what was.
+    #[arg(long)]
+    exclusive: bool,
+    /// Prints the report as JSON.
+    #[arg(long)]
+    json: bool,
+    /// Writes the percentiles to FILE as CSV.
+    #[arg(long, value_name = "FILE")]
+    csv: Option<PathBuf>,
+    /// Writes the distributions to PREFIX-trade.hgrm and so on, for the HdrHistogram plotter.
+    #[arg(long, value_name = "PREFIX")]
+    hgrm: Option<PathBuf>,
+}
+
+/// What all commands that make load have in common.
+#[derive(Args, Debug)]
+struct Common {
+    /// Stocks in each trade.
+    #[arg(long, default_value_t = 1)]
+    quantity: u32,
+    /// Requests that start earlier than this are sent and verified, but not measured.
+    #[arg(long, default_value = "0s", value_parser = duration)]
+    warmup: Duration,
+    /// Pause of a client between two lookups.
+    #[arg(long, default_value = "0s", value_parser = duration)]
+    think: Duration,
+    /// Repeats the choice of stocks and trades of an earlier run; random when left out.
+    #[arg(long)]
+    seed: Option<u64>,
+    /// How long one attempt waits for its answer.
+    #[arg(long, default_value = "5s", value_parser = duration)]
+    timeout: Duration,
+    /// How long a trade is retried with its key before its outcome counts as unknown; at most one more --timeout
+    /// passes, for the last attempt.
+    #[arg(long, default_value = "60s", value_parser = duration)]
+    deadline: Duration,
+}
+
+/// Clients of a closed loop, where not said.
+const CLIENTS: u32 = 5;
+/// Connections of an open loop, where not said: enough that they are not what is measured.
+const CONNECTIONS: u32 = 64;
+/// Duration of an open loop, where not said.
+const DURATION: Duration = Duration::from_secs(30);
+
+impl Common {
+    fn options(&self, clients: u32, load: Load) -> RunOptions {
+        RunOptions {
+            urls: Vec::new(),
+            clients,
+            load,
+            trade_probability: Probability::default(),
+            sides: Sides::default(),
+            quantity: self.quantity,
+            warmup: self.warmup,
+            think: self.think,
+            seed: self.seed.unwrap_or_else(rand::random),
+            request_timeout: self.timeout,
+            deadline: self.deadline,
+            exclusive: false,
+            timeline: None,
+            progress: true,
+        }
+    }
+}
+
+impl RunArgs {
+    fn options(&self) -> RunOptions {
+        let (clients, load) = match (self.rate, self.duration) {
+            (Some(rate), duration) => (CONNECTIONS, Load::Open { rate, duration: duration.unwrap_or(DURATION) }),
+            (None, Some(duration)) => (CLIENTS, Load::ClosedFor(duration)),
+            (None, None) => (CLIENTS, Load::Iterations(self.iterations)),
+        };
+        let clients = self.clients.unwrap_or(clients);
+        RunOptions {
+            urls: self.urls.clone(),
+            trade_probability: self.p,
+            sides: self.side,
+            exclusive: self.exclusive,
+            ..self.common.options(clients, load)
+        }
+    }
+}
+
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  loadgen sweep --with-cache http://127.0.0.1:8080 --without-cache http://127.0.0.1:8090 --out out
+  loadgen sweep --with-cache http://127.0.0.1:8080 --without-cache http://127.0.0.1:8090 \\
+      --duration 5s --warmup 1s --repeats 7 --to 1 --step 0.1 --out out")]
+struct SweepArgs {
+    #[command(flatten)]
+    common: Common,
+    /// A frontend that caches stocks.
+    #[arg(long, value_delimiter = ',', required_unless_present = "without_cache")]
+    with_cache: Vec<BaseUrl>,
+    /// A frontend that does not.
+    #[arg(long, value_delimiter = ',')]
+    without_cache: Vec<BaseUrl>,
+    /// Clients, each with one keep-alive connection.
+    #[arg(long, default_value_t = CLIENTS)]
+    clients: u32,
+    /// Lookups of each client in each run.
+    #[arg(long, default_value_t = 200, conflicts_with = "duration")]
+    iterations: u64,
+    /// How long each run takes, instead of --iterations.
+    #[arg(long, value_parser = duration)]
+    duration: Option<Duration>,
+    /// The first probability of a trade.
+    #[arg(long, default_value = "0")]
+    from: Probability,
+    /// The last.
+    #[arg(long, default_value = "0.8")]
+    to: Probability,
+    /// From one to the next.
+    #[arg(long, default_value_t = 0.2)]
+    step: f64,
+    /// Runs of each probability and frontend.
+    #[arg(long, default_value_t = 5)]
+    repeats: u32,
+    /// Which trades are made; with buys alone the stocks would run out between the first run and the last.
+    #[arg(long, value_enum, default_value_t = Sides::Mix)]
+    side: Sides,
+    /// Where the CSV and the plots go.
+    #[arg(long, default_value = "sweep", value_name = "DIR")]
+    out: PathBuf,
+}
+
+impl SweepArgs {
+    fn options(&self) -> anyhow::Result<SweepOptions> {
+        let load = self.duration.map_or(Load::Iterations(self.iterations), Load::ClosedFor);
+        let variant = |name: &str, urls: &[BaseUrl]| Variant { name: name.to_owned(), urls: urls.to_vec() };
+        let mut variants = vec![variant("with cache", &self.with_cache), variant("without cache", &self.without_cache)];
+        variants.retain(|variant| !variant.urls.is_empty());
+        Ok(SweepOptions {
+            run: RunOptions { sides: self.side, ..self.common.options(self.clients, load) },
+            variants,
+            probabilities: probabilities(self.from, self.to, self.step)?,
+            repeats: self.repeats,
+        })
+    }
+}
+
+#[derive(Args, Debug)]
+#[command(after_help = "\
+A fault is ACTION:TARGET. Actions: kill (SIGKILL), stop (SIGTERM), restart (stop and start at once), pause (SIGSTOP),
+cut (off the network, containers only). Targets: leader, follower, order, catalog, frontend, all, or a service's name.
+Whatever is harmed is healed after --down, and the next fault waits until the exchange is whole again. A service that
+was killed or stopped is started again by its command in dev.json, which then has its new process number; it outlives
+the drill, and writes its log to drill-NAME.log beside dev.json.
+
+Examples:
+  loadgen drill --dev data/dev.json
+  loadgen drill --dev data/dev.json --fault kill:leader --times 12 --clients 8 --exclusive
+  loadgen drill --dev data/dev.json --fault kill:all --fault pause:leader --out drill
+  loadgen drill --compose compose.yaml --url http://127.0.0.1:8080 --fault cut:leader --random 10 --seed 7")]
+struct DrillArgs {
+    #[command(flatten)]
+    common: Common,
+    /// The dev.json of a running `tradenet dev`.
+    #[arg(long, value_name = "FILE", default_value = "data/dev.json")]
+    dev: PathBuf,
+    /// A Compose file instead, whose services run.
+    #[arg(long, value_name = "FILE", conflicts_with = "dev", requires = "urls")]
+    compose: Option<PathBuf>,
+    /// The program that drives Compose.
+    #[arg(long, default_value = "docker")]
+    docker: String,
+    /// Frontends, where they do not stand in dev.json.
+    #[arg(long = "url", value_delimiter = ',')]
+    urls: Vec<BaseUrl>,
+    /// What is done, in turn.
+    #[arg(
+        long = "fault",
+        value_delimiter = ',',
+        default_value = "kill:leader,pause:leader,kill:follower,kill:catalog"
+    )]
+    faults: Vec<Fault>,
+    /// Goes through the faults so many times.
+    #[arg(long, default_value_t = 1, conflicts_with = "random")]
+    times: u32,
+    /// Draws so many faults from the list, by the seed.
+    #[arg(long)]
+    random: Option<u32>,
+    /// Time before the first fault, and before each next one when the exchange is whole again.
+    #[arg(long, default_value = "3s", value_parser = duration)]
+    quiet: Duration,
+    /// How long a service stays harmed.
+    #[arg(long, default_value = "3s", value_parser = duration)]
+    down: Duration,
+    /// Clients, each with one keep-alive connection.
+    #[arg(long, default_value_t = CLIENTS)]
+    clients: u32,
+    /// Chance that a lookup is followed by a trade.
+    #[arg(long, default_value = "0.6")]
+    p: Probability,
+    /// Which trades are made; with buys alone the stocks would run out.
+    #[arg(long, value_enum, default_value_t = Sides::Mix)]
+    side: Sides,
+    /// Nobody else trades meanwhile: also fail on orders that were never acknowledged.
+    #[arg(long)]
+    exclusive: bool,
+    /// Where timeline.csv, faults.csv and timeline.svg go.
+    #[arg(long, default_value = "drill", value_name = "DIR")]
+    out: PathBuf,
+}
+
+impl DrillArgs {
+    fn options(&self) -> DrillOptions {
+        let rounds = usize::try_from(self.times).unwrap_or(usize::MAX).min(MAX_FAULTS);
+        DrillOptions {
+            run: RunOptions {
+                urls: self.urls.clone(),
+                trade_probability: self.p,
+                sides: self.side,
+                exclusive: self.exclusive,
+                ..self.common.options(self.clients, Load::ClosedFor(Duration::ZERO))
+            },
+            services: match &self.compose {
+                None => Services::Dev(self.dev.clone()),
+                Some(file) => Services::Compose { file: file.clone(), program: self.docker.clone() },
+            },
+            faults: vec![self.faults.as_slice(); rounds].concat(),
+            random: self.random,
+            quiet: self.quiet,
+            down: self.down,
+        }
+    }
+}
+
+/// Runs the command line of this process.
+#[must_use]
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    // One thread: the exchange under test shares this machine's cores, and one thread offers more than it serves.
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return failed(&error.into()),
+    };
+    let result = match cli.command {
+        Command::Run(args) => runtime.block_on(run(*args)),
+        Command::Sweep(args) => runtime.block_on(run_sweep(*args)),
+        Command::Drill(args) => runtime.block_on(run_drill(*args)),
+    };
+    result.unwrap_or_else(|error| failed(&error))
+}
+
+async fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
+    let report = crate::run(args.options()).await?;
+    print(&if args.json { format!("{:#}", report.to_json()) } else { report.to_string() })?;
+    if let Some(path) = &args.csv {
+        write_file(path, &report.to_csv())?;
+    }
+    if let Some(prefix) = &args.hgrm {
+        report.write_hgrm(prefix)?;
+    }
+    Ok(status(report.ok()))
+}
+
+async fn run_sweep(args: SweepArgs) -> anyhow::Result<ExitCode> {
+    let options = args.options()?;
+    eprintln!("seed {}", options.run.seed);
+    let result = Box::pin(sweep(&options, |run| {
+        let report = &run.report;
+        eprintln!(
+            "run {}, p = {}, {}: {} requests, {:.0}/s, {}",
+            run.repeat,
+            run.p,
+            run.variant,
+            report.requests,
+            report.throughput(),
+            if report.ok() { "verified".to_owned() } else { report.to_string() }
+        );
+    }))
+    .await?;
+    for path in result.write(&args.out)? {
+        print(&path.display().to_string())?;
+    }
+    Ok(status(result.ok()))
+}
+
+async fn run_drill(args: DrillArgs) -> anyhow::Result<ExitCode> {
+    let options = args.options();
+    eprintln!("seed {}", options.run.seed);
+    let interrupt = async {
+        if tokio::signal::ctrl_c().await.is_err() {
+            // Interrupts cannot be heard of: then there is none.
+            std::future::pending::<()>().await;
+        }
+    };
+    let result = Box::pin(drill(options, interrupt, |line| eprintln!("{line}"))).await?;
+    print(&result.to_string())?;
+    for path in result.write(&args.out)? {
+        print(&path.display().to_string())?;
+    }
+    Ok(status(result.ok()))
+}
+
+/// Prints a result. A reader that has seen enough (`| head`) is no error.
+fn print(text: &str) -> anyhow::Result<()> {
+    match writeln!(std::io::stdout(), "{text}") {
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        result => result.context("the result cannot be printed"),
+    }
+}
+
+fn status(ok: bool) -> ExitCode {
+    if ok { ExitCode::SUCCESS } else { ExitCode::from(EXIT_NOT_VERIFIED) }
+}
+
+fn write_file(path: &Path, text: &str) -> anyhow::Result<()> {
+    std::fs::write(path, text)
+        .with_context(|| format!("{}: cannot be written; does its directory exist?", path.display()))
+}
+
+fn failed(error: &anyhow::Error) -> ExitCode {
+    eprintln!("loadgen: {error:#}");
+    ExitCode::from(EXIT_FAILED)
+}
+
+/// A duration as people write it: a number and `ms`, `s`, `m` or `h`.
+fn duration(text: &str) -> Result<Duration, String> {
+    let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let seconds = match unit {
+        "ms" => 1e-3,
+        "s" => 1.0,
+        "m" => 60.0,
+        "h" => 3600.0,
+        _ => return Err(format!("`{text}` needs a unit: 500ms, 30s, 2m or 1h")),
+    };
+    let number: f64 = number.parse().map_err(|_| format!("`{text}` does not begin with a number"))?;
+    Duration::try_from_secs_f64(number * seconds).map_err(|error| format!("`{text}`: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_duration_has_a_number_and_a_unit() {
+        let millis = |millis| Some(Duration::from_millis(millis));
+        for (text, expected) in [
+            ("500ms", millis(500)),
+            ("1.5s", millis(1_500)),
+            ("2m", millis(120_000)),
+            ("1h", millis(3_600_000)),
+            ("0s", millis(0)),
+            ("5", None),
+            ("s", None),
+            ("-1s", None),
+            ("", None),
+        ] {
+            assert_eq!(duration(text).ok(), expected, "{text}");
+        }
+    }
+}

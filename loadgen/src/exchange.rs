@@ -1,0 +1,276 @@
+//! One client of the exchange: looks stocks up, trades them, reads orders.
+//!
+//! The rule: a trade is never given up while its outcome is unknown. No answer, a broken connection and every 5xx leave
+//! it unknown, so the same request goes again under the same Idempotency-Key, with a bounded and jittered back-off,
+//! until an answer decides it or the deadline of the run's options is over.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use hyper::{Method, StatusCode};
+use serde::de::DeserializeOwned;
+
+use crate::connection::{Answer, Broken, Call, Connection};
+use crate::endpoints::{Choice, Endpoints};
+use crate::recorder::{ErrorKey, Recorder};
+use crate::url::path_segment;
+use crate::wire::{Data, ErrorBody, Order, Stock, Trade, Traded};
+
+/// The first pause before a repeated attempt.
+const BACKOFF_FIRST: Duration = Duration::from_millis(10);
+/// The longest pause. A `Retry-After` counts whole seconds, which would be the resolution of every measured outage; so
+/// this bound holds instead: at most five attempts a second and client.
+const BACKOFF_MOST: Duration = Duration::from_millis(200);
+/// Longest message of an error that is kept.
+const MAX_MESSAGE: usize = 120;
+
+/// What all clients of a run share.
+pub(crate) struct Shared {
+    pub(crate) endpoints: Endpoints,
+    pub(crate) recorder: Recorder,
+    pub(crate) request_timeout: Duration,
+    pub(crate) deadline: Duration,
+    /// Once true, clients of a closed loop end after their iteration.
+    pub(crate) stop: AtomicBool,
+}
+
+/// How one attempt failed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Failure {
+    pub(crate) status: Option<u16>,
+    pub(crate) cause: String,
+}
+
+impl Failure {
+    /// Whether the same request may succeed later. Without a status nothing is known; 408 and 429 ask for it.
+    fn passes(&self) -> bool {
+        self.status.is_none_or(|status| status >= 500 || status == 408 || status == 429)
+    }
+}
+
+/// A stock, and whether the frontend had it.
+pub(crate) struct Lookup {
+    pub(crate) stock: Stock,
+    pub(crate) hit: bool,
+}
+
+/// What became of a trade.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    /// It happened, under this number.
+    Acknowledged { number: u64 },
+    /// It did not happen: no stocks are left.
+    NoStocksLeft,
+    /// It did not happen, though it should have been possible.
+    Rejected(Failure),
+    /// Nobody knows at the deadline.
+    Unknown(Failure),
+}
+
+/// A client with its own connection.
+pub(crate) struct Client {
+    shared: Arc<Shared>,
+    choice: Choice,
+    connection: Connection,
+    opened_before: u64,
+}
+
+impl Client {
+    /// A client of the frontend that is in use now.
+    pub(crate) fn new(shared: Arc<Shared>) -> Self {
+        let choice = shared.endpoints.current();
+        let connection = Connection::new(shared.endpoints.url(choice).clone());
+        Self { shared, choice, connection, opened_before: 0 }
+    }
+
+    /// TCP connections that this client opened.
+    pub(crate) fn opened(&self) -> u64 {
+        self.opened_before + self.connection.opened()
+    }
+
+    /// All stocks, by name.
+    pub(crate) async fn stocks(&mut self) -> Result<Vec<Stock>, Failure> {
+        self.read("lookup", "/stocks").await
+    }
+
+    /// One attempt to look up `name`.
+    pub(crate) async fn lookup(&mut self, name: &str) -> Result<Lookup, Failure> {
+        let path = format!("/stocks/{}", path_segment(name));
+        let answer = self.attempt("lookup", &get(&path)).await?;
+        let stock: Stock = self.parse("lookup", &answer)?;
+        if stock.name != name {
+            return Err(self.fail("lookup", Some(200), format!("asked for {name}, got {}", stock.name)));
+        }
+        let hit = answer.headers.get("x-cache").is_some_and(|value| value.as_bytes() == b"hit");
+        Ok(Lookup { stock, hit })
+    }
+
+    /// Trades, and repeats under `key` until the outcome is known or the deadline is over.
+    pub(crate) async fn trade(&mut self, trade: &Trade<'_>, key: &str) -> Outcome {
+        let body = match serde_json::to_vec(trade) {
+            Ok(body) => Bytes::from(body),
+            Err(error) => {
+                return Outcome::Rejected(Failure { status: None, cause: error.to_string() });
+            }
+        };
+        let call = Call { method: Method::POST, path: "/orders", key: Some(key), body };
+        let mut retry = Retry::until(self.shared.deadline);
+        loop {
+            let failure = match self.trade_once(&call).await {
+                Ok(number) => return Outcome::Acknowledged { number },
+                Err(failure) => failure,
+            };
+            if failure.status == Some(409) && failure.cause.contains("not enough") {
+                return Outcome::NoStocksLeft;
+            }
+            // A success that cannot be read decides nothing either: its number is not known.
+            let garbled = failure.status.is_some_and(|status| status < 300);
+            if !failure.passes() && !garbled {
+                return Outcome::Rejected(failure);
+            }
+            if !retry.pause().await {
+                return Outcome::Unknown(failure);
+            }
+            self.shared.recorder.count(|counts| counts.retries += 1);
+        }
+    }
+
+    async fn trade_once(&mut self, call: &Call<'_>) -> Result<u64, Failure> {
+        let answer = self.attempt("trade", call).await?;
+        let traded: Traded = self.parse("trade", &answer)?;
+        if answer.headers.get("idempotent-replayed").is_some_and(|value| value.as_bytes() == b"true") {
+            self.shared.recorder.count(|counts| counts.replayed += 1);
+        }
+        Ok(traded.transaction_number)
+    }
+
+    /// Reads order `number`; none where the exchange says that there is none. Repeated until the deadline.
+    pub(crate) async fn order(&mut self, number: u64) -> Result<Option<Order>, Failure> {
+        match self.read("read", &format!("/orders/{number}")).await {
+            Ok(order) => Ok(Some(order)),
+            Err(Failure { status: Some(404), .. }) => Ok(None),
+            Err(failure) => Err(failure),
+        }
+    }
+
+    /// A read, repeated until it is answered or the deadline is over.
+    async fn read<T: DeserializeOwned>(&mut self, request: &'static str, path: &str) -> Result<T, Failure> {
+        let mut retry = Retry::until(self.shared.deadline);
+        loop {
+            let failure = match self.attempt(request, &get(path)).await {
+                Ok(answer) => match self.parse(request, &answer) {
+                    Ok(value) => return Ok(value),
+                    Err(failure) => return Err(failure),
+                },
+                Err(failure) => failure,
+            };
+            if !failure.passes() || !retry.pause().await {
+                return Err(failure);
+            }
+            self.shared.recorder.count(|counts| counts.retries += 1);
+        }
+    }
+
+    /// One attempt; whatever is not a 2xx answer is counted and returned as a failure.
+    async fn attempt(&mut self, request: &'static str, call: &Call<'_>) -> Result<Answer, Failure> {
+        self.follow_choice();
+        let (status, cause) = match self.connection.call(call, self.shared.request_timeout).await {
+            Ok(answer) if answer.status.is_success() => return Ok(answer),
+            Ok(answer) => (Some(answer.status), message(&answer)),
+            Err(broken) => (None, words(broken).to_owned()),
+        };
+        let failure = Failure { status: status.map(|status| status.as_u16()), cause };
+        // Refusals are answers; an order that is not there is the comparison's to judge, not an error of transport.
+        let expected = (status == Some(StatusCode::CONFLICT) && failure.cause.contains("not enough"))
+            || (status == Some(StatusCode::NOT_FOUND) && request == "read");
+        if !expected {
+            self.count_error(request, &failure);
+        }
+        if failure.passes() {
+            self.shared.endpoints.failed(self.choice.generation).await;
+        }
+        Err(failure)
+    }
+
+    /// Moves to the frontend in use now, if another one was chosen meanwhile.
+    fn follow_choice(&mut self) {
+        let choice = self.shared.endpoints.current();
+        if choice.generation != self.choice.generation {
+            if choice.index != self.choice.index {
+                self.opened_before += self.connection.opened();
+                self.connection = Connection::new(self.shared.endpoints.url(choice).clone());
+            }
+            self.choice = choice;
+        }
+    }
+
+    fn parse<T: DeserializeOwned>(&self, request: &'static str, answer: &Answer) -> Result<T, Failure> {
+        serde_json::from_slice::<Data<T>>(&answer.body)
+            .map(|body| body.data)
+            .map_err(|error| self.fail(request, Some(answer.status.as_u16()), format!("not the contract: {error}")))
+    }
+
+    fn fail(&self, request: &'static str, status: Option<u16>, cause: String) -> Failure {
+        let failure = Failure { status, cause };
+        self.count_error(request, &failure);
+        failure
+    }
+
+    fn count_error(&self, request: &'static str, failure: &Failure) {
+        let cause = failure.cause.clone();
+        self.shared.recorder.error(ErrorKey { request, status: failure.status, cause });
+    }
+}
+
+/// Pauses between attempts, within a deadline.
+pub(crate) struct Retry {
+    end: Instant,
+    next: Duration,
+}
+
+impl Retry {
+    /// Starts now.
+    pub(crate) fn until(deadline: Duration) -> Self {
+        Self { end: Instant::now() + deadline, next: BACKOFF_FIRST }
+    }
+
+    /// Pauses before the next attempt; false, at once, where the deadline would be over by then.
+    pub(crate) async fn pause(&mut self) -> bool {
+        // Half fixed, half random: clients that failed together must not come back together. This plays no part in
+        // what is asked for, so it needs no seed.
+        let pause = self.next.mul_f64(0.5 + 0.5 * rand::random::<f64>());
+        if Instant::now() + pause >= self.end {
+            return false;
+        }
+        self.next = (self.next * 2).min(BACKOFF_MOST);
+        tokio::time::sleep(pause).await;
+        true
+    }
+}
+
+fn get(path: &str) -> Call<'_> {
+    Call { method: Method::GET, path, key: None, body: Bytes::new() }
+}
+
+fn words(broken: Broken) -> &'static str {
+    match broken {
+        Broken::Refused => "connection refused",
+        Broken::Closed => "connection closed before the answer",
+        Broken::TimedOut => "no answer in time",
+        Broken::TooLarge => "answer too large",
+    }
+}
+
+/// The message of an error answer, or what its body is like.
+fn message(answer: &Answer) -> String {
+    let mut text = match serde_json::from_slice::<ErrorBody>(&answer.body) {
+        Ok(body) => body.error.message,
+        Err(_) => "body is not the contract's error".to_owned(),
+    };
+    if let Some((end, _)) = text.char_indices().nth(MAX_MESSAGE) {
+        text.truncate(end);
+    }
+    text
+}

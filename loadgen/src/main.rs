@@ -1,0 +1,7 @@
+//! The command `loadgen`: see the library.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    loadgen::cli::main()
+}
