@@ -1,0 +1,206 @@
+//! The disk of a replica.
+//!
+//! Problem: what a process wrote and what is there after a crash are two things; the protocol rests on the difference.
+//! Idea: requests wait in order and take effect when they are done. A crash keeps any number of the waiting ones whole, and
+//! of the next append any prefix of bytes, or zeros in place of the rest.
+//! Rule kept: what was answered with "done" survives every crash (invariant S7 is checked against exactly that).
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use bytes::Bytes;
+use fastrand::Rng;
+use tradenet_core::{DiskAnswer, DiskRequest};
+use tradenet_schemas::ids::{Chain, Epoch, Position, SeqNum, StoreId};
+use tradenet_schemas::message::Configuration;
+
+/// A whole line of the journal.
+#[derive(Clone, Copy, Debug)]
+struct Line {
+    end: usize,
+    position: Position,
+}
+
+/// One directory on one disk.
+#[derive(Clone, Debug)]
+pub struct Disk {
+    /// The directory's identity.
+    pub store: StoreId,
+    /// The journal.
+    pub file: Vec<u8>,
+    /// The configuration file.
+    pub configuration: Option<Configuration>,
+    /// No append finds room.
+    pub full: bool,
+    /// The next sync fails.
+    pub fails: bool,
+    /// How long a sync takes, in microseconds.
+    pub sync_us: u64,
+    /// Appends fail until the next cut, as the file's end is not known.
+    refusing: bool,
+    lines: Vec<Line>,
+    waiting: VecDeque<(u64, DiskRequest)>,
+    busy_until: u64,
+}
+
+impl Disk {
+    /// An empty directory.
+    pub fn new(store: StoreId, sync_us: u64) -> Self {
+        Self {
+            store,
+            file: Vec::new(),
+            configuration: None,
+            full: false,
+            fails: false,
+            sync_us,
+            refusing: false,
+            lines: Vec::new(),
+            waiting: VecDeque::new(),
+            busy_until: 0,
+        }
+    }
+
+    /// The position of an entry that is on disk.
+    pub fn position(&self, seq: SeqNum) -> Option<Position> {
+        let index = usize::try_from(seq.0.checked_sub(1)?).ok()?;
+        self.lines.get(index).map(|line| line.position)
+    }
+
+    /// How many entries are on disk.
+    pub fn entries(&self) -> SeqNum {
+        SeqNum(self.lines.len() as u64)
+    }
+
+    /// Takes a request; when it will be done.
+    pub fn ask(&mut self, now: u64, request: DiskRequest, rng: &mut Rng) -> u64 {
+        let idle = self.busy_until <= now;
+        let took = match &request {
+            DiskRequest::Read { .. } => 30,
+            // Behind another append it shares the sync.
+            DiskRequest::Append { .. } if !idle => self.sync_us / 4 + rng.u64(1..50),
+            _ => self.sync_us + rng.u64(0..=self.sync_us / 2 + 1),
+        };
+        self.busy_until = self.busy_until.max(now) + took;
+        self.waiting.push_back((now, request));
+        self.busy_until
+    }
+
+    /// Carries out the oldest request.
+    pub fn carry_out(&mut self, now: u64) -> Option<DiskAnswer> {
+        let (asked, request) = self.waiting.pop_front()?;
+        let took = Duration::from_micros(now.saturating_sub(asked));
+        Some(match request {
+            DiskRequest::Read { ticket, offset, bytes_max } => {
+                let start = usize::try_from(offset).unwrap_or(usize::MAX).min(self.file.len());
+                let end = start.saturating_add(bytes_max).min(self.file.len());
+                let bytes = Bytes::copy_from_slice(&self.file[start..end]);
+                DiskAnswer::Read { ticket, bytes }
+            }
+            DiskRequest::Append { ticket, .. } if self.full || self.refusing => {
+                self.refusing = true;
+                DiskAnswer::Full { ticket }
+            }
+            DiskRequest::Append { ticket, .. }
+            | DiskRequest::Cut { ticket, .. }
+            | DiskRequest::Persist { ticket, .. }
+                if self.fails =>
+            {
+                self.fails = false;
+                // What would have come behind it is not written: the process ends.
+                self.waiting.clear();
+                let why = "fdatasync: Input/output error (os error 5)".to_owned();
+                DiskAnswer::Broken { ticket, why }
+            }
+            request => {
+                let ticket = self.take_effect(&request);
+                DiskAnswer::Done { ticket, took }
+            }
+        })
+    }
+
+    fn take_effect(&mut self, request: &DiskRequest) -> u64 {
+        match request {
+            DiskRequest::Append { ticket, lines } => {
+                self.append(lines);
+                *ticket
+            }
+            DiskRequest::Cut { ticket, bytes } => {
+                self.refusing = false;
+                self.cut(usize::try_from(*bytes).unwrap_or(usize::MAX));
+                *ticket
+            }
+            DiskRequest::Persist { ticket, configuration } => {
+                self.configuration = Some((**configuration).clone());
+                *ticket
+            }
+            DiskRequest::Read { ticket, .. } => *ticket,
+        }
+    }
+
+    fn append(&mut self, bytes: &[u8]) {
+        self.file.extend_from_slice(bytes);
+        self.index();
+    }
+
+    /// Cuts the file, as a request or a repairing hand would.
+    pub fn cut(&mut self, bytes: usize) {
+        self.file.truncate(bytes);
+        while self.lines.last().is_some_and(|line| line.end > self.file.len()) {
+            self.lines.pop();
+        }
+    }
+
+    /// Finds the whole lines behind the last known one. Only what a replica wrote is looked at, so little is checked.
+    fn index(&mut self) {
+        let mut start = self.lines.last().map_or(0, |line| line.end);
+        while let Some(length) = self.file[start..].iter().position(|&byte| byte == b'\n') {
+            let end = start + length + 1;
+            let Some(position) = position_of(&self.file[start..end]) else { return };
+            if position.seq.0 != self.lines.len() as u64 + 1 {
+                return;
+            }
+            self.lines.push(Line { end, position });
+            start = end;
+        }
+    }
+
+    /// The machine loses power, or the process is killed: of what was not answered yet any part has happened.
+    pub fn crash(&mut self, rng: &mut Rng) {
+        let whole = rng.usize(0..=self.waiting.len());
+        let mut waiting = std::mem::take(&mut self.waiting);
+        self.busy_until = 0;
+        if self.full || self.refusing || self.fails {
+            self.refusing = false;
+            self.fails = false;
+            return;
+        }
+        for (_, request) in waiting.drain(..whole) {
+            self.take_effect(&request);
+        }
+        if let Some((_, DiskRequest::Append { lines, .. })) = waiting.pop_front() {
+            let kept = rng.usize(0..lines.len());
+            self.append(&lines[..kept]);
+            if rng.u8(..) < 40 {
+                // Blocks that were allocated but never written.
+                let zeros = rng.usize(0..=lines.len() - kept);
+                self.file.resize(self.file.len() + zeros, 0);
+            }
+        }
+        self.refusing = false;
+    }
+}
+
+/// Reads what stands at the start of a line: see `tradenet_core::journal`.
+fn position_of(line: &[u8]) -> Option<Position> {
+    let text = std::str::from_utf8(line).ok()?;
+    let rest = text.strip_prefix("{\"chain\":\"")?;
+    let chain = u64::from_str_radix(rest.get(..16)?, 16).ok()?;
+    let (seq, rest) = number(rest.get(16..)?.strip_prefix("\",\"seq\":")?)?;
+    let (epoch, _) = number(rest.strip_prefix(",\"epoch\":")?)?;
+    Some(Position { epoch: Epoch(epoch), seq: SeqNum(seq), chain: Chain(chain) })
+}
+
+fn number(text: &str) -> Option<(u64, &str)> {
+    let end = text.find(|c: char| !c.is_ascii_digit())?;
+    Some((text[..end].parse().ok()?, &text[end..]))
+}

@@ -1,0 +1,33 @@
+//! S2: every committed order, and so every answered one, is on the disk of every in-sync member.
+//!
+//! Stronger than what clients see: it must hold for the newest record that was ever written, at every moment, since that
+//! record alone says who may be elected. A member whose disk was replaced is not fit, and can't be elected (S5).
+
+use tradenet_schemas::message::Configuration;
+
+use super::{Truth, Verdict, Violation};
+use crate::machine::Machine;
+
+const S2: &str = "S2 what is committed is on every in-sync disk";
+
+pub(super) fn check(newest: &Configuration, truth: &Truth, machines: &[Machine]) -> Verdict {
+    let end = truth.end();
+    let Some(expected) = truth.position(end) else {
+        return Ok(());
+    };
+    for member in &newest.in_sync {
+        let holds = |machine: &&Machine| machine.id == Some(member.id) && machine.disk.store == member.store;
+        let Some(machine) = machines.iter().find(holds) else {
+            continue;
+        };
+        let found = machine.disk.position(end);
+        if found != Some(expected) {
+            let text = format!(
+                "epoch {}: {} is in sync, but has {found:?} on its disk where {expected:?} is committed",
+                newest.epoch, machine.name
+            );
+            return Err(Violation::new(S2, text));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,55 @@
+//! S6: the floor is never above the epoch, and neither falls. And R4: who serves has raised the floor, and has its epoch
+//! on its own disk.
+
+use tradenet_schemas::ids::Epoch;
+use tradenet_schemas::message::Configuration;
+
+use super::{Verdict, Violation};
+use crate::machine::Machine;
+use crate::register::Register;
+
+const S6: &str = "S6 floor and epoch never fall";
+const R4: &str = "R4 the floor is raised before anything is served";
+
+/// The highest floor seen.
+#[derive(Default)]
+pub(super) struct Floors {
+    highest: Epoch,
+}
+
+impl Floors {
+    /// The register was written.
+    pub(super) fn written(&mut self, register: &Register) -> Verdict {
+        let floor = register.floor.value().copied().unwrap_or_default();
+        let epoch = register.configuration.value().map_or(Epoch(0), |configuration| configuration.epoch);
+        if floor < self.highest {
+            return Err(Violation::new(S6, format!("the floor falls from {} to {floor}", self.highest)));
+        }
+        if floor > epoch && !register.tampered {
+            return Err(Violation::new(S6, format!("the floor is {floor}, the epoch {epoch}")));
+        }
+        self.highest = floor;
+        Ok(())
+    }
+
+    /// The register was tampered with.
+    pub(super) fn forget(&mut self) {
+        self.highest = Epoch(0);
+    }
+}
+
+/// A replica serves in this configuration.
+pub(super) fn served(held: &Configuration, me: &Machine, register: &Register) -> Verdict {
+    // A floor that was tampered with is not the replica's fault; it is missing then, or lower by the nemesis's hand.
+    let floor = register.floor.value().copied();
+    let on_disk = me.disk.configuration.as_ref().map(|held| held.epoch);
+    if on_disk < Some(held.epoch) {
+        let text = format!("{} serves in epoch {}, but {on_disk:?} is on its disk", me.name, held.epoch);
+        return Err(Violation::new(R4, text));
+    }
+    if floor.is_some_and(|floor| floor < held.epoch) && !register.tampered {
+        let text = format!("{} serves in epoch {} over a floor of {floor:?}", me.name, held.epoch);
+        return Err(Violation::new(R4, text));
+    }
+    Ok(())
+}

@@ -1,0 +1,186 @@
+//! What must hold at every moment: S1 to S15 of `docs/protocol.md`, section 7.
+//!
+//! Problem: a broken invariant shows in a client's answer long after, or never; and looking at everything after every step
+//! is too slow for a million seeds.
+//! Idea: look where something can have changed, at what is new. [`Truth`] is the log as it was ever committed anywhere:
+//! whatever any replica calls committed is compared with it once, and chained checksums make one comparison enough for
+//! the whole prefix.
+//! Rule kept: the checks know the world from outside, its disks and messages, and no check changes anything.
+//!
+//! | here | kept elsewhere |
+//! | --- | --- |
+//! | S1 [`one_leader`], S2 [`everywhere`], S3 [`truth`], S4 and S7 [`acknowledgement`], S5 and S6 [`floor`], S9 [`digest`], S10 and S11 [`truth`] | S8, S12, S13 in [`crate::auditor`], by what clients got; S14 by core itself, which stops (`world::ended`); S15 [`bounds`] |
+
+pub mod acknowledgement;
+pub mod bounds;
+pub mod digest;
+pub mod everywhere;
+pub mod floor;
+pub mod one_leader;
+pub mod truth;
+
+use tradenet_core::Packet;
+use tradenet_core::replica::Replica;
+use tradenet_schemas::message::{Configuration, Message};
+
+use crate::machine::{LastSeen, Machine};
+use crate::register::Register;
+use crate::world::World;
+
+pub use truth::Truth;
+
+/// Something that must not be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Violation {
+    /// Which rule.
+    pub invariant: &'static str,
+    /// What was found.
+    pub text: String,
+}
+
+impl Violation {
+    /// A violation of that invariant.
+    pub fn new(invariant: &'static str, text: impl Into<String>) -> Self {
+        Self { invariant, text: text.into() }
+    }
+}
+
+/// What a check says.
+pub type Verdict = Result<(), Violation>;
+
+/// All checks, with what they remember.
+pub struct Invariants {
+    /// The log as it was committed.
+    pub truth: Truth,
+    one_leader: one_leader::OneLeader,
+    digest: digest::Digests,
+    floor: floor::Floors,
+    /// The newest configuration that was ever written, whatever the register says of it now.
+    pub newest: Option<Configuration>,
+}
+
+impl Invariants {
+    /// Nothing seen yet.
+    pub fn new() -> Self {
+        Self {
+            truth: Truth::new(),
+            one_leader: one_leader::OneLeader::default(),
+            digest: digest::Digests::default(),
+            floor: floor::Floors::default(),
+            newest: None,
+        }
+    }
+
+    /// A replica has done a step.
+    fn replica_stepped(
+        &mut self,
+        replica: &Replica,
+        seen: &LastSeen,
+        me: &Machine,
+        machines: &[Machine],
+        register: &Register,
+    ) -> Result<LastSeen, Violation> {
+        let now_seen = LastSeen {
+            tail: replica.tail(),
+            committed: replica.committed(),
+            applied: replica.exchange().applied(),
+            serves_in: replica.serves_in().map(|held| held.epoch),
+        };
+        if now_seen == *seen {
+            return Ok(now_seen);
+        }
+        if now_seen.tail != seen.tail {
+            self.one_leader.names_one_entry(replica, seen.tail.seq)?;
+            bounds::check(replica)?;
+        }
+        if let Some(held) = replica.serves_in().filter(|_| now_seen.serves_in != seen.serves_in) {
+            self.one_leader.leads(held, me)?;
+            floor::served(held, me, register)?;
+        }
+        if now_seen.committed != seen.committed {
+            let fresh = self.truth.committed(replica)?;
+            if let Some(newest) = self.newest.as_ref().filter(|_| fresh) {
+                everywhere::check(newest, &self.truth, machines)?;
+            }
+        }
+        if now_seen.applied != seen.applied {
+            self.digest.check(replica)?;
+        }
+        Ok(now_seen)
+    }
+
+    /// The register was written.
+    fn register_written(&mut self, machines: &[Machine], register: &Register, configuration: bool) -> Verdict {
+        let Some(written) = register.configuration.value() else {
+            return Ok(());
+        };
+        self.floor.written(register)?;
+        if configuration {
+            if register.tampered && register.floor.value().is_some_and(|floor| *floor >= written.epoch) {
+                // Written by somebody who looked before the register went back: the floor stands against it, and who reads
+                // both repairs it before anybody can be elected by it.
+                return Ok(());
+            }
+            self.one_leader.grows(self.newest.as_ref(), written, register.tampered)?;
+            self.newest = Some(written.clone());
+            everywhere::check(written, &self.truth, machines)?;
+        }
+        Ok(())
+    }
+
+    /// The nemesis changed the register: what it was is no measure any more.
+    pub fn register_tampered(&mut self) {
+        self.floor.forget();
+    }
+}
+
+impl Default for Invariants {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl World {
+    fn verdict(&mut self, verdict: Verdict) {
+        if let Err(violation) = verdict {
+            self.violated(violation.invariant, violation.text);
+        }
+    }
+
+    /// Looks at what a process's last step changed.
+    pub(crate) fn look_at(&mut self, machine: usize) {
+        let me = &self.machines[machine];
+        let (Some(replica), Some(process)) = (me.replica(), me.process.as_ref()) else {
+            return;
+        };
+        let seen = self.invariants.replica_stepped(replica, &process.last_seen, me, &self.machines, &self.register);
+        match (seen, &mut self.machines[machine].process) {
+            (Ok(seen), Some(process)) => process.last_seen = seen,
+            (Ok(_), None) => {}
+            (Err(violation), _) => self.verdict(Err(violation)),
+        }
+    }
+
+    /// Looks at what is about to be sent.
+    pub(crate) fn check_sent(&mut self, from: usize, packet: &Packet) {
+        if let Message::Ack { store, durable, .. } = packet.body() {
+            let verdict =
+                acknowledgement::check(&self.machines[from], packet.envelope.epoch, *store, *durable, &self.machines);
+            self.verdict(verdict);
+        }
+    }
+
+    /// Looks at the register after a write.
+    pub(crate) fn check_register(&mut self, configuration: bool) {
+        let verdict = self.invariants.register_written(&self.machines, &self.register, configuration);
+        self.verdict(verdict);
+    }
+
+    /// Looks at the disks after one of them lost something.
+    pub(crate) fn check_disk(&mut self, _machine: usize) {
+        if let Some(newest) = self.invariants.newest.as_ref() {
+            let verdict = everywhere::check(newest, &self.invariants.truth, &self.machines);
+            self.verdict(verdict);
+        }
+    }
+}

@@ -1,0 +1,328 @@
+//! `tradenet-sim`: runs seeds and stories.
+
+use std::collections::BTreeMap;
+use std::process::ExitCode;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use clap::{Parser, Subcommand};
+use tradenet_sim::run::{Verdict, run};
+use tradenet_sim::stories::STORIES;
+use tradenet_sim::trace::Detail;
+
+/// Lines of the trace shown for a seed that failed.
+const TRACE_LINES: usize = 60;
+
+#[derive(Parser)]
+#[command(about = "The whole exchange in one process, in virtual time, under faults from one seed")]
+struct Args {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Subcommand)]
+enum What {
+    /// Run one seed.
+    Run {
+        /// Which.
+        #[arg(long)]
+        seed: u64,
+        /// Print every step.
+        #[arg(long)]
+        trace: bool,
+        /// How many lines of the trace to show for a failure.
+        #[arg(long, default_value_t = TRACE_LINES)]
+        last: usize,
+    },
+    /// Run fresh seeds on all cores.
+    Swarm {
+        /// So many.
+        #[arg(long)]
+        seeds: Option<u64>,
+        /// For so long.
+        #[arg(long)]
+        minutes: Option<f64>,
+        /// The first seed; drawn from the clock if not given.
+        #[arg(long)]
+        from: Option<u64>,
+        /// Threads; as many as there are cores if not given.
+        #[arg(long)]
+        threads: Option<usize>,
+        /// Go on after a failure, and list all of them at the end.
+        #[arg(long)]
+        keep_going: bool,
+    },
+    /// Leave out each rule of the protocol in turn, and count the seeds that notice (feature `bugs`).
+    #[cfg(feature = "bugs")]
+    Bugs {
+        /// At most so many seeds a rule.
+        #[arg(long, default_value_t = 2_000)]
+        seeds: u64,
+        /// Stop at the first seed that notices, instead of counting them.
+        #[arg(long)]
+        first: bool,
+        /// Only this one.
+        #[arg(long)]
+        only: Option<String>,
+    },
+    /// Tell one story.
+    Scenario {
+        /// Its name; all names, if not given.
+        name: Option<String>,
+    },
+}
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    match args.what {
+        What::Run { seed, trace, last } => one(seed, trace, last),
+        What::Swarm { seeds, minutes, from, threads, keep_going } => {
+            let from = from.unwrap_or_else(fresh_seed);
+            Swarm::new(from, seeds, minutes, keep_going).go(threads)
+        }
+        #[cfg(feature = "bugs")]
+        What::Bugs { seeds, first, only } => left_out(seeds, first, only.as_deref()),
+        What::Scenario { name } => scenario(name.as_deref()),
+    }
+}
+
+fn fresh_seed() -> u64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    since.map_or(1, |since| u64::from(since.subsec_micros()) * 1_000_000_000 + since.as_secs() % 1_000_000 * 1_000)
+}
+
+fn scenario(name: Option<&str>) -> ExitCode {
+    let Some(story) = STORIES.iter().find(|(known, _)| Some(*known) == name) else {
+        STORIES.iter().for_each(|(name, _)| println!("{name}"));
+        return if name.is_none() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
+    };
+    (story.1)();
+    println!("{} holds", story.0);
+    ExitCode::SUCCESS
+}
+
+/// How often each deliberate bug is found. A panic of core is a find, too.
+#[cfg(feature = "bugs")]
+fn left_out(seeds: u64, first: bool, only: Option<&str>) -> ExitCode {
+    use tradenet_core::bugs::Bug;
+    std::panic::set_hook(Box::new(|_| {}));
+    let chosen = |bug: &&Bug| only.is_none_or(|only| format!("{bug:?}") == only);
+    let bugs: Vec<Bug> = Bug::ALL.iter().filter(chosen).copied().collect();
+    let next = std::sync::atomic::AtomicUsize::new(0);
+    let missed = AtomicU64::new(0);
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    std::thread::scope(|scope| {
+        for _ in 0..cores {
+            scope.spawn(|| {
+                while let Some(bug) = bugs.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    let found = find(*bug, seeds, first);
+                    missed.fetch_add(u64::from(found.is_empty()), Ordering::Relaxed);
+                    let total: u64 = found.values().map(|(count, _)| count).sum();
+                    println!("{bug:?}: found in {total} of {seeds} seeds: {found:?}");
+                }
+            });
+        }
+    });
+    let missed = missed.load(Ordering::Relaxed);
+    println!("{missed} of {} were not found", bugs.len());
+    if missed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// Which invariants notice the bug: in how many seeds, and in which first.
+#[cfg(feature = "bugs")]
+fn find(bug: tradenet_core::bugs::Bug, seeds: u64, first: bool) -> BTreeMap<&'static str, (u64, u64)> {
+    let mut found: BTreeMap<&'static str, (u64, u64)> = BTreeMap::new();
+    for seed in 0..seeds {
+        tradenet_core::bugs::choose(Some(bug));
+        let verdict = std::panic::catch_unwind(|| run(seed, Detail::Fingerprint));
+        tradenet_core::bugs::choose(None);
+        let invariant = match verdict {
+            Ok(verdict) => verdict.violation.map(|violation| violation.invariant),
+            Err(_) => Some("core stops itself"),
+        };
+        if let Some(invariant) = invariant {
+            found.entry(invariant).or_insert((0, seed)).0 += 1;
+            if first {
+                break;
+            }
+        }
+    }
+    found
+}
+
+fn one(seed: u64, trace: bool, last: usize) -> ExitCode {
+    panics_name_their_seed();
+    SEED.set(Some(seed));
+    let verdict = run(seed, if trace { Detail::Echo } else { Detail::Text });
+    if !trace && verdict.violation.is_some() {
+        let skip = verdict.trace.len().saturating_sub(last);
+        verdict.trace.iter().skip(skip).for_each(|line| println!("{line}"));
+    }
+    report(&verdict)
+}
+
+fn report(verdict: &Verdict) -> ExitCode {
+    let Verdict { seed, counts, .. } = verdict;
+    println!(
+        "seed {seed}: {:.1} s of virtual time, {} steps, {} faults, {} epochs, {counts:?}",
+        verdict.virtual_us as f64 / 1e6,
+        verdict.steps,
+        verdict.faults,
+        verdict.epochs
+    );
+    match &verdict.violation {
+        None => ExitCode::SUCCESS,
+        Some(violation) => {
+            println!("VIOLATED {}: {}", violation.invariant, violation.text);
+            println!("repeat: cargo run --release -p tradenet-sim -- run --seed {seed}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+thread_local! {
+    static SEED: std::cell::Cell<Option<u64>> = const { std::cell::Cell::new(None) };
+}
+
+/// A panic in core is a violation too; the release profile aborts, so it is told here.
+fn panics_name_their_seed() {
+    let before = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |info| {
+        if let Some(seed) = SEED.get() {
+            eprintln!("PANIC in seed {seed}\nrepeat: cargo run --release -p tradenet-sim -- run --seed {seed} --trace");
+        }
+        before(info);
+    }));
+}
+
+/// Many seeds at once.
+struct Swarm {
+    from: u64,
+    seeds: u64,
+    ends: Option<Instant>,
+    keep_going: bool,
+    began: Instant,
+    next: AtomicU64,
+    done: AtomicU64,
+    stop: AtomicBool,
+    totals: Mutex<Totals>,
+}
+
+#[derive(Default)]
+struct Totals {
+    virtual_us: u64,
+    steps: u64,
+    faults: u64,
+    epochs: u64,
+    answers: u64,
+    marks: BTreeMap<&'static str, u64>,
+    failed: Vec<(u64, &'static str, String)>,
+}
+
+impl Swarm {
+    fn new(from: u64, seeds: Option<u64>, minutes: Option<f64>, keep_going: bool) -> Self {
+        let began = Instant::now();
+        Self {
+            from,
+            seeds: seeds.unwrap_or(if minutes.is_some() { u64::MAX } else { 1_000 }),
+            ends: minutes.map(|minutes| began + Duration::from_secs_f64(minutes * 60.0)),
+            keep_going,
+            began,
+            next: AtomicU64::new(0),
+            done: AtomicU64::new(0),
+            stop: AtomicBool::new(false),
+            totals: Mutex::new(Totals::default()),
+        }
+    }
+
+    fn go(self, threads: Option<usize>) -> ExitCode {
+        panics_name_their_seed();
+        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        let threads = threads.unwrap_or(cores);
+        std::thread::scope(|scope| {
+            let workers: Vec<_> = (0..threads).map(|_| scope.spawn(|| self.work())).collect();
+            let mut ticks = 0u32;
+            while workers.iter().any(|worker| !worker.is_finished()) {
+                std::thread::sleep(Duration::from_millis(200));
+                ticks += 1;
+                if ticks.is_multiple_of(50) {
+                    self.progress();
+                }
+            }
+        });
+        self.conclude(threads)
+    }
+
+    fn work(&self) {
+        loop {
+            let index = self.next.fetch_add(1, Ordering::Relaxed);
+            let over = self.ends.is_some_and(|end| Instant::now() >= end);
+            if index >= self.seeds || over || self.stop.load(Ordering::Relaxed) {
+                return;
+            }
+            let seed = self.from.wrapping_add(index);
+            SEED.set(Some(seed));
+            let verdict = run(seed, Detail::Fingerprint);
+            self.done.fetch_add(1, Ordering::Relaxed);
+            self.count(verdict);
+        }
+    }
+
+    fn count(&self, verdict: Verdict) {
+        let Ok(mut totals) = self.totals.lock() else { return };
+        totals.virtual_us += verdict.virtual_us;
+        totals.steps += verdict.steps;
+        totals.faults += verdict.faults;
+        totals.epochs += verdict.epochs;
+        let counts = verdict.counts;
+        totals.answers += counts.accepted + counts.refused + counts.reads + counts.orders;
+        for (mark, count) in verdict.marks {
+            *totals.marks.entry(mark).or_default() += u64::from(count > 0);
+        }
+        if let Some(violation) = verdict.violation {
+            println!("seed {} VIOLATED {}: {}", verdict.seed, violation.invariant, violation.text);
+            totals.failed.push((verdict.seed, violation.invariant, violation.text));
+            if !self.keep_going {
+                self.stop.store(true, Ordering::Relaxed);
+            }
+        }
+    }
+
+    fn progress(&self) {
+        let (done, seconds) = (self.done.load(Ordering::Relaxed), self.began.elapsed().as_secs_f64());
+        if let Ok(totals) = self.totals.lock() {
+            println!(
+                "{done} seeds in {seconds:.0} s ({:.0} a minute), {:.0} virtual s a real s, {} faults, {} epochs, {} failed",
+                done as f64 / seconds * 60.0,
+                totals.virtual_us as f64 / 1e6 / seconds,
+                totals.faults,
+                totals.epochs,
+                totals.failed.len()
+            );
+        }
+    }
+
+    fn conclude(&self, threads: usize) -> ExitCode {
+        self.progress();
+        let Ok(totals) = self.totals.lock() else {
+            return ExitCode::FAILURE;
+        };
+        println!(
+            "{threads} threads, {} steps, {} answers checked; seeds in which it happened:",
+            totals.steps, totals.answers
+        );
+        totals.marks.iter().for_each(|(mark, seeds)| println!("  {seeds:>8} {mark}"));
+        let Some((seed, invariant, text)) = totals.failed.first() else {
+            return ExitCode::SUCCESS;
+        };
+        let others: Vec<_> = totals.failed.iter().map(|(seed, invariant, _)| format!("{seed} {invariant}")).collect();
+        println!("failed: {others:#?}");
+        let verdict = run(*seed, Detail::Text);
+        let skip = verdict.trace.len().saturating_sub(TRACE_LINES);
+        verdict.trace.iter().skip(skip).for_each(|line| println!("{line}"));
+        println!("VIOLATED {invariant}: {text}");
+        println!("repeat: cargo run --release -p tradenet-sim -- run --seed {seed}");
+        ExitCode::FAILURE
+    }
+}

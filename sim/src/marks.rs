@@ -1,0 +1,38 @@
+//! Named rare situations, counted, so that it shows when the swarm no longer reaches one.
+//!
+//! Most are read off what core tells people; a test fails if the standard swarm misses any of [`ALL`].
+
+/// What a notice contains, and the situation it tells of.
+pub(crate) const NOTICES: [(&str, &str); 13] = [
+    ("which a former leader wrote", "a divergent tail cut"),
+    ("its authority is over", "a catalog's authority waited out"),
+    ("was paused", "a leader that was paused"),
+    ("no leader any more", "a leader deposed"),
+    ("in the middle of line", "a torn tail cut"),
+    ("the disk is full", "a full disk"),
+    ("holds an older record", "a register gone back, seen by a leader"),
+    ("written anew from what", "a register repaired"),
+    ("did not answer", "a register that did not answer a leader"),
+    ("(the highest in-sync id leads)", "a planned hand-over"),
+    ("is too slow or full)", "a hand-over for the disk's sake"),
+    ("has caught up)", "a learner taken in"),
+    ("silent or too slow)", "a follower taken out"),
+];
+/// A leader had entries that were not committed when another one took over.
+pub(crate) const DEPOSED_AHEAD: &str = "a leader deposed with uncommitted entries";
+/// A write of the register took effect, and nobody was told.
+pub(crate) const UNTOLD_WRITE: &str = "a compare-and-set whose answer was lost";
+/// What a client said before its connection broke arrives on the next one.
+pub(crate) const LATE: &str = "messages delivered late after a reconnect";
+/// Only an operator could go on.
+pub(crate) const OPERATOR: &str = "only an operator could help";
+/// A command was answered again.
+pub(crate) const REPLAYED: &str = "a key answered again";
+/// A read was served from a cache.
+pub(crate) const HIT: &str = "a read from a cache";
+
+/// All situations that a standard swarm must reach.
+pub fn all() -> impl Iterator<Item = &'static str> {
+    let others = [DEPOSED_AHEAD, UNTOLD_WRITE, LATE, OPERATOR, REPLAYED, HIT];
+    NOTICES.iter().map(|(_, name)| *name).chain(others)
+}

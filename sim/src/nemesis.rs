@@ -1,0 +1,399 @@
+//! Faults, drawn from the seed.
+//!
+//! Problem: a fixed mix of faults reaches the same situations again and again; rare ones need many of one kind, none of
+//! another, or a pace of their own (Groce et al., Swarm Testing, 2012).
+//! Idea: each seed has a *diet*: every kind of fault is on or off, and comes at a pace of its own. At the end of the safety
+//! phase everything is mended, and the exchange must become whole by itself.
+//! Rule kept: what no protocol can survive is not done: the last disk that has an order is not emptied, configuration and
+//! floor do not both go back at once.
+
+use tradenet_core::Input;
+
+use crate::clock::DRIFT_PPM_MAX;
+use crate::workload::Load;
+use crate::world::{Event, World};
+
+/// A kind of fault.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Kind {
+    /// A process is killed.
+    Kill,
+    /// The leader is killed.
+    KillLeader,
+    /// A machine goes away without a word.
+    Power,
+    /// Several processes are killed at once.
+    KillMany,
+    /// A process is asked to stop.
+    Stop,
+    /// A process is paused.
+    Pause,
+    /// A line is cut, in one or both directions.
+    Cut,
+    /// The broker restarts.
+    Broker,
+    /// The broker's cluster falls into two parts that do not hear each other.
+    Split,
+    /// A machine's messages are late.
+    Lag,
+    /// A disk is slow.
+    SlowDisk,
+    /// A disk is full.
+    FullDisk,
+    /// A sync fails.
+    FailDisk,
+    /// A disk is emptied.
+    Wipe,
+    /// A disk that was taken away is put back as it was.
+    Remount,
+    /// The register serves an older configuration.
+    RegisterBack,
+    /// The register is empty.
+    RegisterWipe,
+    /// The register can't be parsed.
+    RegisterGarbage,
+}
+
+/// All kinds.
+pub const KINDS: [Kind; 18] = [
+    Kind::Kill,
+    Kind::KillLeader,
+    Kind::Power,
+    Kind::KillMany,
+    Kind::Stop,
+    Kind::Pause,
+    Kind::Cut,
+    Kind::Broker,
+    Kind::Split,
+    Kind::Lag,
+    Kind::SlowDisk,
+    Kind::FullDisk,
+    Kind::FailDisk,
+    Kind::Wipe,
+    Kind::Remount,
+    Kind::RegisterBack,
+    Kind::RegisterWipe,
+    Kind::RegisterGarbage,
+];
+
+/// Something the nemesis does or undoes.
+#[derive(Clone, Copy, Debug)]
+pub enum Fault {
+    /// The next fault of a kind, and then the one after it.
+    Next(Kind),
+    /// A cut line heals.
+    Mend(usize),
+    /// A machine's messages are in time again.
+    InTime(usize),
+    /// A disk is well again.
+    DiskWell(usize),
+    /// The two parts hear each other again.
+    Join,
+}
+
+/// What the seed has in store.
+pub struct Nemesis {
+    /// Which kinds come, and how long after each other, in microseconds on average.
+    diet: Vec<(Kind, u64)>,
+    /// Disks emptied so far.
+    pub wiped: u64,
+    /// Faults so far.
+    pub faults: u64,
+    /// It strikes no more.
+    pub asleep: bool,
+    /// Clients begin nothing new.
+    pub closing: bool,
+    /// How busy clients are.
+    pub load: Option<Load>,
+    /// The longest that a killed process stays away, in microseconds.
+    away_us: u64,
+}
+
+impl Nemesis {
+    /// No faults at all.
+    pub fn asleep() -> Self {
+        Self { diet: Vec::new(), wiped: 0, faults: 0, asleep: true, closing: false, load: None, away_us: 0 }
+    }
+
+    /// For the trace.
+    pub fn diet(&self) -> impl Iterator<Item = String> + '_ {
+        self.diet.iter().map(|(kind, every)| format!("{kind:?}/{}ms", every / 1_000))
+    }
+}
+
+impl World {
+    /// Draws the seed's diet and lets it begin.
+    pub(crate) fn unleash(&mut self) {
+        let pace = [300_000, 800_000, 2_000_000, 5_000_000][self.rng.usize(0..4)];
+        let share = self.rng.u32(15..70);
+        let mut diet = Vec::new();
+        for kind in KINDS {
+            let every = pace * self.rng.u64(50..300) / 100;
+            let rare = matches!(kind, Kind::RegisterWipe | Kind::RegisterGarbage | Kind::Broker | Kind::KillMany);
+            if self.rng.u32(0..100) < share {
+                diet.push((kind, if rare { every * 3 } else { every }));
+            }
+        }
+        // Together they need an operator; each alone must be survived.
+        let keep_both = self.rng.u8(0..8) == 0;
+        let disks = self.rng.bool();
+        let register = |kind: Kind| matches!(kind, Kind::RegisterBack | Kind::RegisterWipe | Kind::RegisterGarbage);
+        diet.retain(|(kind, _)| {
+            keep_both || if disks { !register(*kind) } else { !matches!(kind, Kind::Wipe | Kind::Remount) }
+        });
+        self.nemesis.away_us = [50_000, 500_000, 3_000_000, 8_000_000][self.rng.usize(0..4)];
+        self.nemesis.asleep = false;
+        for (kind, every) in &diet {
+            let at = self.now + self.rng.u64(0..every * 2);
+            self.at(at, Event::Fault(Fault::Next(*kind)));
+        }
+        self.nemesis.diet = diet;
+        self.bad_weather();
+    }
+
+    fn bad_weather(&mut self) {
+        let rng = &mut self.rng;
+        let weather = &mut self.weather;
+        weather.jitter_us = [20, 200, 2_000, 20_000][rng.usize(0..4)];
+        weather.loss_ppm = [0, 0, 100, 5_000, 50_000, 300_000][rng.usize(0..6)];
+        weather.overtaken_ppm = [0, 0, 1_000, 50_000][rng.usize(0..4)];
+        weather.twice_ppm = [0, 0, 1_000, 20_000][rng.usize(0..4)];
+        self.auditor.doubled = weather.twice_ppm > 0;
+        weather.register_us = [1_000, 5_000, 50_000, 600_000][rng.usize(0..4)];
+        weather.register_lost_ppm = [0, 0, 50_000, 300_000][rng.usize(0..4)];
+    }
+
+    /// What is drawn before anything starts: clocks and disks.
+    pub(crate) fn draw_machines(&mut self) {
+        self.drift_ppm = [0, 100, DRIFT_PPM_MAX][self.rng.usize(0..3)];
+        self.sync_us = [100, 800, 3_000, 15_000][self.rng.usize(0..4)];
+        let sync_us = self.sync_us;
+        for machine in &mut self.machines {
+            machine.disk.sync_us = sync_us;
+        }
+    }
+
+    pub(crate) fn strike(&mut self, fault: Fault) {
+        match fault {
+            Fault::Mend(machine) => self.mend_line(machine),
+            Fault::Join => self.split.clear(),
+            Fault::InTime(machine) => self.machines[machine].lag_us = 0,
+            Fault::DiskWell(machine) => {
+                self.machines[machine].disk.full = false;
+                self.machines[machine].disk.sync_us = self.sync_us;
+            }
+            Fault::Next(kind) => {
+                if self.nemesis.asleep {
+                    return;
+                }
+                let every = self.nemesis.diet.iter().find(|(of, _)| *of == kind).map_or(u64::MAX / 4, |(_, e)| *e);
+                let at = self.now + self.rng.u64(every / 10..every * 2);
+                self.at(at, Event::Fault(fault));
+                self.nemesis.faults += 1;
+                let now = self.now;
+                self.trace.line(now, "nemesis", "strikes", || format!("{kind:?}"));
+                self.do_harm(kind);
+            }
+        }
+    }
+
+    fn do_harm(&mut self, kind: Kind) {
+        let any = self.rng.usize(0..self.machines.len());
+        let order = self.rng.usize(0..usize::from(self.size.orders));
+        match kind {
+            Kind::Kill => self.kill_and_start(any, false),
+            Kind::Power => self.kill_and_start(any, true),
+            Kind::KillLeader => {
+                if let Some(leader) = self.leader() {
+                    self.kill_and_start(self.index(leader), false);
+                }
+            }
+            Kind::KillMany => {
+                let host = self.rng.bool();
+                let all = self.rng.u32(0..100) < 30;
+                for machine in 0..self.machines.len() {
+                    if all || self.rng.bool() {
+                        self.kill_and_start(machine, host);
+                    }
+                }
+            }
+            Kind::Stop => {
+                self.put_in(any, Input::Leave);
+                let away = self.away() + 4_500_000;
+                self.at(self.now + away, Event::Start { machine: any });
+            }
+            Kind::Pause => {
+                let most = [50_000, 400_000, 1_500_000, 6_000_000][self.rng.usize(0..4)];
+                let until = self.now + self.rng.u64(1_000..most);
+                self.pause_machine(any, until);
+            }
+            Kind::Cut => self.cut_for_a_while(any),
+            Kind::Broker => {
+                let most = [100, 1_000, 4_000][self.rng.usize(0..3)];
+                let ms = self.rng.u64(1..most);
+                self.restart_broker(ms);
+            }
+            Kind::Split => self.split_for_a_while(),
+            Kind::Lag => {
+                let lag = [1_000, 50_000, 400_000, 2_000_000][self.rng.usize(0..4)];
+                self.machines[any].lag_us = self.rng.u64(0..lag);
+                let at = self.now + self.rng.u64(10_000..3_000_000);
+                self.at(at, Event::Fault(Fault::InTime(any)));
+            }
+            Kind::Remount => self.remount(order),
+            Kind::SlowDisk | Kind::FullDisk | Kind::FailDisk | Kind::Wipe => self.harm_disk(kind, order),
+            Kind::RegisterBack | Kind::RegisterWipe | Kind::RegisterGarbage => self.harm_register(kind),
+        }
+    }
+
+    fn away(&mut self) -> u64 {
+        self.rng.u64(1_000..=self.nemesis.away_us.max(2_000))
+    }
+
+    fn kill_and_start(&mut self, machine: usize, host: bool) {
+        self.kill_machine(machine, host);
+        let at = self.now + self.away();
+        self.at(at, Event::Start { machine });
+    }
+
+    fn cut_for_a_while(&mut self, machine: usize) {
+        let (up, down) = [(true, true), (true, true), (true, false), (false, true)][self.rng.usize(0..4)];
+        let (now, name) = (self.now, self.machines[machine].name.clone());
+        self.trace.line(now, &name, "cut", || format!("up {up}, down {down}"));
+        self.cut_line(machine, up, down);
+        let most = [100_000, 1_000_000, 6_000_000][self.rng.usize(0..3)];
+        let at = self.now + self.rng.u64(1_000..most);
+        self.at(at, Event::Fault(Fault::Mend(machine)));
+    }
+
+    /// Each machine is on one of two sides; the register is on the first.
+    fn split_for_a_while(&mut self) {
+        self.split = (0..self.machines.len()).map(|_| self.rng.bool()).collect();
+        if let Some(leader) = self.leader().filter(|_| self.rng.bool()) {
+            // The hardest case: the leader and some client's frontend on the side of few.
+            let leader = self.index(leader);
+            self.split[leader] = true;
+        }
+        let (now, split) = (self.now, self.split.clone());
+        self.trace.line(now, "broker", "splits", || format!("{split:?}"));
+        let most = [300_000, 1_500_000, 6_000_000][self.rng.usize(0..3)];
+        let at = self.now + self.rng.u64(10_000..most);
+        self.at(at, Event::Fault(Fault::Join));
+    }
+
+    /// An operator puts a disk back that was taken away before.
+    fn remount(&mut self, machine: usize) {
+        let Some(index) = self.attic.iter().position(|(of, _)| *of == machine) else {
+            return;
+        };
+        if !self.may_be_wiped(machine) {
+            return;
+        }
+        self.nemesis.wiped += 1;
+        self.kill_machine(machine, false);
+        let (_, disk) = self.attic.swap_remove(index);
+        let before = std::mem::replace(&mut self.machines[machine].disk, disk);
+        self.attic.push((machine, before));
+        let (now, name) = (self.now, self.machines[machine].name.clone());
+        let store = self.machines[machine].disk.store;
+        self.trace.line(now, &name, "remount", || format!("its disk is now store {store} again"));
+        let at = self.now + self.away();
+        self.at(at, Event::Start { machine });
+    }
+
+    fn harm_disk(&mut self, kind: Kind, machine: usize) {
+        match kind {
+            Kind::SlowDisk => {
+                let most = [20_000, 300_000, 2_000_000][self.rng.usize(0..3)];
+                self.machines[machine].disk.sync_us = self.rng.u64(1_000..most);
+            }
+            Kind::FullDisk => self.machines[machine].disk.full = true,
+            Kind::FailDisk => {
+                self.machines[machine].disk.fails = true;
+                let at = self.now + self.away() + 200_000;
+                self.at(at, Event::Start { machine });
+                return;
+            }
+            _ => {
+                if self.may_be_wiped(machine) {
+                    self.nemesis.wiped += 1;
+                    self.kill_machine(machine, false);
+                    self.wipe_disk(machine);
+                    let at = self.now + self.away();
+                    self.at(at, Event::Start { machine });
+                }
+                return;
+            }
+        }
+        let at = self.now + self.rng.u64(10_000..4_000_000);
+        self.at(at, Event::Fault(Fault::DiskWell(machine)));
+    }
+
+    /// Not the last disk that is sure to have everything; nor one whose owner may be about to become that.
+    fn may_be_wiped(&self, machine: usize) -> bool {
+        let whole = |machine: &&crate::machine::Machine| {
+            let newest = self.invariants.newest.as_ref();
+            newest.is_some_and(|newest| machine.id.is_some_and(|id| newest.is_in_sync(id, machine.disk.store)))
+        };
+        let others = self.machines.iter().filter(|other| other.who != self.machines[machine].who);
+        others.filter(whole).filter(|other| other.is_running()).count() >= 1
+    }
+
+    fn harm_register(&mut self, kind: Kind) {
+        match kind {
+            Kind::RegisterBack => {
+                for _ in 0..self.rng.u32(1..4) {
+                    self.register.configuration.go_back();
+                }
+            }
+            Kind::RegisterWipe => {
+                let stays = self.rng.bool();
+                match self.rng.u32(0..3) {
+                    0 => self.register.configuration.wipe(stays),
+                    1 => self.register.floor.wipe(stays),
+                    _ => {
+                        self.register.configuration.wipe(stays);
+                        self.register.floor.wipe(stays);
+                    }
+                }
+            }
+            _ => {
+                let floor = self.rng.bool() && self.register.floor.value().is_some();
+                if floor {
+                    self.register.floor.unreadable = true;
+                } else if self.register.configuration.value().is_some() {
+                    self.register.configuration.unreadable = true;
+                }
+            }
+        }
+        self.register_was_tampered();
+    }
+
+    /// Everything is mended, and started: from now on nothing bad happens.
+    pub(crate) fn heal(&mut self) {
+        let (now, encodes) = (self.now, self.weather.encodes);
+        self.trace.line(now, "nemesis", "sleeps", || "everything is mended".to_owned());
+        self.nemesis.asleep = true;
+        self.split.clear();
+        self.weather = crate::bus::Weather { encodes, ..crate::bus::Weather::default() };
+        for machine in 0..self.machines.len() {
+            let place = &mut self.machines[machine];
+            place.lag_us = 0;
+            place.ghost_until = 0;
+            place.disk.full = false;
+            place.disk.fails = false;
+            place.disk.sync_us = self.sync_us;
+            if place.paused_until.is_some() {
+                place.paused_until = Some(now);
+                self.resume_machine(machine);
+            }
+            self.mend_line(machine);
+            self.start_machine(machine);
+        }
+    }
+
+    /// A process that ended by itself is started again, as its supervisor would.
+    pub(crate) fn supervise(&mut self) {
+        (0..self.machines.len()).for_each(|machine| self.start_machine(machine));
+    }
+}

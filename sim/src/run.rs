@@ -1,0 +1,238 @@
+//! One seed, from start to verdict.
+//!
+//! First the safety phase: faults, and clients all the while. Then everything is mended and must become whole within a
+//! bound (L1, L4): a trade through every frontend, everybody in sync, the highest id leading, a catalog that answers. At the
+//! end all journals must be equal, and every promise kept.
+
+use std::collections::BTreeMap;
+
+use crate::auditor::Counts;
+use crate::bus::Weather;
+use crate::invariants::Violation;
+use crate::tell::buy;
+use crate::trace::Detail;
+use crate::workload::Load;
+use crate::world::{Answered, Size, World};
+use tradenet_core::ClientAnswer;
+use tradenet_schemas::trade::Outcome;
+
+/// After the last fault, a trade through each frontend is accepted within this, in microseconds.
+const AVAILABLE_WITHIN_US: u64 = 20_000_000;
+/// After the last fault everybody is in sync within this. Who fell often waits up to 30 s, by the protocol's own rule.
+const IN_SYNC_WITHIN_US: u64 = 60_000_000;
+/// After the last fault the highest id leads within this. Who fell often waits up to 60 s for it.
+const WHOLE_WITHIN_US: u64 = 150_000_000;
+
+/// What came of a seed.
+#[derive(Debug)]
+pub struct Verdict {
+    /// The seed.
+    pub seed: u64,
+    /// What was violated, if anything was.
+    pub violation: Option<Violation>,
+    /// Virtual microseconds.
+    pub virtual_us: u64,
+    /// Events.
+    pub steps: u64,
+    /// Faults.
+    pub faults: u64,
+    /// The last epoch.
+    pub epochs: u64,
+    /// What the auditor checked.
+    pub counts: Counts,
+    /// Rare situations.
+    pub marks: BTreeMap<&'static str, u64>,
+    /// Equal for equal runs.
+    pub fingerprint: u64,
+    /// The end of the trace, if it was wanted.
+    pub trace: Vec<String>,
+}
+
+/// Runs a seed.
+pub fn run(seed: u64, detail: Detail) -> Verdict {
+    let mut world = draw(seed, detail);
+    let violation = safety(&mut world).and_then(|()| liveness(&mut world)).and_then(|()| finish(&mut world)).err();
+    for (count, mark) in
+        [(world.auditor.counts.replayed, crate::marks::REPLAYED), (world.auditor.counts.hits, crate::marks::HIT)]
+    {
+        if count > 0 {
+            world.mark(mark);
+        }
+    }
+    Verdict {
+        seed,
+        violation,
+        virtual_us: world.now,
+        steps: world.trace.steps(),
+        faults: world.nemesis.faults,
+        epochs: world.epoch(),
+        counts: world.auditor.counts,
+        marks: world.marks.clone(),
+        fingerprint: world.trace.fingerprint(),
+        trace: world.trace.last(usize::MAX).map(str::to_owned).collect(),
+    }
+}
+
+/// The world of a seed: how large, how fast, how well connected.
+fn draw(seed: u64, detail: Detail) -> World {
+    let mut rng = fastrand::Rng::with_seed(seed ^ 0x5eed);
+    let size = Size {
+        orders: [3, 3, 3, 3, 3, 2, 4, 5][rng.usize(0..8)],
+        catalogs: rng.u8(1..=2),
+        frontends: rng.u8(1..=3),
+        cache_size: [0, 1, 3, 100][rng.usize(0..4)],
+    };
+    let mut world = World::empty(seed, size, detail);
+    world.weather = Weather {
+        // One in eight goes over the wire's bytes: that costs most of the time.
+        encodes: rng.u8(0..8) == 0,
+        ..Weather::default()
+    };
+    world.draw_machines();
+    world
+}
+
+fn safety(world: &mut World) -> Result<(), Violation> {
+    world.start_all();
+    if world.rng.u32(0..100) < 80 {
+        // Mostly the exchange is up before anything happens to it.
+        run_while(world, 10_000_000, |world| !world.is_whole())?;
+    }
+    let load = Load {
+        clients: world.rng.usize(1..8),
+        think_us: [500, 5_000, 30_000, 200_000][world.rng.usize(0..4)],
+        trades: world.rng.u32(10..90),
+    };
+    world.open(load);
+    world.unleash();
+    let diet: Vec<_> = world.nemesis.diet().collect();
+    let now = world.now;
+    world.trace.line(now, "nemesis", "diet", || format!("{diet:?} {load:?}"));
+    let length = world.rng.u64(3_000_000..20_000_000);
+    run_while(world, length, |_| true)?;
+    Ok(())
+}
+
+fn liveness(world: &mut World) -> Result<(), Violation> {
+    world.heal();
+    world.nemesis.closing = true;
+    let healed = world.now;
+    run_while(world, AVAILABLE_WITHIN_US, |world| {
+        world.supervise();
+        !world.frontends_ready() && !world.is_lost()
+    })?;
+    if world.is_lost() {
+        world.mark(crate::marks::OPERATOR);
+        return Ok(());
+    }
+    for number in 1..=world.size.frontends {
+        available(world, number, healed)?;
+    }
+    let left = |world: &World, bound: u64| (healed + bound).saturating_sub(world.now);
+    let bound = left(world, IN_SYNC_WITHIN_US);
+    run_while(world, bound, |world| {
+        world.supervise();
+        !world.all_in_sync()
+    })?;
+    if !world.all_in_sync() {
+        return Err(late(world, "L4 everybody is in sync"));
+    }
+    let bound = left(world, WHOLE_WITHIN_US);
+    run_while(world, bound, |world| !world.is_whole())?;
+    if !world.is_whole() {
+        return Err(late(world, "L4 the highest id leads, a catalog answers"));
+    }
+    Ok(())
+}
+
+/// A trade through that frontend is accepted soon.
+fn available(world: &mut World, number: u8, healed: u64) -> Result<(), Violation> {
+    let who = crate::frontend(number);
+    for attempt in 0.. {
+        let call = world.ask_later(who, buy("MILD", 1, &format!("after-{number}-{attempt}")));
+        run_while(world, 10_000_000, |world| !world.answers.contains_key(&call))?;
+        let answer = world.answers.remove(&call);
+        if let Some(Answered::With(ClientAnswer::Outcome(Outcome::Accepted { .. }))) = answer {
+            return Ok(());
+        }
+        if world.now > healed + AVAILABLE_WITHIN_US {
+            return Err(late(world, &format!("L1 a trade through {who} is accepted; got {answer:?}")));
+        }
+        run_while(world, 50_000, |_| true)?;
+        world.supervise();
+    }
+    Ok(())
+}
+
+fn late(world: &World, what: &str) -> Violation {
+    let troubles: Vec<_> = (1..=world.size.frontends).map(|number| world.trouble(crate::frontend(number))).collect();
+    let replicas: Vec<_> = world
+        .machines
+        .iter()
+        .filter(|machine| machine.id.is_some())
+        .map(|machine| {
+            let status = machine.replica().map(|replica| {
+                let status = replica.status();
+                (status.role, status.configuration.map(|held| held.epoch), status.tail.seq, status.committed)
+            });
+            format!("{}: {status:?} {:?}", machine.name, machine.ended)
+        })
+        .collect();
+    Violation::new(
+        "liveness",
+        format!("not in time: {what}; frontends say {troubles:?}; {replicas:?}; newest {:?}", world.invariants.newest),
+    )
+}
+
+fn finish(world: &mut World) -> Result<(), Violation> {
+    if world.is_lost() {
+        return world.auditor.finish(&world.invariants.truth);
+    }
+    run_while(world, 30_000_000, |world| !world.is_quiet())?;
+    if !world.is_quiet() {
+        return Err(late(world, "every client gets an answer"));
+    }
+    run_while(world, 2_000_000, |world| !world.journals_are_equal())?;
+    if !world.journals_are_equal() {
+        return Err(late(world, "all journals are equal"));
+    }
+    world.auditor.finish(&world.invariants.truth)
+}
+
+/// Lets the world go on for at most so long.
+fn run_while(world: &mut World, at_most_us: u64, mut goes_on: impl FnMut(&mut World) -> bool) -> Result<(), Violation> {
+    let end = world.now + at_most_us;
+    let mut looks = 0u32;
+    loop {
+        looks += 1;
+        // Looking costs more than a step: not each time.
+        if world.now >= end || (looks % 32 == 1 && !goes_on(world)) {
+            return Ok(());
+        }
+        if !world.step() {
+            return match world.violation.clone() {
+                Some(violation) => Err(violation),
+                None => Ok(()),
+            };
+        }
+    }
+}
+
+impl World {
+    /// Whether no disk that the newest record names is left: only an operator can help then.
+    pub(crate) fn is_lost(&self) -> bool {
+        let Some(newest) = &self.invariants.newest else {
+            return false;
+        };
+        // A register that lost its record and a disk that is gone are two faults of which each hides the other.
+        let (tampered, wiped) = (self.register.tampered, self.nemesis.wiped > 0);
+        // The same where the very first leader never got to raise the floor, or to commit its first entry.
+        let unfinished = self.register.floor.value().is_none() || self.committed() == 0;
+        if wiped && (tampered || unfinished) || tampered && unfinished {
+            return true;
+        }
+        !newest.in_sync.iter().any(|member| {
+            self.machines.iter().any(|machine| machine.id == Some(member.id) && machine.disk.store == member.store)
+        })
+    }
+}

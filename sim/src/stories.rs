@@ -1,0 +1,375 @@
+//! Faults by hand, one at a time, each with what must come of it.
+//!
+//! Every story is told to a fresh exchange of three replicas, one catalog and two frontends; all invariants are checked all
+//! the while, so a story says only what is its own.
+
+use tradenet_core::{ClientAnswer, ClientRequest};
+use tradenet_schemas::ids::OrderNumber;
+use tradenet_schemas::trade::Outcome;
+
+use crate::tell::buy;
+use crate::world::{Answered, World};
+use crate::{catalog, frontend, order};
+
+/// A story: its name, and how it goes.
+pub type Story = (&'static str, fn());
+
+macro_rules! stories {
+    ($($name:ident),* $(,)?) => {
+        /// All stories.
+        pub const STORIES: &[Story] = &[$((stringify!($name), $name)),*];
+    };
+}
+
+stories!(
+    the_first_trade_goes_through,
+    a_key_asked_again_gets_the_same_order,
+    reads_come_from_the_cache_until_a_trade_changes_the_stock,
+    an_order_is_found_by_its_number,
+    the_leader_is_killed_and_the_next_highest_leads,
+    a_retried_key_is_replayed_by_the_next_leader,
+    one_replica_alone_goes_on,
+    the_highest_leads_again_when_it_is_back,
+    a_paused_leader_comes_back_as_a_follower,
+    a_leader_that_is_cut_off_answers_nothing,
+    the_catalog_is_killed_and_everything_goes_on,
+    the_catalog_is_paused_and_everything_goes_on,
+    everything_stops_and_starts_in_any_order,
+    who_has_every_order_is_named_and_waited_for,
+    an_emptied_follower_is_filled_again,
+    an_emptied_leader_is_filled_again,
+    the_last_disk_is_emptied_and_nobody_pretends,
+    an_empty_register_is_written_anew,
+    an_empty_register_waits_for_every_replica,
+    a_register_that_went_back_is_repaired,
+    a_slow_disk_does_not_hold_everybody_up,
+    a_leader_with_a_full_disk_hands_over,
+    what_a_deposed_leader_never_committed_is_cut,
+    a_read_through_another_frontend_is_never_old,
+    a_leader_that_is_asked_to_stop_hands_over,
+    the_broker_restarts_and_everything_goes_on,
+);
+
+fn the_first_trade_goes_through() {
+    let mut world = World::up(1);
+    assert_eq!(world.buy(frontend(1), "HOT", "first"), OrderNumber(1));
+    assert_eq!(world.buy(frontend(2), "HOT", "second"), OrderNumber(2));
+    assert_eq!(world.leader(), Some(order(3)));
+}
+
+fn a_key_asked_again_gets_the_same_order() {
+    let mut world = World::up(2);
+    let first = world.buy(frontend(1), "HOT", "k");
+    assert_eq!(world.ask(frontend(2), buy("HOT", 1, "k")), accepted(first, true));
+}
+
+fn reads_come_from_the_cache_until_a_trade_changes_the_stock() {
+    let mut world = World::up(3);
+    world.run_for(300);
+    let (before, _) = world.read(frontend(2), "HOT");
+    assert_eq!(world.read(frontend(2), "HOT"), (before.clone(), true));
+    world.buy(frontend(1), "HOT", "k");
+    let (after, hit) = world.read(frontend(2), "HOT");
+    assert_eq!((after.quantity.get(), hit), (before.quantity.get() - 1, false));
+    // The news of the commit may come behind the answer: then the first copy is not kept.
+    world.run_for(50);
+    world.read(frontend(2), "HOT");
+    assert!(world.read(frontend(2), "HOT").1);
+}
+
+fn an_order_is_found_by_its_number() {
+    let mut world = World::up(4);
+    let number = world.buy(frontend(1), "MILD", "k");
+    let answer = world.ask(frontend(2), ClientRequest::Order(number));
+    assert!(matches!(answer, Answered::With(ClientAnswer::Order(Some(order))) if order.number == number));
+    let answer = world.ask(frontend(2), ClientRequest::Order(number.next()));
+    assert_eq!(answer, Answered::With(ClientAnswer::Order(None)));
+}
+
+fn the_leader_is_killed_and_the_next_highest_leads() {
+    let mut world = World::up(5);
+    let first = world.buy(frontend(1), "HOT", "a");
+    world.kill(order(3));
+    let took = world.time_of(|world| {
+        assert_eq!(world.buy(frontend(1), "HOT", "b"), first.next());
+    });
+    assert_eq!(world.leader(), Some(order(2)));
+    assert!(took < 1_500, "{took} ms without a leader");
+    let answer = world.ask(frontend(2), ClientRequest::Order(first));
+    assert!(matches!(answer, Answered::With(ClientAnswer::Order(Some(_)))));
+}
+
+fn a_retried_key_is_replayed_by_the_next_leader() {
+    let mut world = World::up(6);
+    let first = world.buy(frontend(1), "HOT", "k");
+    world.kill(order(3));
+    // Whether it was answered before is not said here: the frontend asked more than once itself.
+    assert_eq!(world.buy(frontend(2), "HOT", "k"), first);
+    assert_eq!(world.buy(frontend(1), "HOT", "next"), first.next());
+}
+
+fn one_replica_alone_goes_on() {
+    let mut world = World::up(7);
+    world.buy(frontend(1), "HOT", "a");
+    world.kill(order(3));
+    world.buy(frontend(1), "HOT", "b");
+    world.kill(order(2));
+    assert_eq!(world.buy(frontend(2), "HOT", "c"), OrderNumber(3));
+    assert_eq!(world.leader(), Some(order(1)));
+}
+
+fn the_highest_leads_again_when_it_is_back() {
+    let mut world = World::up(8);
+    world.kill(order(3));
+    world.kill(order(2));
+    world.buy(frontend(1), "HOT", "a");
+    world.start(order(3));
+    world.start(order(2));
+    let took = world.time_of(|world| world.run_until(|world| world.is_whole(), "the highest leads"));
+    assert!(took < 20_000, "{took} ms");
+    assert_eq!(world.buy(frontend(1), "HOT", "b"), OrderNumber(2));
+    assert_eq!(world.leader(), Some(order(3)));
+}
+
+fn a_paused_leader_comes_back_as_a_follower() {
+    let mut world = World::up(9);
+    world.buy(frontend(1), "HOT", "a");
+    world.pause(order(3), 10_000);
+    world.buy(frontend(1), "HOT", "b");
+    assert_eq!(world.leader(), Some(order(2)));
+    world.run_for(10_000);
+    world.run_until(|world| world.is_whole(), "the highest leads again");
+    assert!(world.journals_are_equal());
+}
+
+fn a_leader_that_is_cut_off_answers_nothing() {
+    let mut world = World::up(10);
+    world.cut(order(3));
+    world.buy(frontend(1), "HOT", "a");
+    world.buy(frontend(2), "HOT", "b");
+    assert_eq!(world.leader(), Some(order(2)));
+    world.mend(order(3));
+    world.run_until(|world| world.is_whole(), "everybody is back");
+}
+
+fn the_catalog_is_killed_and_everything_goes_on() {
+    let mut world = World::up(11);
+    world.read(frontend(1), "HOT");
+    world.kill(catalog(1));
+    let order = world.time_of(|world| {
+        world.buy(frontend(1), "HOT", "a");
+    });
+    let read = world.time_of(|world| drop(world.read(frontend(1), "HOT")));
+    assert!(order < 1_500, "an order took {order} ms");
+    assert!(read < 1_500, "a look-up took {read} ms");
+    world.start(catalog(1));
+    world.run_until(|world| world.is_whole(), "a catalog answers again");
+}
+
+fn the_catalog_is_paused_and_everything_goes_on() {
+    let mut world = World::up(12);
+    world.read(frontend(1), "HOT");
+    world.pause(catalog(1), 8_000);
+    let order = world.time_of(|world| {
+        world.buy(frontend(1), "HOT", "a");
+    });
+    let read = world.time_of(|world| drop(world.read(frontend(2), "HOT")));
+    assert!(order < 1_800, "an order took {order} ms");
+    assert!(read < 1_500, "a look-up took {read} ms");
+    world.run_for(9_000);
+    world.read(frontend(1), "HOT");
+    world.run_until(|world| world.is_whole(), "the catalog answers again");
+}
+
+fn everything_stops_and_starts_in_any_order() {
+    for (seed, starts) in (13..).zip([[1, 2, 3], [3, 2, 1], [2, 3, 1], [1, 3, 2]]) {
+        let mut world = World::up(seed);
+        world.buy(frontend(1), "HOT", "a");
+        for id in 1..=3 {
+            world.kill(order(id));
+        }
+        world.kill(catalog(1));
+        world.kill(frontend(1));
+        world.kill(frontend(2));
+        world.run_for(1_000);
+        world.start(frontend(1));
+        for id in starts {
+            world.start(order(id));
+            world.run_for(700);
+        }
+        world.start_all();
+        world.run_until(|world| world.is_whole(), "the exchange is up again");
+        assert_eq!(world.buy(frontend(1), "HOT", "b"), OrderNumber(2));
+    }
+}
+
+fn who_has_every_order_is_named_and_waited_for() {
+    let mut world = World::up(17);
+    world.kill(order(1));
+    world.buy(frontend(1), "HOT", "a");
+    world.kill(order(2));
+    world.buy(frontend(1), "HOT", "b");
+    world.kill(order(3));
+    world.start(order(1));
+    world.start(order(2));
+    world.run_for(8_000);
+    assert_eq!(world.leader(), None);
+    let trouble = world.trouble(frontend(1));
+    assert!(trouble.contains("order-3"), "{trouble}");
+    world.start(order(3));
+    world.run_until(|world| world.is_whole(), "it goes on");
+    assert_eq!(world.buy(frontend(1), "HOT", "c"), OrderNumber(3));
+}
+
+fn an_emptied_follower_is_filled_again() {
+    let mut world = World::up(18);
+    world.buy(frontend(1), "HOT", "a");
+    world.wipe(order(1));
+    world.buy(frontend(1), "HOT", "b");
+    world.start(order(1));
+    world.run_until(|world| world.is_whole(), "it is filled and in sync");
+    world.run_until(World::journals_are_equal, "its journal is whole");
+}
+
+fn an_emptied_leader_is_filled_again() {
+    let mut world = World::up(19);
+    world.buy(frontend(1), "HOT", "a");
+    world.wipe(order(3));
+    world.start(order(3));
+    world.run_for(1_500);
+    assert_eq!(world.leader(), Some(order(2)), "an empty disk never leads");
+    assert_eq!(world.buy(frontend(1), "HOT", "b"), OrderNumber(2));
+    world.run_until(|world| world.is_whole(), "it is filled, and leads again");
+}
+
+fn the_last_disk_is_emptied_and_nobody_pretends() {
+    let mut world = World::up(20);
+    world.kill(order(1));
+    world.kill(order(2));
+    world.buy(frontend(1), "HOT", "a");
+    world.wipe(order(3));
+    world.start_all();
+    world.run_for(20_000);
+    assert_eq!(world.leader(), None);
+    let trouble = world.trouble(frontend(1));
+    assert!(trouble.contains("order-3") && trouble.contains("tradenet recover"), "{trouble}");
+}
+
+fn an_empty_register_is_written_anew() {
+    let mut world = World::up(21);
+    world.buy(frontend(1), "HOT", "a");
+    world.wipe_register();
+    world.run_for(4_000);
+    world.kill(order(3));
+    world.run_for(1_000);
+    world.start(order(3));
+    world.run_until(|world| world.is_whole(), "it goes on");
+    assert_eq!(world.buy(frontend(1), "HOT", "b"), OrderNumber(2));
+}
+
+fn an_empty_register_waits_for_every_replica() {
+    let mut world = World::up(22);
+    world.buy(frontend(1), "HOT", "a");
+    world.kill(order(1));
+    world.kill(order(3));
+    world.wipe_register();
+    world.run_for(8_000);
+    assert_eq!(world.leader(), None);
+    let trouble = world.trouble(frontend(2));
+    assert!(trouble.contains("order-1"), "{trouble}");
+    world.start_all();
+    world.run_until(|world| world.is_whole(), "it goes on");
+    assert_eq!(world.buy(frontend(1), "HOT", "b"), OrderNumber(2));
+}
+
+fn a_register_that_went_back_is_repaired() {
+    let mut world = World::up(23);
+    world.kill(order(1));
+    world.buy(frontend(1), "HOT", "a");
+    world.run_for(1_000);
+    world.register_goes_back();
+    world.kill(order(3));
+    world.run_for(3_000);
+    world.start_all();
+    world.run_until(|world| world.is_whole(), "it is repaired");
+    assert_eq!(world.buy(frontend(1), "HOT", "b"), OrderNumber(2));
+}
+
+fn a_slow_disk_does_not_hold_everybody_up() {
+    let mut world = World::up(24);
+    world.slow_disk(order(1), 3_000);
+    let took = world.time_of(|world| {
+        world.buy(frontend(1), "HOT", "a");
+    });
+    assert!(took < 1_500, "{took} ms");
+    world.slow_disk(order(1), 1);
+    world.run_until(|world| world.is_whole(), "it is in sync again");
+}
+
+fn a_leader_with_a_full_disk_hands_over() {
+    let mut world = World::up(25);
+    world.full_disk(order(3), true);
+    let took = world.time_of(|world| {
+        world.buy(frontend(1), "HOT", "a");
+    });
+    assert!(took < 2_500, "{took} ms");
+    assert_ne!(world.leader(), Some(order(3)));
+    world.full_disk(order(3), false);
+    world.run_until(|world| world.is_whole(), "there is room again");
+    assert_eq!(world.buy(frontend(1), "HOT", "b"), OrderNumber(2));
+}
+
+fn what_a_deposed_leader_never_committed_is_cut() {
+    let mut world = World::up(26);
+    world.buy(frontend(1), "HOT", "a");
+    // It can hear, but not speak: what it decides reaches its own disk only.
+    world.silence(order(3));
+    let lost = world.ask_later(frontend(1), buy("MILD", 7, "b"));
+    world.answer_to(lost);
+    world.mend(order(3));
+    world.run_until(|world| world.is_whole(), "everybody is back");
+    world.run_until(World::journals_are_equal, "the journals are equal");
+}
+
+fn a_read_through_another_frontend_is_never_old() {
+    let mut world = World::up(27);
+    world.run_for(300);
+    let mut hits = 0;
+    for round in 0..40 {
+        world.buy(frontend(1 + round % 2), "HOT", &format!("k{round}"));
+        // The auditor compares each with what was answered before.
+        for _ in 0..3 {
+            hits += u32::from(world.read(frontend(2 - round % 2), "HOT").1);
+        }
+    }
+    assert!(hits > 20, "only {hits} hits");
+}
+
+fn a_leader_that_is_asked_to_stop_hands_over() {
+    let mut world = World::up(28);
+    world.buy(frontend(1), "HOT", "a");
+    world.stop(order(3));
+    let took = world.time_of(|world| {
+        world.buy(frontend(1), "HOT", "b");
+    });
+    assert!(took < 1_000, "{took} ms");
+    world.run_until(|world| !world.runs(order(3)), "it has gone");
+    assert_eq!(world.leader(), Some(order(2)));
+    assert_eq!(world.buy(frontend(1), "HOT", "c"), OrderNumber(3));
+}
+
+fn the_broker_restarts_and_everything_goes_on() {
+    let mut world = World::up(29);
+    world.buy(frontend(1), "HOT", "a");
+    let epoch = world.epoch();
+    world.restart_broker(3_000);
+    world.run_for(3_000);
+    assert!(world.keep_buying("HOT", "b") < 4_000);
+    world.run_until(|world| world.is_whole(), "everything is as it was");
+    let last: Vec<_> = world.trace.last(100_000).filter(|line| line.contains(" says ")).collect();
+    assert!(world.epoch() <= epoch + 2, "{} epochs\n{}", world.epoch() - epoch, last.join("\n"));
+}
+
+fn accepted(order: OrderNumber, replayed: bool) -> Answered {
+    Answered::With(ClientAnswer::Outcome(Outcome::Accepted { order, replayed }))
+}
