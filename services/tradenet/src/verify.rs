@@ -1,0 +1,214 @@
+//! `tradenet verify`: are these order files whole, and the same?
+//!
+//! Problem: an operator wants to know, without starting anything, whether what is on the disks is what was acknowledged.
+//! Idea: read each journal line by line as a replica does at its start (chain, order, form), then compare what the replicas
+//! hold by position: equal `(epoch, seq, chain)` means equal up to there.
+//! Rule kept: nothing is written, and a replica that is merely behind is told apart from one that differs.
+
+use std::fmt::Write as _;
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, bail};
+use tradenet_core::journal;
+use tradenet_schemas::ids::{Chain, Position};
+
+/// How much of a file is read at once.
+const READ_BYTES: usize = 1 << 20;
+/// A line that is longer than this is not a line.
+const LINE_BYTES_MAX: usize = 4 << 20;
+
+/// `tradenet verify`
+#[derive(clap::Args, Debug)]
+pub(crate) struct Args {
+    /// Directories of replicas (`order-1`), or data directories that hold some.
+    #[arg(required = true)]
+    dirs: Vec<PathBuf>,
+}
+
+/// What a journal holds.
+struct Journal {
+    name: String,
+    chains: Vec<Chain>,
+    tail: Position,
+    bytes: u64,
+    fault: Option<String>,
+}
+
+/// Checks and compares; the report goes to standard output.
+///
+/// # Errors
+/// A directory has no journal, a journal is damaged, or two journals differ.
+pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
+    let mut journals = Vec::new();
+    for path in journals_below(&args.dirs)? {
+        journals.push(read(&path).with_context(|| format!("can't read {}", path.display()))?);
+    }
+    let (report, faults) = report(&journals);
+    print!("{report}");
+    if faults > 0 {
+        bail!("{faults} of {} journals are not in order", journals.len());
+    }
+    Ok(())
+}
+
+/// The journals that the given directories are or hold.
+fn journals_below(dirs: &[PathBuf]) -> anyhow::Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    for dir in dirs {
+        let own = dir.join("orders.jsonl");
+        if own.is_file() {
+            found.push(own);
+            continue;
+        }
+        let entries = std::fs::read_dir(dir).with_context(|| format!("can't read {}", dir.display()))?;
+        let mut below: Vec<_> = entries
+            .filter_map(|entry| Some(entry.ok()?.path()))
+            .filter(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("order-")))
+            .map(|path| path.join("orders.jsonl"))
+            .filter(|path| path.is_file())
+            .collect();
+        below.sort();
+        if below.is_empty() {
+            bail!("{} holds no orders.jsonl: name the directory of a replica, or a data directory", dir.display());
+        }
+        found.extend(below);
+    }
+    Ok(found)
+}
+
+fn read(path: &Path) -> io::Result<Journal> {
+    let mut file = File::open(path)?;
+    let name = path.parent().and_then(Path::file_name).unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
+    let mut journal = Journal { name, chains: Vec::new(), tail: Position::default(), bytes: 0, fault: None };
+    let mut rest = Vec::new();
+    loop {
+        let before = rest.len();
+        file.by_ref().take(READ_BYTES as u64).read_to_end(&mut rest)?;
+        let ended = rest.len() == before;
+        let used = journal.take(&rest, ended);
+        if journal.fault.is_some() || ended {
+            return Ok(journal);
+        }
+        rest.drain(..used);
+        if rest.len() > LINE_BYTES_MAX {
+            journal.fault = Some(journal.bad_line("no end of line"));
+            return Ok(journal);
+        }
+    }
+}
+
+impl Journal {
+    /// Checks whole lines; how many bytes they had.
+    fn take(&mut self, bytes: &[u8], ended: bool) -> usize {
+        let mut used = 0;
+        let mut scan = journal::scan(bytes, self.tail);
+        for scanned in &mut scan {
+            match scanned {
+                Ok(good) => {
+                    used += good.bytes;
+                    self.bytes += good.bytes as u64;
+                    self.chains.push(good.position.chain);
+                    self.tail = good.position;
+                }
+                Err(error) => {
+                    self.fault = Some(self.bad_line(&error.to_string()));
+                    return used;
+                }
+            }
+        }
+        let left = bytes.len() - used;
+        if ended && left > 0 {
+            self.fault = Some(self.bad_line(&format!("{left} bytes without an end of line (a torn write)")));
+        }
+        used
+    }
+
+    fn bad_line(&self, why: &str) -> String {
+        format!("line {}, byte {}: {why}", self.chains.len() + 1, self.bytes)
+    }
+
+    /// The first entry in which two journals differ, if they do.
+    fn differs_from(&self, other: &Self) -> Option<usize> {
+        self.chains.iter().zip(&other.chains).position(|(own, other)| own != other).map(|index| index + 1)
+    }
+}
+
+/// The report, and how many journals are not in order.
+fn report(journals: &[Journal]) -> (String, usize) {
+    let mut text = String::new();
+    let mut faults = 0;
+    let longest = journals.iter().filter(|journal| journal.fault.is_none()).max_by_key(|journal| journal.chains.len());
+    for journal in journals {
+        let behind = longest.map_or(0, |longest| longest.chains.len().saturating_sub(journal.chains.len()));
+        let differs = longest.and_then(|longest| Some((journal.differs_from(longest)?, longest)));
+        let verdict = match (&journal.fault, differs) {
+            (Some(fault), _) => {
+                faults += 1;
+                format!("DAMAGED at {fault}")
+            }
+            (None, Some((entry, longest))) => {
+                faults += 1;
+                format!("DIFFERS from {} at entry {entry}", longest.name)
+            }
+            (None, None) if behind > 0 => format!("ok, {behind} entries behind"),
+            (None, None) => "ok".to_owned(),
+        };
+        let (name, entries, bytes) = (&journal.name, journal.chains.len(), journal.bytes);
+        let Position { epoch, chain, .. } = journal.tail;
+        let _ = writeln!(
+            text,
+            "{name:<12} {entries:>10} entries {bytes:>12} bytes  epoch {epoch:<5} chain {chain}  {verdict}"
+        );
+    }
+    let whole = faults == 0 && journals.len() > 1;
+    let same = journals.windows(2).all(|pair| pair[0].tail == pair[1].tail);
+    if whole && same {
+        let _ = writeln!(text, "all {} journals are the same, byte for byte", journals.len());
+    }
+    (text, faults)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tradenet_schemas::ids::{Digest, Epoch, Leader, ReplicaId, SeqNum};
+    use tradenet_schemas::journal::{Entry, Event};
+
+    fn lines(epochs: &[u64]) -> Vec<u8> {
+        let (mut bytes, mut chain) = (Vec::new(), Chain(0));
+        for (epoch, seq) in epochs.iter().zip(1..) {
+            let leader = Leader { id: ReplicaId::new(1).unwrap(), boot: Default::default() };
+            let events = vec![Event::EpochStart { leader, digest: Digest(0) }];
+            let entry = Entry { seq: SeqNum(seq), epoch: Epoch(*epoch), at: 0, key: None, events };
+            chain = journal::encode(&entry, chain, &mut bytes);
+        }
+        bytes
+    }
+
+    #[test]
+    fn whole_torn_damaged_and_differing_journals_are_told_apart() {
+        let check = |files: &[Vec<u8>], faults: usize, says: &str| {
+            let dir = tempfile::tempdir().unwrap();
+            for (file, id) in files.iter().zip(1..) {
+                let own = dir.path().join(format!("order-{id}"));
+                std::fs::create_dir(&own).unwrap();
+                std::fs::write(own.join("orders.jsonl"), file).unwrap();
+            }
+            let paths = journals_below(&[dir.path().to_owned()]).unwrap();
+            let journals: Vec<_> = paths.iter().map(|path| read(path).unwrap()).collect();
+            let (text, found) = report(&journals);
+            assert_eq!(found, faults, "{text}");
+            assert!(text.contains(says), "{text}");
+        };
+        let good = lines(&[1, 1, 2]);
+        check(&[good.clone(), good.clone()], 0, "all 2 journals are the same");
+        check(&[good.clone(), lines(&[1, 1])], 0, "ok, 1 entries behind");
+        check(&[good.clone(), lines(&[1, 3])], 1, "DIFFERS from order-1 at entry 2");
+        check(&[good.clone(), good[..good.len() - 5].to_vec()], 1, "torn write");
+        let mut flipped = good.clone();
+        flipped[60] ^= 1;
+        check(&[flipped, good], 1, "DAMAGED at line 1, byte 0");
+    }
+}

@@ -1,0 +1,21 @@
+//! The ring of tests: the real program, a real broker, real disks, real kills.
+//!
+//! Problem: what the simulator shows of the core says nothing of processes that are killed, paused and restarted, of files
+//! that are torn, and of a broker that goes away. Idea: each test runs `tradenet dev` on a directory and ports of its own,
+//! harms a part of it as an operator or an accident would, mostly under load, and lets the load generator verify every
+//! order that was acknowledged. Rule: no test waits for a state by sleeping, and no process outlives its test.
+
+// clippy.toml's leave for tests does not reach the helpers beside them.
+#![allow(clippy::unwrap_used)]
+
+mod harness;
+
+mod broker;
+mod caches;
+mod disks;
+mod kills;
+mod loss;
+mod operator;
+mod pauses;
+mod supervisor;
+mod trading;
