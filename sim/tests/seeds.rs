@@ -10,7 +10,7 @@ use tradenet_sim::trace::Detail;
 fn the_same_seed_gives_the_same_trace_byte_by_byte() {
     for seed in [1, 8] {
         let (first, again) = (run(seed, Detail::Text), run(seed, Detail::Text));
-        assert!(first.trace.len() > 1_000);
+        assert!(first.trace.len() > 500, "{} lines", first.trace.len());
         assert_eq!(first.trace, again.trace);
         assert_eq!(first.fingerprint, again.fingerprint);
         let silent = run(seed, Detail::Fingerprint);
