@@ -10,6 +10,7 @@
 
 mod children;
 mod home;
+mod stand_ins;
 mod watch;
 
 use std::net::{SocketAddr, TcpListener};
@@ -140,8 +141,7 @@ async fn keep(args: &Args, plan: &mut Plan, found: &Found, children: &mut Childr
     watch::until_ready(&plan.frontends, children).await?;
     plan.home.publish(&nats_url, &plan.frontends, children.list())?;
     watch::say(&table(&nats_url, children));
-    watch::events(&plan.frontends, children).await;
-    Ok(())
+    watch::events(&plan.frontends, children, |list| plan.home.publish(&nats_url, &plan.frontends, list)).await
 }
 
 /// Starts a broker of our own and waits until it accepts connections; returns its address.

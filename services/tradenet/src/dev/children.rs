@@ -6,7 +6,7 @@
 //!   to say: those who serve clients before those whom they need, the broker last.
 //! - A child of ours holds the end of a pipe that closes with us, so that even SIGKILL leaves no services behind. The
 //!   broker cannot be taught that; the next `tradenet dev` in the same directory ends one that was left.
-//! - A child that dies stays dead.
+//! - A child that dies stays dead. Who is started by hand in its place is listed instead of it, and stopped with the rest.
 
 use std::io::Write as _;
 use std::path::Path;
@@ -22,6 +22,7 @@ use tradenet_runtime::process::{self, Ended};
 use tradenet_runtime::shutdown::PARENT_PIPE_ENV;
 use tradenet_runtime::telemetry::colours_wanted;
 
+use super::stand_ins;
 use super::watch::say;
 
 /// To finish what is in flight (a request has 5 s), sync and leave.
@@ -134,13 +135,27 @@ impl Children {
         died
     }
 
+    /// Looks for processes that serve in the place of the dead, lists them instead, and returns their names.
+    pub(super) fn find_stand_ins(&mut self) -> Vec<String> {
+        let missing = |child: &&mut Running| !child.alive && !stand_ins::runs(child.pid, &child.argv);
+        let mut found = Vec::new();
+        for child in self.list.iter_mut().filter(missing) {
+            if let Some(pid) = stand_ins::find(&child.argv) {
+                child.pid = pid;
+                found.push(child.name.clone());
+            }
+        }
+        found
+    }
+
     /// Drops one that has died from the list, to be started anew under the same name.
     pub(super) fn forget(&mut self, name: &str) {
         self.list.retain(|child| child.alive || child.name != name);
     }
 
-    /// Stops all of them, one kind after the other; every one is gone afterwards.
+    /// Stops all of them and those who serve in their place, one kind after the other; every one is gone afterwards.
     pub(super) async fn stop_all(&mut self) {
+        self.find_stand_ins();
         for kind in STOP_ORDER {
             let group = || 0..self.list.len();
             let of_kind: Vec<usize> = group().filter(|index| self.list[*index].kind == kind).collect();
@@ -153,11 +168,16 @@ impl Children {
             for index in of_kind {
                 let child = &mut self.list[index];
                 let Some(task) = child.task.take() else { continue };
+                let killed = || say(&format!("{} did not leave within {STOP_WAIT_MAX_S} s: killed", child.name));
                 match task.await {
-                    Ok(Ok(Ended::Left(_))) => {}
-                    Ok(Ok(Ended::Killed)) => {
-                        say(&format!("{} did not leave within {STOP_WAIT_MAX_S} s: killed", child.name));
+                    Ok(Ok(Ended::Left(_))) => {
+                        // Nobody any more, unless it is one who serves in its place.
+                        let limit = Duration::from_secs(STOP_WAIT_MAX_S);
+                        if !stand_ins::stop(child.pid, &child.argv, limit).await {
+                            killed();
+                        }
                     }
+                    Ok(Ok(Ended::Killed)) => killed(),
                     Ok(Err(error)) => {
                         say(&format!("{} (process {}) cannot be waited for: {error}", child.name, child.pid));
                     }

@@ -14,6 +14,7 @@ use anyhow::{Context as _, bail};
 use serde::{Deserialize, Serialize};
 
 use super::children::Running;
+use super::stand_ins;
 
 const STOCKS_DEFAULT: &str = include_str!("../../stocks.csv");
 const LOCK_FILE: &str = "dev.lock";
@@ -162,7 +163,7 @@ impl Home {
         };
         let deadline = Instant::now() + Duration::from_secs(LEFTOVERS_WAIT_MAX_S);
         for process in state.processes.iter().filter(|process| process.name != "nats") {
-            while still_runs(process) {
+            while stand_ins::runs(process.pid, &process.argv) {
                 if Instant::now() > deadline {
                     bail!(
                         "{} of an earlier run (process {}) still uses {}; end it first",
@@ -177,14 +178,6 @@ impl Home {
         }
         Ok(())
     }
-}
-
-/// Whether the process is still the one that was started; its number alone may be somebody else's by now. Where there is
-/// no `/proc`, nobody is waited for, and the files' own locks decide.
-fn still_runs(process: &Process) -> bool {
-    let line = std::fs::read(format!("/proc/{}/cmdline", process.pid)).unwrap_or_default();
-    let started: Vec<u8> = process.argv.iter().flat_map(|argument| argument.bytes().chain([0])).collect();
-    !line.is_empty() && line == started
 }
 
 #[cfg(test)]

@@ -13,7 +13,7 @@ use serde::Deserialize;
 use tokio::time::Instant;
 use tradenet_schemas::rest::Cluster;
 
-use super::children::{Children, Died, Kind};
+use super::children::{Children, Died, Kind, Running};
 use crate::http;
 
 const READY_POLL_MS: u64 = 25;
@@ -116,8 +116,15 @@ fn error_message(body: &[u8]) -> Option<String> {
     envelope["error"]["message"].as_str().map(str::to_owned)
 }
 
-/// Tells every event from now on, for ever.
-pub(super) async fn events(frontends: &[SocketAddr], children: &mut Children) {
+/// Tells every event from now on, and publishes anew who runs when somebody serves in the place of one that died.
+///
+/// # Errors
+/// What cannot be published.
+pub(super) async fn events(
+    frontends: &[SocketAddr],
+    children: &mut Children,
+    publish: impl Fn(&[Running]) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
     let started = Instant::now();
     let tell = |event: &str| say(&format!("[{:8.2} s] {event}", started.elapsed().as_secs_f64()));
     let mut told = Told::default();
@@ -128,6 +135,13 @@ pub(super) async fn events(frontends: &[SocketAddr], children: &mut Children) {
                 tell(&format!("{}; its argv in dev.json brings it back", death(&died)));
                 continue;
             }
+        }
+        let back = children.find_stand_ins();
+        if !back.is_empty() {
+            publish(children.list())?;
+        }
+        for child in children.list().iter().filter(|child| back.contains(&child.name)) {
+            tell(&format!("{} runs again, started by hand (process {})", child.name, child.pid));
         }
         tokio::time::sleep(Duration::from_millis(EVENTS_POLL_MS)).await;
     }

@@ -242,6 +242,12 @@ impl Exchange {
         let published = || u32::try_from(self.process(name)["pid"].as_u64().unwrap()).unwrap();
         self.by_hand.get(name).map_or_else(published, Child::id)
     }
+    /// The process number in dev.json as it is now.
+    pub(crate) fn published(&self, name: &str) -> u64 {
+        let state: Value = serde_json::from_slice(&std::fs::read(self.data().join("dev.json")).unwrap()).unwrap();
+        let processes = state["processes"].as_array().unwrap();
+        processes.iter().find(|process| process["name"] == name).unwrap()["pid"].as_u64().unwrap()
+    }
     pub(crate) fn signal(&self, name: &str, signal: Signal) {
         send_signal(self.pid(name), signal).unwrap();
     }

@@ -2,7 +2,7 @@
 
 use tradenet_runtime::process::Signal;
 
-use crate::harness::{Exchange, gone};
+use crate::harness::{Exchange, gone, until, verify};
 
 fn pids(exchange: &Exchange) -> Vec<(String, u32)> {
     exchange.names().into_iter().map(|name| (name.clone(), exchange.pid(&name))).collect()
@@ -34,4 +34,22 @@ fn when_it_is_killed_its_services_leave_and_the_next_one_starts_on_the_same_dire
     }
     exchange.until_whole();
     exchange.stop_and_verify();
+}
+
+#[test]
+fn who_was_started_by_hand_is_published_and_stopped_with_the_rest() {
+    let mut exchange = Exchange::start(&[]);
+    for name in ["order-2", "frontend-1"] {
+        exchange.kill(name);
+        exchange.restart(name);
+        let pid = exchange.pid(name);
+        until(&format!("{name} in dev.json"), || exchange.published(name) == u64::from(pid));
+    }
+    exchange.until_whole();
+    assert_eq!(exchange.stop_dev(Signal::Terminate), Some(0));
+    for name in ["order-2", "frontend-1"] {
+        assert_eq!(exchange.await_end(name), Some(0));
+    }
+    let (ok, text) = verify(&exchange.data());
+    assert!(ok, "{text}");
 }
