@@ -10,7 +10,6 @@
 use std::sync::Arc;
 
 use tradenet_core::{Input, Output, Packet, RegisterAnswer, RegisterRequest, ReplyTo};
-use tradenet_schemas::message::Message;
 use tradenet_schemas::subjects::{Peer, Topic};
 
 use crate::machine::Who;
@@ -83,22 +82,6 @@ impl Default for Weather {
             encodes: true,
         }
     }
-}
-
-/// Whether the sender waits for an answer, so that the broker tells it when nobody listens.
-fn wants_answer(message: &Message) -> bool {
-    matches!(
-        message,
-        Message::Heartbeat {}
-            | Message::PreVote { .. }
-            | Message::Submit(_)
-            | Message::Read { .. }
-            | Message::Fetch { .. }
-            | Message::Authority { .. }
-            | Message::List { .. }
-            | Message::Renew { .. }
-            | Message::Lookup { .. }
-    )
 }
 
 /// Whether a process of that kind subscribes to the topic for everybody.
@@ -177,7 +160,7 @@ impl World {
 
     fn publish(&mut self, from: usize, incarnation: u32, to: Peer, packet: Packet) {
         let Some(topic) = Topic::of(packet.body()) else { return };
-        let wants = wants_answer(packet.body());
+        let wants = Topic::wants_answer(packet.body());
         let reply = wants.then(|| ReplyTo(Arc::from(format!("{from}.{incarnation}"))));
         let listeners: Vec<usize> = (0..self.machines.len()).filter(|&m| self.listens(m, topic, to)).collect();
         if listeners.is_empty() && wants {
