@@ -66,6 +66,12 @@ impl Disk {
         self.lines.get(index).map(|line| line.position)
     }
 
+    /// The journal up to and including that entry.
+    pub fn journal_up_to(&self, seq: SeqNum) -> Option<&[u8]> {
+        let index = usize::try_from(seq.0.checked_sub(1)?).ok()?;
+        self.lines.get(index).map(|line| &self.file[..line.end])
+    }
+
     /// How many entries are on disk.
     pub fn entries(&self) -> SeqNum {
         SeqNum(self.lines.len() as u64)

@@ -10,13 +10,17 @@
 //! - [`world`]: machines, processes and the queue of events; what stories are told with. [`bus`], [`disk`], [`clock`] and
 //!   [`register`] are what a process stands on, [`machine`] is where it runs.
 //! - [`workload`]: clients. [`auditor`]: what they were promised. [`invariants`]: S1 to S15 of `docs/protocol.md`.
+//! - [`history`]: what clients saw; [`linear`] searches an order of it, [`ledger`] compares it with a journal's bytes.
 //! - [`nemesis`]: faults. [`marks`]: rare situations, counted. [`run`]: one seed, from start to verdict. [`stories`]: faults by hand, one at a time.
 
 pub mod auditor;
 pub mod bus;
 pub mod clock;
 pub mod disk;
+pub mod history;
 pub mod invariants;
+pub mod ledger;
+pub mod linear;
 pub mod machine;
 pub mod marks;
 pub mod nemesis;

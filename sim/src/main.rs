@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use clap::{Parser, Subcommand};
+use tradenet_sim::linear::Checked;
 use tradenet_sim::run::{Verdict, run};
 use tradenet_sim::stories::STORIES;
 use tradenet_sim::trace::Detail;
@@ -163,9 +164,9 @@ fn one(seed: u64, trace: bool, last: usize) -> ExitCode {
 }
 
 fn report(verdict: &Verdict) -> ExitCode {
-    let Verdict { seed, counts, .. } = verdict;
+    let Verdict { seed, counts, checked, .. } = verdict;
     println!(
-        "seed {seed}: {:.1} s of virtual time, {} steps, {} faults, {} epochs, {counts:?}",
+        "seed {seed}: {:.1} s of virtual time, {} steps, {} faults, {} epochs, {counts:?}, {checked:?}",
         verdict.virtual_us as f64 / 1e6,
         verdict.steps,
         verdict.faults,
@@ -216,6 +217,7 @@ struct Totals {
     faults: u64,
     epochs: u64,
     answers: u64,
+    checked: Checked,
     marks: BTreeMap<&'static str, u64>,
     failed: Vec<(u64, &'static str, String)>,
 }
@@ -277,6 +279,7 @@ impl Swarm {
         totals.epochs += verdict.epochs;
         let counts = verdict.counts;
         totals.answers += counts.accepted + counts.refused + counts.reads + counts.orders;
+        totals.checked.add(verdict.checked);
         for (mark, count) in verdict.marks {
             *totals.marks.entry(mark).or_default() += u64::from(count > 0);
         }
@@ -309,8 +312,9 @@ impl Swarm {
             return ExitCode::FAILURE;
         };
         println!(
-            "{threads} threads, {} steps, {} answers checked; seeds in which it happened:",
-            totals.steps, totals.answers
+            "{threads} threads, {} steps, {} answers checked, {} operations put in a linear order, {} objects undecided; \
+             seeds in which it happened:",
+            totals.steps, totals.answers, totals.checked.operations, totals.checked.undecided
         );
         totals.marks.iter().for_each(|(mark, seeds)| println!("  {seeds:>8} {mark}"));
         let Some((seed, invariant, text)) = totals.failed.first() else {

@@ -9,6 +9,8 @@ use std::collections::BTreeMap;
 use crate::auditor::Counts;
 use crate::bus::Weather;
 use crate::invariants::Violation;
+use crate::ledger::Ledger;
+use crate::linear::{self, Checked};
 use crate::tell::buy;
 use crate::trace::Detail;
 use crate::workload::Load;
@@ -40,6 +42,8 @@ pub struct Verdict {
     pub epochs: u64,
     /// What the auditor checked.
     pub counts: Counts,
+    /// What was checked once more at the end, from outside.
+    pub checked: Checked,
     /// Rare situations.
     pub marks: BTreeMap<&'static str, u64>,
     /// Equal for equal runs.
@@ -67,6 +71,7 @@ pub fn run(seed: u64, detail: Detail) -> Verdict {
         faults: world.nemesis.faults,
         epochs: world.epoch(),
         counts: world.auditor.counts,
+        checked: world.checked,
         marks: world.marks.clone(),
         fingerprint: world.trace.fingerprint(),
         trace: world.trace.last(usize::MAX).map(str::to_owned).collect(),
@@ -186,7 +191,7 @@ fn late(world: &World, what: &str) -> Violation {
 
 fn finish(world: &mut World) -> Result<(), Violation> {
     if world.is_lost() {
-        return world.auditor.finish(&world.invariants.truth);
+        return promises(world);
     }
     run_while(world, 30_000_000, |world| !world.is_quiet())?;
     if !world.is_quiet() {
@@ -196,7 +201,17 @@ fn finish(world: &mut World) -> Result<(), Violation> {
     if !world.journals_are_equal() {
         return Err(late(world, "all journals are equal"));
     }
-    world.auditor.finish(&world.invariants.truth)
+    promises(world)
+}
+
+/// Whether every client was told what is so: by the log as core knows it, by what clients saw alone, and by a journal's bytes.
+fn promises(world: &mut World) -> Result<(), Violation> {
+    world.auditor.finish(&world.invariants.truth)?;
+    world.checked = linear::check(&world.history, &crate::world::stocks())?;
+    match world.whole_journal() {
+        Some(journal) => Ledger::read(journal)?.check(&world.history),
+        None => Ok(()), // Every disk that had it is gone; the auditor has seen it.
+    }
 }
 
 /// Lets the world go on for at most so long.

@@ -226,6 +226,13 @@ impl World {
         let newest = self.invariants.newest.as_ref();
         newest.is_some_and(|newest| machine.id.is_some_and(|id| newest.is_in_sync(id, machine.disk.store)))
     }
+    /// A journal with everything that was committed, and no more; none if every disk that had it is gone.
+    pub(crate) fn whole_journal(&self) -> Option<&[u8]> {
+        let end = self.invariants.truth.end();
+        let disks = self.machines.iter().map(|machine| &machine.disk).chain(self.attic.iter().map(|(_, disk)| disk));
+        let mut whole = disks.filter(|disk| disk.position(end) == self.invariants.truth.position(end));
+        whole.find_map(|disk| disk.journal_up_to(end))
+    }
     /// Whether all journals hold the same bytes.
     pub fn journals_are_equal(&self) -> bool {
         let mut files = self.machines.iter().filter(|m| m.id.is_some()).map(|m| &m.disk.file);

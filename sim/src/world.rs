@@ -22,7 +22,9 @@ use crate::auditor::{Auditor, Op};
 use crate::bus::{Parcel, Weather};
 use crate::clock::Clock;
 use crate::disk::Disk;
+use crate::history::History;
 use crate::invariants::{Invariants, Violation};
+use crate::linear::Checked;
 use crate::machine::{Decided, LastSeen, Link, Machine, Process, Who};
 use crate::nemesis::Fault;
 use crate::register::Register;
@@ -204,10 +206,11 @@ pub struct World {
     pub(crate) trace: Trace,
     pub(crate) invariants: Invariants,
     pub(crate) auditor: Auditor,
+    pub(crate) history: History,
+    pub(crate) checked: Checked,
     pub(crate) calls: BTreeMap<u64, Call>,
     /// Answers to calls of stories.
     pub(crate) answers: BTreeMap<u64, Answered>,
-    next_call: u64,
     boots: u64,
     pub(crate) clients: Vec<Client>,
     pub(crate) nemesis: crate::nemesis::Nemesis,
@@ -230,7 +233,8 @@ pub fn symbol(name: &str) -> Symbol {
     Symbol::new(name).expect("a stock's name")
 }
 
-fn stocks() -> Vec<Stock> {
+/// What catalogs list.
+pub(crate) fn stocks() -> Vec<Stock> {
     let stock = |(name, price, quantity)| Stock {
         symbol: symbol(name),
         price: Price::from_cents(price).unwrap_or_else(|| unreachable!("in bounds")),
@@ -259,9 +263,10 @@ impl World {
             trace: Trace::new(detail),
             invariants: Invariants::new(),
             auditor: Auditor::new(),
+            history: History::default(),
+            checked: Checked::default(),
             calls: BTreeMap::new(),
             answers: BTreeMap::new(),
-            next_call: 0,
             boots: seed.wrapping_mul(0x2545_f491_4f6c_dd1d) & 0xffff_ffff,
             clients: Vec::new(),
             nemesis: crate::nemesis::Nemesis::asleep(),
@@ -677,8 +682,7 @@ impl World {
 
     /// A client asks a frontend; the number of the call.
     pub(crate) fn call(&mut self, machine: usize, request: ClientRequest, client: Option<usize>) -> u64 {
-        self.next_call += 1;
-        let call = self.next_call;
+        let call = self.history.asked(self.now, request.clone());
         let op = self.auditor.begin(&request);
         let (now, name) = (self.now, self.machines[machine].name.clone());
         self.trace.line(now, "client", "asks", || format!("{name} call {call}: {request:?}"));
@@ -707,6 +711,7 @@ impl World {
         let Some(call) = self.calls.remove(&number) else { return };
         let now = self.now;
         self.trace.line(now, "client", "gets", || format!("call {number}: {answer:?}"));
+        self.history.got(number, now, &answer);
         if let Err(violation) = self.auditor.end(&call.op, &answer, &self.invariants.truth) {
             self.violated(violation.invariant, violation.text);
         }
