@@ -14,6 +14,8 @@
 //! - [`nemesis`]: faults. [`marks`]: rare situations, counted. [`run`]: one seed, from start to verdict. [`stories`]: faults by hand, one at a time.
 
 pub mod auditor;
+#[cfg(feature = "bugs")]
+pub mod bugs;
 pub mod bus;
 pub mod clock;
 pub mod disk;

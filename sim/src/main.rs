@@ -103,53 +103,19 @@ fn scenario(name: Option<&str>) -> ExitCode {
     ExitCode::SUCCESS
 }
 
-/// How often each deliberate bug is found. A panic of core is a find, too.
+/// In how many seeds each deliberate bug is noticed, as the table of `docs/testing.md`.
 #[cfg(feature = "bugs")]
 fn left_out(seeds: u64, first: bool, only: Option<&str>) -> ExitCode {
-    use tradenet_core::bugs::Bug;
+    use tradenet_sim::bugs::{Bug, hunt_all};
     std::panic::set_hook(Box::new(|_| {}));
-    let chosen = |bug: &&Bug| only.is_none_or(|only| format!("{bug:?}") == only);
-    let bugs: Vec<Bug> = Bug::ALL.iter().filter(chosen).copied().collect();
-    let next = std::sync::atomic::AtomicUsize::new(0);
-    let missed = AtomicU64::new(0);
-    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    std::thread::scope(|scope| {
-        for _ in 0..cores {
-            scope.spawn(|| {
-                while let Some(bug) = bugs.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    let found = find(*bug, seeds, first);
-                    missed.fetch_add(u64::from(found.is_empty()), Ordering::Relaxed);
-                    let total: u64 = found.values().map(|(count, _)| count).sum();
-                    println!("{bug:?}: found in {total} of {seeds} seeds: {found:?}");
-                }
-            });
-        }
-    });
-    let missed = missed.load(Ordering::Relaxed);
-    println!("{missed} of {} were not found", bugs.len());
+    let chosen = |bug: &Bug| only.is_none_or(|only| format!("{bug:?}") == only);
+    let bugs: Vec<Bug> = Bug::ALL.iter().copied().filter(chosen).collect();
+    let all = hunt_all(&bugs, seeds, first, |found| eprintln!("{:?}: {:?} {:?}", found.bug, found.first, found.by));
+    println!("| bug | what is left out | seeds that notice | first | by |\n| --- | --- | --- | --- | --- |");
+    all.iter().for_each(|found| println!("{}", found.row()));
+    let missed = all.iter().filter(|found| found.first.is_none()).count();
+    println!("{missed} of {} were not noticed", all.len());
     if missed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
-}
-
-/// Which invariants notice the bug: in how many seeds, and in which first.
-#[cfg(feature = "bugs")]
-fn find(bug: tradenet_core::bugs::Bug, seeds: u64, first: bool) -> BTreeMap<&'static str, (u64, u64)> {
-    let mut found: BTreeMap<&'static str, (u64, u64)> = BTreeMap::new();
-    for seed in 0..seeds {
-        tradenet_core::bugs::choose(Some(bug));
-        let verdict = std::panic::catch_unwind(|| run(seed, Detail::Fingerprint));
-        tradenet_core::bugs::choose(None);
-        let invariant = match verdict {
-            Ok(verdict) => verdict.violation.map(|violation| violation.invariant),
-            Err(_) => Some("core stops itself"),
-        };
-        if let Some(invariant) = invariant {
-            found.entry(invariant).or_insert((0, seed)).0 += 1;
-            if first {
-                break;
-            }
-        }
-    }
-    found
 }
 
 fn one(seed: u64, trace: bool, last: usize) -> ExitCode {

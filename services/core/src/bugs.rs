@@ -6,16 +6,23 @@
 //! Rule kept: no service is built with the feature.
 
 macro_rules! bugs {
-    ($($(#[$doc:meta])* $name:ident,)*) => {
+    ($(#[doc = $says:literal] $name:ident,)*) => {
         /// A rule left out.
         #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
         pub enum Bug {
-            $($(#[$doc])* $name,)*
+            $(#[doc = $says] $name,)*
         }
 
         impl Bug {
             /// All of them.
             pub const ALL: &[Self] = &[$(Self::$name),*];
+
+            /// The rule, where there is one, and what is done instead.
+            pub fn says(self) -> &'static str {
+                match self {
+                    $(Self::$name => $says.trim_ascii(),)*
+                }
+            }
         }
     };
 }
@@ -41,6 +48,10 @@ bugs! {
     ReadWithoutConfirmation,
     /// R5: a deposed leader may refuse.
     RefuseWithoutConfirmation,
+    /// R5: one answer confirms a round, whoever else is asked.
+    ConfirmByOne,
+    /// R5: a new leader serves before its own first entry is committed.
+    ServeBeforeTheFirstEntry,
     /// R6: commits go on without the member before the record says so.
     CommitBeforeShrink,
     /// R6: the learner counts only when the record says so.
@@ -53,6 +64,8 @@ bugs! {
     IgnoreReportedEpochs,
     /// R8: the register is written anew from whoever answers.
     RebuildFromSome,
+    /// R8: of what replicas hold, the oldest record is written anew.
+    RebuildFromTheOldest,
     /// R9: a candidate's tail is not looked at.
     ElectShortTails,
     /// C1: a change is shown before every cache has dropped it.
@@ -63,8 +76,12 @@ bugs! {
     JumpInOneStep,
     /// C2: a fill is kept whatever came meanwhile.
     KeepStaleFills,
+    /// C2: a look-up is answered by a fill that was sent before it arrived.
+    AnswerFromEarlierFills,
     /// C3: a lease counts from when it arrives.
     LeaseFromArrival,
+    /// C3: a catalog's authority counts from when it arrives.
+    AuthorityFromArrival,
     /// C3: a new session or a lapse keeps what is cached.
     KeepCacheAcrossSessions,
     /// C3: a lease may outlive the catalog's authority.
@@ -75,6 +92,8 @@ bugs! {
     ForgetTheCatalog,
     /// C4: every catalog that asks is granted authority.
     GrantToAnyCatalog,
+    /// C4: authority is granted by a leader that may have been deposed.
+    GrantWithoutConfirmation,
     /// An acknowledgement does not wait for the disk.
     AcknowledgeBeforeSync,
     /// Keys of former leaders are not known any more.
@@ -85,6 +104,16 @@ bugs! {
     MatchAcrossEpochs,
     /// A deposed leader gives the answers that it still owes.
     AnswerWhenDeposed,
+    /// What was published is taken for delivered.
+    TrustPublishes,
+    /// A follower takes a batch behind a gap for compared.
+    IgnoreGaps,
+    /// In a new epoch a follower cuts what it does not know to be committed, and fetches it again.
+    CutOnCatchUp,
+    /// A batch of an earlier leadership is taken for one of this.
+    TakeLateBatches,
+    /// A late copy of a refused command is decided anew.
+    DecideRefusedAgain,
 }
 
 #[cfg(feature = "bugs")]

@@ -493,7 +493,7 @@ impl Catalog {
         let Some(asked) = self.asked.get(&request).filter(|_| leads && linked) else {
             return;
         };
-        let until = asked.after(valid);
+        let until = if bug(Bug::AuthorityFromArrival) { self.now.mono } else { *asked }.after(valid);
         if !self.has_authority(self.now.mono) && until > self.now.mono {
             self.outputs.push_back(Output::info(format!("answers look-ups for order-{}", sender.id)));
         }

@@ -630,7 +630,10 @@ impl Elector {
         // yet. A leader that ended before it raised the floor for the first time leaves a good record without any floor.
         let held = statuses.iter().filter_map(|status| status.configuration.as_ref());
         let all: Vec<_> = held.chain(&self.configuration).chain(slot.value()).cloned().collect();
-        let newest = all.iter().max_by_key(|held| held.epoch).cloned();
+        let newest = match bug(Bug::RebuildFromTheOldest) {
+            true => all.iter().min_by_key(|held| held.epoch).cloned(),
+            false => all.iter().max_by_key(|held| held.epoch).cloned(),
+        };
         let Some(held) = newest else {
             return self.first_start(slot, floor, &statuses);
         };

@@ -17,6 +17,7 @@ use tradenet_schemas::rest;
 use tradenet_schemas::subjects::Peer;
 use tradenet_schemas::trade::{Command, CommandKey, Outcome, Stock, Symbol};
 
+use crate::bugs::{Bug, bug};
 use crate::cache::{Cache, Invalidated};
 use crate::election::{self, Elector, Wish};
 use crate::times::Times;
@@ -463,7 +464,22 @@ impl Frontend {
             }
             _ => self.cache.forget(request),
         }
+        if bug(Bug::AnswerFromEarlierFills) {
+            self.answer_all_who_ask(&asking.query, stock.as_ref());
+        }
         self.answer(asking.ticket, ClientAnswer::Stock { stock, hit: false });
+    }
+
+    /// For [`Bug::AnswerFromEarlierFills`].
+    fn answer_all_who_ask(&mut self, query: &Query, stock: Option<&Stock>) {
+        let same: Vec<_> =
+            self.questions.iter().filter(|(_, asking)| asking.query == *query).map(|(r, _)| *r).collect();
+        for request in same {
+            self.cache.forget(request);
+            if let Some(asking) = self.questions.remove(&request) {
+                self.answer(asking.ticket, ClientAnswer::Stock { stock: stock.cloned(), hit: false });
+            }
+        }
     }
 
     // ------------------------------------------------------------ time

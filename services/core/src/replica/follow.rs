@@ -102,7 +102,8 @@ impl Replica {
             }
             return;
         }
-        if epoch > held.epoch || epoch < self.following.since || self.leading.is_some() {
+        let late = epoch < self.following.since && !bug(Bug::TakeLateBatches);
+        if epoch > held.epoch || late || self.leading.is_some() {
             return; // The configuration comes with the next keep-alive.
         }
         let (prev, committed, round) = (*prev, *committed, *round);
@@ -119,6 +120,9 @@ impl Replica {
             }
         } else {
             self.following.leader_tail = self.following.leader_tail.max(prev.seq);
+            if bug(Bug::IgnoreGaps) {
+                self.following.matched = self.following.matched.max(prev.seq);
+            }
             let from = if prev.seq > self.log.tail().seq { self.log.tail() } else { self.log.at_or_before(prev) };
             self.fetch(from);
         }

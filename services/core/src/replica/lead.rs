@@ -408,6 +408,7 @@ impl Replica {
     fn decide_one(&mut self, queued: Queued, lines: &mut Vec<u8>) {
         let Queued { from, submission: Submission { request, key, command }, reply } = queued;
         let refused = self.leading.as_ref().and_then(|leading| leading.refused.known.get(&(from, request)));
+        let refused = refused.filter(|_| !bug(Bug::DecideRefusedAgain));
         let decision = refused.map_or_else(|| self.exchange.decide(&key, &command), |known| Decision::Refuse(*known));
         let (outcome, seq, confirm) = match decision {
             Decision::Accept(events) => {
@@ -468,6 +469,9 @@ impl Replica {
         let configuration = held.filter(|_| news || lines.is_empty()).map(Box::new);
         let round = leading.round;
         for follower in leading.followers.values_mut() {
+            if bug(Bug::TrustPublishes) {
+                follower.acked = tail.seq;
+            }
             if follower.behind.is_none() && follower.acked < tail.seq {
                 follower.behind = Some((tail.seq, now));
             }
@@ -574,14 +578,16 @@ impl Replica {
         if bug(Bug::CommitWithoutTheLastFollower) {
             said.pop();
         }
-        let round = said.iter().map(|(round, _)| *round).min();
+        let rounds = said.iter().map(|(round, _)| *round);
+        let round = if bug(Bug::ConfirmByOne) { rounds.max() } else { rounds.min() };
         let acked = said.iter().map(|(_, acked)| *acked).min();
         // With nobody to ask every round is answered: only this process can be elected by the next record.
         leading.confirmed = leading.confirmed.max(round.unwrap_or(leading.round + 1));
         let durable = if bug(Bug::CommitWithoutOwnDisk) { self.log.tail().seq } else { durable };
         let everywhere = acked.map_or(durable, |acked| acked.min(durable));
         // Entries of former leaders are committed by the own first one, never by themselves.
-        if leading.begun.is_some_and(|begun| everywhere >= begun) && everywhere > self.committed {
+        let begun = leading.begun.is_some_and(|begun| everywhere >= begun || bug(Bug::ServeBeforeTheFirstEntry));
+        if begun && everywhere > self.committed {
             self.committed = everywhere;
             if everywhere == self.log.tail().seq {
                 leading.uncommitted_since = None;
@@ -627,7 +633,7 @@ impl Replica {
     pub(super) fn owe_confirmed(&mut self, reply: ReplyTo, seq: SeqNum, due: Due) {
         let Some(leading) = &mut self.leading else { return };
         if leading.waiting.len() <= WAITING_MAX {
-            let round = leading.coming_round();
+            let round = if bug(Bug::GrantWithoutConfirmation) { 0 } else { leading.coming_round() };
             leading.owe(reply, seq, round, due);
         }
     }

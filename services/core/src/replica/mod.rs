@@ -544,6 +544,8 @@ impl Replica {
             self.change_persisted();
         } else if mine {
             self.activate();
+        } else if bug(Bug::CutOnCatchUp) && self.committed < self.log.tail().seq {
+            self.cut_behind(self.committed);
         }
         for (packet, reply) in std::mem::take(&mut self.held) {
             self.received(packet, reply);

@@ -1,0 +1,95 @@
+//! Tests the tests: leaves out one rule of the protocol at a time, and looks whether anything notices.
+//!
+//! Problem: a simulator that finds nothing may be blind.
+//! Idea: the same seeds as always, on core with one of [`Bug::ALL`] in it. A violated invariant is a find, and so is a panic:
+//! core's own assertions are part of what is tested.
+//! Rule kept: only in builds with the feature `bugs`, which no service is built with, and with `panic = "unwind"`.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::panic::catch_unwind;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+pub use tradenet_core::bugs::Bug;
+use tradenet_core::bugs::choose;
+
+use crate::run::run;
+use crate::trace::Detail;
+
+/// What is said of a find by core itself.
+const CORE: &str = "core stops itself";
+
+/// Seeds in which a bug was noticed.
+#[derive(Clone, Debug)]
+pub struct Found {
+    /// The rule that was left out.
+    pub bug: Bug,
+    /// The first such seed, and what noticed.
+    pub first: Option<(u64, &'static str)>,
+    /// How many, by what noticed.
+    pub by: BTreeMap<&'static str, u64>,
+    /// How many were run.
+    pub seeds: u64,
+}
+
+impl Found {
+    /// In how many seeds it was noticed.
+    pub fn count(&self) -> u64 {
+        self.by.values().sum()
+    }
+
+    /// A row of the table in `docs/testing.md`.
+    pub fn row(&self) -> String {
+        let mut row = format!("| `{:?}` | {} | {} of {} |", self.bug, self.bug.says(), self.count(), self.seeds);
+        // Writing into a string can't fail.
+        let _ = match self.first {
+            Some((seed, what)) => write!(row, " {seed} | {what} |"),
+            None => write!(row, " | |"),
+        };
+        row
+    }
+}
+
+/// Runs seeds from 0 on core with that bug: `seeds` of them, or up to the first that notices.
+pub fn hunt(bug: Bug, seeds: u64, only_first: bool) -> Found {
+    let mut found = Found { bug, first: None, by: BTreeMap::new(), seeds: 0 };
+    for seed in 0..seeds {
+        found.seeds += 1;
+        if let Some(invariant) = notices(bug, || run(seed, Detail::Fingerprint).violation.map(|v| v.invariant)) {
+            found.first.get_or_insert((seed, invariant));
+            *found.by.entry(invariant).or_default() += 1;
+            if only_first {
+                break;
+            }
+        }
+    }
+    found
+}
+
+/// What notices that bug in `what`, run in this thread.
+pub fn notices(bug: Bug, what: impl FnOnce() -> Option<&'static str> + std::panic::UnwindSafe) -> Option<&'static str> {
+    choose(Some(bug));
+    let noticed = catch_unwind(what);
+    choose(None);
+    noticed.unwrap_or(Some(CORE))
+}
+
+/// Hunts several bugs on all cores; `each` is told of one after the other.
+pub fn hunt_all(bugs: &[Bug], seeds: u64, only_first: bool, each: impl Fn(&Found) + Sync) -> Vec<Found> {
+    let (next, all) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let work = || {
+        while let Some(bug) = bugs.get(next.fetch_add(1, Ordering::Relaxed)) {
+            let found = hunt(*bug, seeds, only_first);
+            each(&found);
+            if let Ok(mut all) = all.lock() {
+                all.push(found);
+            }
+        }
+    };
+    std::thread::scope(|scope| (0..cores).for_each(|_| drop(scope.spawn(work))));
+    let mut all = all.into_inner().unwrap_or_default();
+    all.sort_by_key(|found| found.bug);
+    all
+}
