@@ -224,8 +224,10 @@ impl Told {
                 Some(format!("leader: order-{same} again (epoch {epoch})"))
             }
             (_, None) if self.view.leader.is_some() => {
-                let why = view.trouble.as_deref().unwrap_or("one is being elected");
-                Some(format!("no leader: {why} (epoch {epoch})"))
+                // Mostly the frontend says itself that there is none.
+                let why = view.trouble.as_deref().unwrap_or("no leader: one is being elected");
+                let subject = if why.starts_with("no leader") { "" } else { "no leader: " };
+                Some(format!("{subject}{why} (epoch {epoch})"))
             }
             _ => None,
         }
@@ -276,5 +278,27 @@ mod tests {
         check(Some((3, Some(2), &[1, 2, 3])), &["order-3 in sync (epoch 3)"]);
         check(Some((4, None, &[1, 2, 3])), &["no leader: one is being elected (epoch 4)"]);
         check(Some((4, Some(2), &[1, 2, 3])), &["leader: order-2 again (epoch 4)"]);
+    }
+
+    #[test]
+    fn what_is_missing_is_told_in_the_words_of_the_frontend() {
+        for (trouble, expected) in [
+            (None, "no leader: one is being elected (epoch 1)"),
+            (
+                Some("no leader at this moment: one is being elected"),
+                "no leader at this moment: one is being elected (epoch 1)",
+            ),
+            (
+                Some("only order-3 has every order: start it"),
+                "no leader: only order-3 has every order: start it (epoch 1)",
+            ),
+        ] {
+            let view = |leader, trouble: Option<&str>| {
+                Some(View { epoch: 1, leader, in_sync: vec![3], trouble: trouble.map(str::to_owned) })
+            };
+            let mut told = Told::default();
+            told.observe(view(Some(3), None));
+            assert_eq!(told.observe(view(None, trouble)), [expected]);
+        }
     }
 }
