@@ -22,6 +22,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use axum::http::Uri;
 use tokio::net::{TcpListener, TcpSocket};
 use tradenet_core::frontend::{Frontend, Options};
 use tradenet_core::times::Times;
@@ -43,6 +44,10 @@ pub struct Args {
     /// The address to serve REST on; port 0 takes any free one.
     #[arg(long, env = "TRADENET_LISTEN", default_value = "127.0.0.1:8080", value_name = "ADDR")]
     pub listen: SocketAddr,
+    /// The address at which others reach it, such as http://203.0.113.7:8080, for the broker's list of services; where it
+    /// is not said, the one it listens on, unless that is every address of this machine.
+    #[arg(long, env = "TRADENET_ADVERTISE", value_name = "URL", value_parser = advertised)]
+    pub advertise: Option<String>,
     /// How many stocks to cache; 0 turns the cache off.
     #[arg(long, env = "TRADENET_CACHE_SIZE", default_value_t = 5, value_name = "N")]
     pub cache_size: usize,
@@ -52,6 +57,23 @@ pub struct Args {
     /// The broker.
     #[command(flatten)]
     pub connect: ConnectArgs,
+}
+
+fn advertised(text: &str) -> Result<String, String> {
+    let uri: Option<Uri> = text.parse().ok();
+    let reachable = |uri: &Uri| {
+        let scheme = uri.scheme_str().is_some_and(|scheme| ["http", "https"].contains(&scheme));
+        scheme && uri.host().is_some_and(|host| !host.is_empty()) && uri.path() == "/" && uri.query().is_none()
+    };
+    match uri.filter(reachable) {
+        Some(_) => Ok(text.trim_end_matches('/').to_owned()),
+        None => Err("write it as http://HOST:PORT, without a path".to_owned()),
+    }
+}
+
+/// What others are told: every address of this machine is none that they could use.
+fn reached_at(advertise: Option<String>, listen: SocketAddr) -> Option<String> {
+    advertise.or_else(|| (!listen.ip().is_unspecified()).then(|| format!("http://{listen}")))
 }
 
 /// Serves until `shutdown`: then turns clients away, finishes what is under way, and leaves the exchange.
@@ -66,7 +88,7 @@ pub async fn run(args: Args, shutdown: Shutdown) -> anyhow::Result<()> {
     })?;
     let address = listener.local_addr().context("the address to listen on was lost: start again")?;
     let (boot, times, clock) = (Boot(rand::random()), Times::default(), Clock::new());
-    let Args { cache_size, members, connect, .. } = args;
+    let Args { advertise, cache_size, members, connect, .. } = args;
     let members = members.ids().to_vec();
     let core = Shared::new(Frontend::new(Options { boot, members, times, cache_size }));
     let answer_within = times.deadline + Duration::from_millis(ANSWER_MARGIN_MS);
@@ -77,8 +99,13 @@ pub async fn run(args: Args, shutdown: Shutdown) -> anyhow::Result<()> {
     let http = tokio::spawn(serve(listener, Arc::clone(&desk), shutdown, last_answered));
     tracing::info!("serving on http://{address}, with a cache of {cache_size}");
 
-    let mut metadata = vec![("http", format!("http://{address}"))];
-    metadata.extend(connect.name.clone().map(|name| ("name", name)));
+    let reached_at = reached_at(advertise, address);
+    if reached_at.is_none() {
+        let port = address.port();
+        tracing::info!("nobody is told where to reach it: say so with --advertise, such as http://HOST:{port}");
+    }
+    let name = connect.name.clone().map(|name| ("name", name));
+    let metadata = reached_at.map(|url| ("http", url)).into_iter().chain(name).collect();
     let broker = nats::connect(&connect, "frontend").await?;
     let answer = Box::new(move |ticket, answer| desk.answer(ticket, answer));
     let clients = Some(driver::Clients { inputs, answer });

@@ -558,3 +558,32 @@ async fn an_address_that_is_taken_is_refused_and_one_that_was_just_left_is_not()
     drop((first, client));
     crate::listen(address).unwrap();
 }
+
+#[test]
+fn others_are_told_an_address_that_they_can_use_or_none() {
+    fn check(advertise: Option<&str>, listen: &str, expected: Option<&str>) {
+        let told = crate::reached_at(advertise.map(str::to_owned), listen.parse().unwrap());
+        assert_eq!(told.as_deref(), expected, "{advertise:?} {listen}");
+    }
+    check(None, "127.0.0.1:8080", Some("http://127.0.0.1:8080"));
+    check(None, "[::1]:8080", Some("http://[::1]:8080"));
+    check(None, "0.0.0.0:8080", None);
+    check(None, "[::]:8080", None);
+    check(Some("http://shop.example:80"), "0.0.0.0:8080", Some("http://shop.example:80"));
+    check(Some("http://shop.example:80"), "127.0.0.1:8080", Some("http://shop.example:80"));
+}
+
+#[test]
+fn what_is_advertised_is_an_address_without_a_path() {
+    for (text, expected) in [
+        ("http://203.0.113.7:8080", Some("http://203.0.113.7:8080")),
+        ("https://shop.example/", Some("https://shop.example")),
+        ("shop.example:80", None),
+        ("http://", None),
+        ("http://shop.example/stocks", None),
+        ("http://shop.example?x=1", None),
+        ("nats://shop.example", None),
+    ] {
+        assert_eq!(crate::advertised(text).ok().as_deref(), expected, "{text}");
+    }
+}
