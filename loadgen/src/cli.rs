@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand};
+use tradenet_runtime::nats::ConnectArgs;
 
 use crate::drill::{DrillOptions, Fault, MAX_FAULTS, Services, drill};
 use crate::options::{Load, Probability, RunOptions, Sides};
@@ -56,13 +57,11 @@ Examples:
   loadgen run --url http://127.0.0.1:8080 --clients 8 --iterations 1000 --p 0.8 --side mix --exclusive
   loadgen run --url http://127.0.0.1:8080 --rate 2000 --duration 30s --warmup 5s --side mix
   loadgen run --url http://127.0.0.1:8080,http://127.0.0.1:8081 --duration 10s --json > run.json
+  loadgen run --discover --nats-url nats://127.0.0.1:4222 --spread
   loadgen run --url http://127.0.0.1:8080 --hgrm out/run    # for hdrhistogram.github.io/HdrHistogram/plotFiles.html")]
 struct RunArgs {
     #[command(flatten)]
     common: Common,
-    /// A frontend; of several, the one with the lowest measured round trip is used, and chosen anew when it fails.
-    #[arg(long = "url", required = true, env = "LOADGEN_URL", value_delimiter = ',')]
-    urls: Vec<BaseUrl>,
     /// Clients, each with one keep-alive connection; 5, or 64 connections for --rate.
     #[arg(long)]
     clients: Option<u32>,
@@ -81,6 +80,10 @@ struct RunArgs {
     /// Which trades are made.
     #[arg(long, value_enum, default_value_t = Sides::Buy)]
     side: Sides,
+    /// Chance that a client reads one of its orders back after a trade, while the load goes on; at the end all are read
+    /// back anyway.
+    #[arg(long, default_value = "0", conflicts_with = "rate")]
+    reread: Probability,
     /// Nobody else trades meanwhile: also fail on orders that were never acknowledged, and on stocks that moved by
     /// something else than what was.
     #[arg(long)]
@@ -94,6 +97,36 @@ struct RunArgs {
     /// Writes the distributions to PREFIX-trade.hgrm and so on, for the HdrHistogram plotter.
     #[arg(long, value_name = "PREFIX")]
     hgrm: Option<PathBuf>,
+    /// Writes the distributions of every second to FILE, for HdrHistogram's log tools.
+    #[arg(long, value_name = "FILE")]
+    hlog: Option<PathBuf>,
+    #[command(flatten)]
+    frontends: Frontends,
+}
+
+/// Where the exchange is.
+#[derive(Args, Debug)]
+struct Frontends {
+    /// A frontend; of several, the one with the lowest measured round trip is used, and chosen anew when it fails.
+    #[arg(long = "url", env = "LOADGEN_URL", value_delimiter = ',')]
+    urls: Vec<BaseUrl>,
+    /// Asks the broker for frontends, at the start and when none of the known ones answers.
+    #[arg(long)]
+    discover: bool,
+    /// Spreads the clients over all frontends instead of using the nearest: what one has acknowledged must be there when
+    /// it is read through another.
+    #[arg(long)]
+    spread: bool,
+    #[command(flatten, next_help_heading = "The broker, for --discover")]
+    broker: ConnectArgs,
+}
+
+impl Frontends {
+    fn name(&self, options: &mut RunOptions) {
+        options.urls.clone_from(&self.urls);
+        options.discover = self.discover.then(|| self.broker.clone());
+        options.spread = self.spread;
+    }
 }
 
 /// What all commands that make load have in common.
@@ -131,6 +164,8 @@ impl Common {
     fn options(&self, clients: u32, load: Load) -> RunOptions {
         RunOptions {
             urls: Vec::new(),
+            discover: None,
+            spread: false,
             clients,
             load,
             trade_probability: Probability::default(),
@@ -141,7 +176,9 @@ impl Common {
             seed: self.seed.unwrap_or_else(rand::random),
             request_timeout: self.timeout,
             deadline: self.deadline,
+            reread: Probability::default(),
             exclusive: false,
+            interval_log: false,
             timeline: None,
             progress: true,
         }
@@ -156,13 +193,16 @@ impl RunArgs {
             (None, None) => (CLIENTS, Load::Iterations(self.iterations)),
         };
         let clients = self.clients.unwrap_or(clients);
-        RunOptions {
-            urls: self.urls.clone(),
+        let mut options = RunOptions {
             trade_probability: self.p,
             sides: self.side,
+            reread: self.reread,
             exclusive: self.exclusive,
+            interval_log: self.hlog.is_some(),
             ..self.common.options(clients, load)
-        }
+        };
+        self.frontends.name(&mut options);
+        options
     }
 }
 
@@ -228,15 +268,16 @@ impl SweepArgs {
 #[derive(Args, Debug)]
 #[command(after_help = "\
 A fault is ACTION:TARGET. Actions: kill (SIGKILL), stop (SIGTERM), restart (stop and start at once), pause (SIGSTOP),
-cut (off the network, containers only). Targets: leader, follower, order, catalog, frontend, all, or a service's name.
-Whatever is harmed is healed after --down, and the next fault waits until the exchange is whole again. A service that
-was killed or stopped is started again by its command in dev.json, which then has its new process number; it outlives
-the drill, and writes its log to drill-NAME.log beside dev.json.
+cut (off the network, containers only). Targets: leader, follower, order, catalog, frontend, all (of these),
+everything (and the broker), or a service's name. Whatever is harmed is healed after --down, and the next fault waits
+until the exchange is whole again. A service that was killed or stopped is started again by its command in dev.json,
+which then has its new process number; it outlives the drill, and writes its log to drill-NAME.log beside dev.json.
+At the end every order is read back, and the replicas' order files are compared.
 
 Examples:
   loadgen drill --dev data/dev.json
   loadgen drill --dev data/dev.json --fault kill:leader --times 12 --clients 8 --exclusive
-  loadgen drill --dev data/dev.json --fault kill:all --fault pause:leader --out drill
+  loadgen drill --dev data/dev.json --fault kill:everything --fault pause:leader --out drill
   loadgen drill --compose compose.yaml --url http://127.0.0.1:8080 --fault cut:leader --random 10 --seed 7")]
 struct DrillArgs {
     #[command(flatten)]
@@ -245,14 +286,11 @@ struct DrillArgs {
     #[arg(long, value_name = "FILE", default_value = "data/dev.json")]
     dev: PathBuf,
     /// A Compose file instead, whose services run.
-    #[arg(long, value_name = "FILE", conflicts_with = "dev", requires = "urls")]
+    #[arg(long, value_name = "FILE", conflicts_with = "dev")]
     compose: Option<PathBuf>,
     /// The program that drives Compose.
     #[arg(long, default_value = "docker")]
     docker: String,
-    /// Frontends, where they do not stand in dev.json.
-    #[arg(long = "url", value_delimiter = ',')]
-    urls: Vec<BaseUrl>,
     /// What is done, in turn.
     #[arg(
         long = "fault",
@@ -281,25 +319,32 @@ struct DrillArgs {
     /// Which trades are made; with buys alone the stocks would run out.
     #[arg(long, value_enum, default_value_t = Sides::Mix)]
     side: Sides,
+    /// Chance that a client reads one of its orders back after a trade, while faults strike.
+    #[arg(long, default_value = "0.1")]
+    reread: Probability,
     /// Nobody else trades meanwhile: also fail on orders that were never acknowledged.
     #[arg(long)]
     exclusive: bool,
     /// Where timeline.csv, faults.csv and timeline.svg go.
     #[arg(long, default_value = "drill", value_name = "DIR")]
     out: PathBuf,
+    #[command(flatten)]
+    frontends: Frontends,
 }
 
 impl DrillArgs {
     fn options(&self) -> DrillOptions {
         let rounds = usize::try_from(self.times).unwrap_or(usize::MAX).min(MAX_FAULTS);
+        let mut run = RunOptions {
+            trade_probability: self.p,
+            sides: self.side,
+            reread: self.reread,
+            exclusive: self.exclusive,
+            ..self.common.options(self.clients, Load::ClosedFor(Duration::ZERO))
+        };
+        self.frontends.name(&mut run);
         DrillOptions {
-            run: RunOptions {
-                urls: self.urls.clone(),
-                trade_probability: self.p,
-                sides: self.side,
-                exclusive: self.exclusive,
-                ..self.common.options(self.clients, Load::ClosedFor(Duration::ZERO))
-            },
+            run,
             services: match &self.compose {
                 None => Services::Dev(self.dev.clone()),
                 Some(file) => Services::Compose { file: file.clone(), program: self.docker.clone() },
@@ -337,6 +382,9 @@ async fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
     }
     if let Some(prefix) = &args.hgrm {
         report.write_hgrm(prefix)?;
+    }
+    if let Some(path) = &args.hlog {
+        write_file(path, &report.interval_log)?;
     }
     Ok(status(report.ok()))
 }

@@ -10,14 +10,16 @@ use std::time::{Duration, Instant};
 
 use crate::exchange::{Client, Retry};
 use crate::options::{Load, MAX_TRADES};
+use crate::plan::Chance;
 use crate::run::{Context, Done, Key};
 use crate::wire::Side;
 
 /// One client from its first lookup to its last outcome.
 pub(crate) async fn client(context: Arc<Context>, number: u32) -> Done {
-    let mut client = Client::new(Arc::clone(&context.shared));
+    let mut client = Client::new(Arc::clone(&context.shared), number);
     let mut done = Done::default();
     let mut plan = context.plan(number);
+    let mut chance = Chance::new(context.options.seed, number);
     let mut budget = Budget::new(&context);
     let mut outage = None;
     let mut trades = 0;
@@ -40,6 +42,7 @@ pub(crate) async fn client(context: Arc<Context>, number: u32) -> Done {
                 let key = Key { client: number, trade: trades, intended: None };
                 trades += 1;
                 context.trade(&mut client, step.stock, side, key, &mut done.ledger).await;
+                context.reread(&mut client, &mut chance, &mut done.ledger).await;
             }
             None => {}
         }

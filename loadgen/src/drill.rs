@@ -8,6 +8,8 @@
 mod compose;
 mod fault;
 mod inventory;
+mod journals;
+mod strip;
 mod timeline;
 
 use std::path::PathBuf;
@@ -23,6 +25,7 @@ use serde::Deserialize;
 use tokio::sync::oneshot;
 
 pub use fault::{Action, Fault, Target};
+pub use journals::Journals;
 
 use crate::connection::{Call, Connection};
 use crate::options::{Load, RunOptions};
@@ -104,6 +107,8 @@ pub struct Drill {
     pub events: Vec<Event>,
     /// Services that were started again and go on running; no `tradenet dev` ends them.
     pub left_running: Vec<String>,
+    /// Whether the replicas have the same on their disks.
+    pub journals: Journals,
     /// What the load found, timeline included.
     pub report: Report,
 }
@@ -118,7 +123,7 @@ pub async fn drill(
     told: impl FnMut(&str),
 ) -> anyhow::Result<Drill> {
     let (mut place, mut run) = (Place::open(&options.services).await?, options.run.clone());
-    if run.urls.is_empty() {
+    if run.urls.is_empty() && run.discover.is_none() {
         run.urls = place.frontends()?;
     }
     run.load = Load::ClosedFor(LONGEST);
@@ -130,14 +135,8 @@ pub async fn drill(
         load.await??;
         anyhow::bail!("the load ended before it began");
     };
-    let mut conductor = Conductor {
-        urls: run.urls.clone(),
-        random: Xoshiro256PlusPlus::seed_from_u64(run.seed),
-        options,
-        told,
-        events: Vec::new(),
-        begun,
-    };
+    let mut conductor =
+        Conductor { random: Xoshiro256PlusPlus::seed_from_u64(run.seed), options, told, events: Vec::new(), begun };
     let broken = tokio::select! {
         result = conductor.conduct(&mut place, plan) => result.err(),
         () = interrupt => None,
@@ -146,7 +145,8 @@ pub async fn drill(
     conductor.begun.shared.stop.store(true, Ordering::Relaxed);
     let report = load.await??;
     broken.map_or(healed, Err)?;
-    Ok(timeline::sum_up(conductor.events, place.left_running(), report))
+    let journals = place.journals().await;
+    Ok(timeline::sum_up(conductor.events, place.left_running(), journals, report))
 }
 
 /// The faults to come.
@@ -164,7 +164,6 @@ fn plan(options: &DrillOptions) -> anyhow::Result<Vec<Fault>> {
 
 /// Does one fault after the other.
 struct Conductor<T> {
-    urls: Vec<BaseUrl>,
     random: Xoshiro256PlusPlus,
     options: DrillOptions,
     told: T,
@@ -178,11 +177,8 @@ impl<T: FnMut(&str)> Conductor<T> {
         for fault in plan {
             tokio::time::sleep(self.options.quiet).await;
             let victims = self.victims(place, &fault.target).await?;
-            let mut trouble = Vec::new();
             let at = self.begun.start.elapsed();
-            for victim in &victims {
-                trouble.extend(place.harm(fault.action, victim).await.err());
-            }
+            let mut trouble = place.harm(fault.action, &victims).await;
             self.events.push(Event {
                 label: fault::label(&fault, &victims),
                 at,
@@ -234,7 +230,7 @@ impl<T: FnMut(&str)> Conductor<T> {
         };
         let mut fitting: Vec<String> = names.into_iter().filter(|name| target.fits(name, leader.as_deref())).collect();
         anyhow::ensure!(!fitting.is_empty(), "there is no service for the target `{target}`; see `dev.json` for names");
-        if *target != Target::All {
+        if !matches!(target, Target::All | Target::Everything) {
             let chosen = self.random.random_range(0..fitting.len());
             fitting = vec![fitting.swap_remove(chosen)];
         }
@@ -274,9 +270,9 @@ impl<T: FnMut(&str)> Conductor<T> {
 
     /// What the first frontend that answers says of the exchange.
     async fn cluster(&self) -> Option<Cluster> {
-        for url in &self.urls {
+        for known in self.begun.shared.endpoints.known() {
             let call = Call { method: Method::GET, path: "/cluster", key: None, body: Bytes::new() };
-            let answer = Connection::new(url.clone()).call(&call, POLL_TIMEOUT).await;
+            let answer = Connection::new(known.url).call(&call, POLL_TIMEOUT).await;
             if let Ok(answer) = answer
                 && let Ok(cluster) = serde_json::from_slice::<Data<Cluster>>(&answer.body)
             {
@@ -317,7 +313,9 @@ impl Place {
     fn frontends(&self) -> anyhow::Result<Vec<BaseUrl>> {
         match &self.kind {
             Kind::Dev(inventory) => inventory.frontends(),
-            Kind::Compose(_) => anyhow::bail!("a Compose file does not tell where the frontends listen: pass --url"),
+            Kind::Compose(_) => {
+                anyhow::bail!("a Compose file does not tell where the frontends listen: pass --url, or --discover")
+            }
         }
     }
 
@@ -336,14 +334,27 @@ impl Place {
         }
     }
 
-    async fn harm(&mut self, action: Action, name: &str) -> anyhow::Result<()> {
-        let doing = || format!("{action} {name}");
-        match &mut self.kind {
-            Kind::Dev(inventory) => inventory.harm(action, name).with_context(doing)?,
-            Kind::Compose(compose) => compose.harm(action, name).await.with_context(doing)?,
+    /// Harms all of `names` at once, as far as that goes. Returns what could not be done.
+    async fn harm(&mut self, action: Action, names: &[String]) -> Vec<anyhow::Error> {
+        let results: Vec<anyhow::Result<()>> = match &mut self.kind {
+            Kind::Dev(inventory) => names.iter().map(|name| inventory.harm(action, name)).collect(),
+            Kind::Compose(compose) => compose.harm(action, names).await,
+        };
+        let mut trouble = Vec::new();
+        for (name, result) in names.iter().zip(results) {
+            match result.with_context(|| format!("{action} {name}")) {
+                Ok(()) => self.harmed.push((action, name.clone())),
+                Err(error) => trouble.push(error),
+            }
         }
-        self.harmed.push((action, name.to_owned()));
-        Ok(())
+        trouble
+    }
+
+    async fn journals(&self) -> Journals {
+        match &self.kind {
+            Kind::Dev(inventory) => journals::compare(&inventory.verify_command()).await,
+            Kind::Compose(_) => Journals::NotCompared("they are in containers; `tradenet verify` there compares them"),
+        }
     }
 
     /// Heals all that is harmed. Goes on after an error, and reports the first.

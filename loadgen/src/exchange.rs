@@ -78,10 +78,10 @@ pub(crate) struct Client {
 }
 
 impl Client {
-    /// A client of the frontend that is in use now.
-    pub(crate) fn new(shared: Arc<Shared>) -> Self {
-        let choice = shared.endpoints.current();
-        let connection = Connection::new(shared.endpoints.url(choice).clone());
+    /// Client `number`, which decides its frontend where clients are spread over several.
+    pub(crate) fn new(shared: Arc<Shared>, number: u32) -> Self {
+        let choice = shared.endpoints.first(number);
+        let connection = Connection::new(shared.endpoints.url(choice));
         Self { shared, choice, connection, opened_before: 0 }
     }
 
@@ -175,7 +175,7 @@ impl Client {
 
     /// One attempt; whatever is not a 2xx answer is counted and returned as a failure.
     async fn attempt(&mut self, request: &'static str, call: &Call<'_>) -> Result<Answer, Failure> {
-        self.follow_choice();
+        self.go_to(self.shared.endpoints.now(self.choice));
         let (status, cause) = match self.connection.call(call, self.shared.request_timeout).await {
             Ok(answer) if answer.status.is_success() => return Ok(answer),
             Ok(answer) => (Some(answer.status), message(&answer)),
@@ -189,21 +189,19 @@ impl Client {
             self.count_error(request, &failure);
         }
         if failure.passes() {
-            self.shared.endpoints.failed(self.choice.generation).await;
+            let next = self.shared.endpoints.failed(self.choice).await;
+            self.go_to(next);
         }
         Err(failure)
     }
 
-    /// Moves to the frontend in use now, if another one was chosen meanwhile.
-    fn follow_choice(&mut self) {
-        let choice = self.shared.endpoints.current();
-        if choice.generation != self.choice.generation {
-            if choice.index != self.choice.index {
-                self.opened_before += self.connection.opened();
-                self.connection = Connection::new(self.shared.endpoints.url(choice).clone());
-            }
-            self.choice = choice;
+    /// Uses the frontend of `choice` from now on.
+    fn go_to(&mut self, choice: Choice) {
+        if choice.index != self.choice.index {
+            self.opened_before += self.connection.opened();
+            self.connection = Connection::new(self.shared.endpoints.url(choice));
         }
+        self.choice = choice;
     }
 
     fn parse<T: DeserializeOwned>(&self, request: &'static str, answer: &Answer) -> Result<T, Failure> {

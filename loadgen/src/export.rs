@@ -28,6 +28,10 @@ impl Report {
         let errors = self.errors.iter().map(
             |(key, count)| json!({"request": key.request, "status": key.status, "cause": key.cause, "count": count}),
         );
+        let frontends = self
+            .frontends
+            .iter()
+            .map(|known| json!({"url": known.url.to_string(), "round_trip_ms": known.round_trip.map(millis)}));
         let gap = self.longest_gap.map(|gap| json!({"ms": millis(gap.length), "from_s": gap.from.as_secs_f64()}));
         let lag = self.schedule_lag.as_ref().map(|lag| {
             json!({
@@ -42,6 +46,8 @@ impl Report {
             "ok": self.ok(),
             "seed": self.seed,
             "frontend": self.frontend,
+            "frontends": frontends.collect::<Vec<_>>(),
+            "spread": self.spread,
             "frontend_changes": self.frontend_changes,
             "clients": self.clients,
             "connections": self.connections,
@@ -57,6 +63,7 @@ impl Report {
             "gave_up": self.gave_up,
             "schedule_lag": lag,
             "generator_processor": self.processor,
+            "generator_bound": self.is_generator_bound(),
             "verification": verification,
         })
     }
@@ -159,6 +166,31 @@ mod tests {
         assert_eq!((last[1], last[2], last.len()), (1.0, 1_000.0, 3));
         let median = rows.iter().find(|row| row[1] >= 0.5).unwrap();
         assert!((median[0] - 500.0).abs() < 1.0 && (median[3] - 2.0).abs() < 0.01, "{text}");
+    }
+
+    /// What plotFiles.html of HdrHistogram makes of a file: a point for each line of exactly four cells, two of them
+    /// numbers, that is no comment.
+    fn plotted(text: &str) -> Vec<(f64, f64)> {
+        let cells = |line: &str| line.trim().split(' ').filter(|cell| !cell.is_empty()).map(str::to_owned).collect();
+        let lines =
+            text.lines().map(cells).filter(|cells: &Vec<String>| cells.len() == 4 && !cells[0].starts_with('#'));
+        lines.filter_map(|cells| Some((cells[3].parse().ok()?, cells[0].parse().ok()?))).collect()
+    }
+
+    #[test]
+    fn the_plotter_finds_a_point_for_each_step_of_a_distribution() {
+        let mut histogram = Histogram::new(3).unwrap();
+        for millis in 1..=100_000_u64 {
+            histogram.record(millis * 1_000_000).unwrap();
+        }
+        let points = plotted(&hgrm(&histogram));
+        assert!(points.len() > 50, "{points:?}");
+        // The axis is 1 / (1 - percentile): 2 is the median, 10000 the 99.99th.
+        for (x, expected) in [(1.0, 1.0), (2.0, 50_000.0), (10_000.0, 99_990.0)] {
+            let (_, found) = points.iter().find(|(found, _)| *found >= x).unwrap();
+            assert!((found / expected - 1.0).abs() < 0.01, "{x}: {found}");
+        }
+        assert!(plotted(&hgrm(&Histogram::new(3).unwrap())).is_empty());
     }
 
     #[test]

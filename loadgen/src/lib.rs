@@ -15,9 +15,12 @@
 
 mod closed;
 mod connection;
+mod discover;
 mod endpoints;
 mod exchange;
 mod export;
+mod fresh;
+mod hlog;
 mod open;
 mod options;
 mod plan;
@@ -34,6 +37,8 @@ mod wire;
 pub mod cli;
 pub mod drill;
 
+pub use endpoints::Known;
+pub use fresh::{MAX_STALE, Stale};
 pub use options::{Load, MAX_CLIENTS, MAX_RATE, MAX_TRADES, Probability, RunOptions, Sides};
 pub use recorder::{Column, Counts, ErrorKey, Gap, Kind, Latency, ScheduleLag};
 pub use report::Report;

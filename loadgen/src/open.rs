@@ -153,7 +153,7 @@ fn slots(rate: f64, duration: Duration) -> u64 {
 
 /// One connection, which serves slots until the schedule ends.
 pub(crate) async fn connection(context: Arc<Context>, schedule: Arc<Schedule>, number: u32) -> Done {
-    let mut client = Client::new(Arc::clone(&context.shared));
+    let mut client = Client::new(Arc::clone(&context.shared), number);
     let mut done = Done::default();
     while let Some((slot, idle)) = schedule.next().await {
         let now = Instant::now();

@@ -8,6 +8,8 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
+use tradenet_runtime::nats::ConnectArgs;
+
 use crate::url::BaseUrl;
 
 /// Most clients (connections) of a run. Above it, the machine's ports and this tool's own queue are measured instead.
@@ -84,6 +86,10 @@ pub enum Load {
 pub struct RunOptions {
     /// Frontends; the one with the lowest measured round trip is used, and chosen anew when it fails.
     pub urls: Vec<BaseUrl>,
+    /// A broker that is asked for more of them.
+    pub discover: Option<ConnectArgs>,
+    /// Each client uses the frontend with its number instead, round and round, and the next one when that fails.
+    pub spread: bool,
     /// Clients, each with one keep-alive connection. In an open loop: connections that serve the schedule.
     pub clients: u32,
     /// Closed or open loop, and how much of it.
@@ -104,9 +110,14 @@ pub struct RunOptions {
     pub request_timeout: Duration,
     /// How long a trade is retried with its key until its outcome is unknown; the same for each read at the end.
     pub deadline: Duration,
+    /// Chance that a client of a closed loop reads one of its orders back after each trade, while the load goes on. At
+    /// the end all are read back anyway.
+    pub reread: Probability,
     /// Nobody else trades meanwhile: orders that this run did not place, and a volume that does not match the
     /// acknowledged trades, are then failures of the exchange.
     pub exclusive: bool,
+    /// Keeps the latencies of each second for [`crate::Report::interval_log`].
+    pub interval_log: bool,
     /// Width of one column of [`crate::Report::timeline`]; none is kept without.
     pub timeline: Option<Duration>,
     /// Shows a progress line on standard error where that is a terminal.
@@ -119,6 +130,8 @@ impl RunOptions {
     pub fn new(url: BaseUrl) -> Self {
         Self {
             urls: vec![url],
+            discover: None,
+            spread: false,
             clients: 5,
             load: Load::Iterations(200),
             trade_probability: Probability(0.6),
@@ -129,7 +142,9 @@ impl RunOptions {
             seed: 1,
             request_timeout: Duration::from_secs(5),
             deadline: Duration::from_secs(60),
+            reread: Probability(0.0),
             exclusive: false,
+            interval_log: false,
             timeline: None,
             progress: false,
         }
@@ -140,7 +155,10 @@ impl RunOptions {
     /// # Errors
     /// A sentence naming the option and its limit.
     pub fn check(&self) -> anyhow::Result<()> {
-        anyhow::ensure!(!self.urls.is_empty(), "no frontend given: pass --url http://127.0.0.1:8080");
+        anyhow::ensure!(
+            !self.urls.is_empty() || self.discover.is_some(),
+            "no frontend given: pass --url http://127.0.0.1:8080, or --discover"
+        );
         anyhow::ensure!(
             (1..=MAX_CLIENTS).contains(&self.clients),
             "--clients is {}: choose 1 to {MAX_CLIENTS}",

@@ -30,10 +30,7 @@ pub(crate) struct Plan {
 impl Plan {
     /// The plan of client number `client`. `stocks` is above 0.
     pub(crate) fn new(seed: u64, client: u32, stocks: usize, probability: Probability, sides: Sides) -> Self {
-        // seed_from_u64 spreads neighbouring seeds over the whole state, so that clients' streams are unrelated; the
-        // odd factor keeps client 1 of seed 7 apart from client 0 of seed 8.
-        let stream = seed.wrapping_add(u64::from(client).wrapping_mul(0x9E37_79B9_7F4A_7C15));
-        Self { random: Xoshiro256PlusPlus::seed_from_u64(stream), stocks, probability, sides }
+        Self { random: Xoshiro256PlusPlus::seed_from_u64(stream(seed, client)), stocks, probability, sides }
     }
 
     /// The next iteration.
@@ -49,6 +46,30 @@ impl Plan {
         };
         Step { stock: usize::try_from(stock).unwrap_or(0), trade: trades.then_some(side) }
     }
+}
+
+/// Which of its orders a client reads back on the way. A sequence of its own: what is read must not change what is asked
+/// for.
+pub(crate) struct Chance(Xoshiro256PlusPlus);
+
+impl Chance {
+    /// The sequence of client number `client`.
+    pub(crate) fn new(seed: u64, client: u32) -> Self {
+        Self(Xoshiro256PlusPlus::seed_from_u64(!stream(seed, client)))
+    }
+
+    /// With `probability` one of `all`.
+    pub(crate) fn pick<T: Copy>(&mut self, probability: Probability, all: &[T]) -> Option<T> {
+        let picks = self.0.random_bool(probability.value()) && !all.is_empty();
+        picks.then(|| all[self.0.random_range(0..all.len())])
+    }
+}
+
+/// Where the sequence of a client begins.
+fn stream(seed: u64, client: u32) -> u64 {
+    // seed_from_u64 spreads neighbouring seeds over the whole state, so that clients' streams are unrelated; the odd
+    // factor keeps client 1 of seed 7 apart from client 0 of seed 8.
+    seed.wrapping_add(u64::from(client).wrapping_mul(0x9E37_79B9_7F4A_7C15))
 }
 
 #[cfg(test)]

@@ -11,6 +11,8 @@ use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
 
+use crate::hlog::IntervalLog;
+
 /// Significant decimal digits kept of a latency.
 const DIGITS: u8 = 3;
 /// Latencies above count as this one.
@@ -29,7 +31,7 @@ pub enum Kind {
     LookupMiss,
     /// `POST /orders`, from the first attempt until it is acknowledged.
     Trade,
-    /// `GET /orders/{number}` of the comparison at the end.
+    /// `GET /orders/{number}`, on the way or at the end.
     OrderRead,
 }
 
@@ -76,7 +78,7 @@ impl Latency {
 }
 
 /// A histogram that grows its range to the values that come.
-fn empty() -> Histogram<u64> {
+pub(crate) fn empty() -> Histogram<u64> {
     Histogram::new(DIGITS).expect("three digits are within the library's bounds")
 }
 
@@ -174,6 +176,7 @@ pub(crate) struct Recorded {
     /// When each trade was acknowledged, in order, since the start; kept with the timeline only.
     pub(crate) trade_times: Vec<Duration>,
     pub(crate) lag: ScheduleLag,
+    pub(crate) interval_log: Option<IntervalLog>,
 }
 
 impl Recorded {
@@ -187,6 +190,7 @@ impl Recorded {
             timeline: Vec::new(),
             trade_times: Vec::new(),
             lag: ScheduleLag { generator: empty(), waited: 0, longest_wait: Duration::ZERO },
+            interval_log: None,
         }
     }
 }
@@ -214,6 +218,12 @@ impl Recorder {
     /// A recorder that measures requests which should start later than `warmup` after the beginning.
     pub(crate) fn new(warmup: Duration, column: Option<Duration>) -> Self {
         Self { start: OnceLock::new(), warmup, column, recorded: Mutex::new(Recorded::empty()) }
+    }
+
+    /// The same, which also keeps an interval log.
+    pub(crate) fn with_interval_log(self) -> Self {
+        self.lock().interval_log = Some(IntervalLog::default());
+        self
     }
 
     /// The run begins now, unless it has: what came before was waiting for the exchange.
@@ -250,6 +260,9 @@ impl Recorder {
         if let Some(latency) = recorded.latencies.get_mut(&kind) {
             record(&mut latency.intended, times.done - times.intended);
             record(&mut latency.sent, times.done - times.sent);
+        }
+        if let Some(log) = &mut recorded.interval_log {
+            log.record(kind, times.done - self.start(), times.done - times.intended);
         }
     }
 
@@ -347,7 +360,8 @@ impl Recorder {
     }
 }
 
-fn record(histogram: &mut Histogram<u64>, latency: Duration) {
+/// Adds a latency.
+pub(crate) fn record(histogram: &mut Histogram<u64>, latency: Duration) {
     let nanos = u64::try_from(latency.min(LONGEST).as_nanos()).unwrap_or(u64::MAX);
     // Fails only above what a histogram's index can be, far from LONGEST. (Its saturating_record would not grow the
     // range, and flatten every latency to the first range's end.)

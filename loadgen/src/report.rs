@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use hdrhistogram::Histogram;
 
+use crate::endpoints::Known;
 use crate::recorder::{Column, Counts, ErrorKey, Gap, Kind, Latency, ScheduleLag};
 use crate::verify::Verification;
 
@@ -17,10 +18,14 @@ use crate::verify::Verification;
 pub struct Report {
     /// The seed to repeat it with.
     pub seed: u64,
-    /// The frontend in use at the end.
+    /// All frontends that were known, with their round trips when these were last measured.
+    pub frontends: Vec<Known>,
+    /// The one in use at the end; the first, where clients were spread over all.
     pub frontend: String,
     /// How often a frontend was chosen anew after a failure, the first choice included where there are several.
     pub frontend_changes: u64,
+    /// Clients were spread over all frontends.
+    pub spread: bool,
     /// Clients, each with one connection at a time.
     pub clients: u32,
     /// TCP connections opened by all of them: as many as clients (twice, with the comparison) where none broke.
@@ -49,6 +54,8 @@ pub struct Report {
     pub schedule_lag: Option<ScheduleLag>,
     /// Processor time of this process per second of load: near 1.0, the generator's one thread was the bottleneck.
     pub processor: f64,
+    /// Latencies of each second in the log format of HdrHistogram's tools; empty unless the options asked for it.
+    pub interval_log: String,
     /// What became of the acknowledged trades.
     pub verification: Verification,
 }
@@ -56,6 +63,11 @@ pub struct Report {
 /// The rows of the table: a name and a quantile.
 pub(crate) const QUANTILES: [(&str, f64); 5] =
     [("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("p99.9", 0.999), ("p99.99", 0.9999)];
+
+/// A generator that starts this late with one request of a hundred measures itself.
+const LAG_MOST: Duration = Duration::from_millis(1);
+/// The same for its share of the one processor that its thread can use.
+const PROCESSOR_MOST: f64 = 0.9;
 
 impl Report {
     /// Whether every acknowledged trade was verified and no client had to give up. Errors that were retried away do not
@@ -79,6 +91,14 @@ impl Report {
         (hits + misses > 0).then(|| as_f64(hits) / as_f64(hits + misses))
     }
 
+    /// Whether this generator was what limited the run: then the figures are its own and not the exchange's.
+    #[must_use]
+    pub fn is_generator_bound(&self) -> bool {
+        let late = |lag: &ScheduleLag| lag.generator.value_at_quantile(0.99);
+        self.processor > PROCESSOR_MOST
+            || self.schedule_lag.as_ref().is_some_and(|lag| u128::from(late(lag)) > LAG_MOST.as_nanos())
+    }
+
     /// Failed attempts in all.
     #[must_use]
     pub fn error_count(&self) -> u64 {
@@ -88,8 +108,9 @@ impl Report {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { seed, frontend, clients, connections, .. } = self;
-        writeln!(f, "frontend {frontend}, {clients} clients, {connections} keep-alive connections, seed {seed}\n")?;
+        let Self { seed, clients, connections, .. } = self;
+        writeln!(f, "{}", self.where_to())?;
+        writeln!(f, "{clients} clients, {connections} keep-alive connections, seed {seed}\n")?;
         write_table(f, &self.latencies, self.schedule_lag.is_some())?;
         let trades = self.latencies.get(&Kind::Trade).map_or(0, |latency| latency.sent.len());
         writeln!(
@@ -122,8 +143,39 @@ impl fmt::Display for Report {
 }
 
 impl Report {
+    /// Which frontend was used, and why that one.
+    fn where_to(&self) -> String {
+        let trip = |known: &Known| match known.round_trip {
+            Some(trip) => format!("{} ({:.3} ms)", known.url, millis(trip)),
+            None => known.url.to_string(),
+        };
+        let list = |all: &mut dyn Iterator<Item = &Known>| all.map(trip).collect::<Vec<_>>().join(", ");
+        let changes = match self.frontend_changes {
+            0 | 1 => String::new(),
+            more => format!("; chosen {more} times"),
+        };
+        match self.frontends.as_slice() {
+            [one] => format!("frontend {}", one.url),
+            all if self.spread => format!("clients spread over {}", list(&mut all.iter())),
+            all => {
+                let (used, others): (Vec<_>, Vec<_>) =
+                    all.iter().partition(|known| known.url.to_string() == self.frontend);
+                let (used, others) = (list(&mut used.into_iter()), list(&mut others.into_iter()));
+                format!("frontend {used}, nearer than {others}{changes}")
+            }
+        }
+    }
+
     fn write_lag(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "generator: {:.0} % of one processor", self.processor * 100.0)?;
+        self.write_schedule_lag(f)?;
+        if self.is_generator_bound() {
+            writeln!(f, "THE GENERATOR WAS THE BOTTLENECK: ask for less, or run it on another machine")?;
+        }
+        Ok(())
+    }
+
+    fn write_schedule_lag(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Some(lag) = &self.schedule_lag else {
             return writeln!(f);
         };

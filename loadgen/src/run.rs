@@ -13,9 +13,11 @@ use tokio::task::JoinSet;
 use crate::closed;
 use crate::endpoints::Endpoints;
 use crate::exchange::{Client, Outcome, Shared};
+use crate::fresh::Freshness;
+use crate::hlog::IntervalLog;
 use crate::open::{self, Schedule};
 use crate::options::{Load, RunOptions};
-use crate::plan::Plan;
+use crate::plan::{Chance, Plan};
 use crate::progress::Progress;
 use crate::recorder::{Kind, Recorder, Times};
 use crate::report::Report;
@@ -26,6 +28,7 @@ use crate::wire::{Side, Stock, Trade};
 pub(crate) struct Context {
     pub(crate) shared: Arc<Shared>,
     pub(crate) stocks: Vec<Stock>,
+    pub(crate) fresh: Freshness,
     pub(crate) options: RunOptions,
     /// Sets this run's keys apart from those of every other run, the same seed's included: a key used again would be
     /// answered with the old run's order.
@@ -64,8 +67,8 @@ pub(crate) struct Begun {
 pub(crate) async fn run_told(options: RunOptions, tell: Option<oneshot::Sender<Begun>>) -> anyhow::Result<Report> {
     options.check()?;
     let shared = Arc::new(Shared {
-        endpoints: Endpoints::choose(options.urls.clone()).await,
-        recorder: Recorder::new(options.warmup, options.timeline),
+        endpoints: Endpoints::choose(&options).await?,
+        recorder: recorder(&options),
         request_timeout: options.request_timeout,
         deadline: options.deadline,
         stop: AtomicBool::new(false),
@@ -76,7 +79,8 @@ pub(crate) async fn run_told(options: RunOptions, tell: Option<oneshot::Sender<B
         // Nobody waits for it any more: the run goes on all the same.
         let _ = tell.send(Begun { start, shared: Arc::clone(&shared) });
     }
-    let context = Arc::new(Context { shared, stocks, run: rand::random(), options });
+    let fresh = Freshness::new(&stocks, start);
+    let context = Arc::new(Context { shared, stocks, fresh, run: rand::random(), options });
     let processor = processor_time();
     let done = load(&context).await?;
     let elapsed = start.elapsed();
@@ -84,12 +88,16 @@ pub(crate) async fn run_told(options: RunOptions, tell: Option<oneshot::Sender<B
     finish(&context, done, elapsed, processor).await
 }
 
+fn recorder(options: &RunOptions) -> Recorder {
+    let recorder = Recorder::new(options.warmup, options.timeline);
+    if options.interval_log { recorder.with_interval_log() } else { recorder }
+}
+
 async fn list_stocks(shared: &Arc<Shared>) -> anyhow::Result<Vec<Stock>> {
-    let stocks = Client::new(Arc::clone(shared)).stocks().await.map_err(|failure| {
-        let choice = shared.endpoints.current();
+    let stocks = Client::new(Arc::clone(shared), 0).stocks().await.map_err(|failure| {
         anyhow::anyhow!(
             "{} did not list its stocks: {}; is it running, and ready (GET /readyz)?",
-            shared.endpoints.url(choice),
+            shared.endpoints.url(shared.endpoints.choice()),
             failure.cause
         )
     })?;
@@ -134,14 +142,19 @@ async fn finish(context: &Context, done: Done, elapsed: Duration, processor: f64
         readers: context.options.clients,
     };
     let counts = context.shared.recorder.counts();
-    let (verification, opened) = verify(&context.shared, done.ledger, &subject).await?;
+    let (mut verification, opened) = verify(&context.shared, done.ledger, &subject).await?;
+    verification.lookups = counts.lookups;
+    verification.stale = context.fresh.stale();
     let recorded = context.shared.recorder.take();
-    let choice = context.shared.endpoints.current();
+    let endpoints = &context.shared.endpoints;
+    let choice = endpoints.choice();
     let start = context.shared.recorder.start();
     Ok(Report {
         seed: context.options.seed,
-        frontend: context.shared.endpoints.url(choice).to_string(),
+        frontends: endpoints.known(),
+        frontend: endpoints.url(choice).to_string(),
         frontend_changes: choice.generation,
+        spread: context.options.spread,
         clients: context.options.clients,
         connections: done.opened + opened,
         elapsed: elapsed.saturating_sub(context.options.warmup),
@@ -161,6 +174,7 @@ async fn finish(context: &Context, done: Done, elapsed: Duration, processor: f64
         trade_times: recorded.trade_times,
         schedule_lag: matches!(context.options.load, Load::Open { .. }).then_some(recorded.lag),
         processor,
+        interval_log: recorded.interval_log.map(IntervalLog::end).unwrap_or_default(),
         verification,
     })
 }
@@ -190,6 +204,7 @@ impl Context {
             Outcome::Acknowledged { number } => {
                 let times = Times { intended: key.intended.unwrap_or(sent), sent, done: Instant::now() };
                 self.shared.recorder.success(Kind::Trade, times);
+                self.fresh.acknowledged(stock, quantity);
                 ledger.placed.push(Placed { number, stock: u32::try_from(stock).unwrap_or(u32::MAX), side });
             }
             Outcome::NoStocksLeft => self.shared.recorder.count(|counts| counts.refused += 1),
@@ -198,14 +213,28 @@ impl Context {
         }
     }
 
+    /// Reads one of the orders in `ledger` back while the load goes on, by chance.
+    pub(crate) async fn reread(&self, client: &mut Client, chance: &mut Chance, ledger: &mut Ledger) {
+        if let Some(placed) = chance.pick(self.options.reread, &ledger.placed) {
+            let asked = Trade {
+                name: &self.stocks[placed.stock as usize].name,
+                quantity: self.options.quantity,
+                side: placed.side,
+            };
+            ledger.reads.read(&self.shared.recorder, client, placed.number, &asked).await;
+        }
+    }
+
     /// Looks a stock up and says how many are left; none where the attempt failed.
     pub(crate) async fn lookup(&self, client: &mut Client, stock: usize, intended: Option<Instant>) -> Option<u64> {
         let sent = Instant::now();
+        let asked = self.fresh.asked(stock);
         match client.lookup(&self.stocks[stock].name).await {
             Ok(lookup) => {
                 let kind = if lookup.hit { Kind::LookupHit } else { Kind::LookupMiss };
                 let times = Times { intended: intended.unwrap_or(sent), sent, done: Instant::now() };
                 self.shared.recorder.success(kind, times);
+                self.fresh.answered(asked, lookup.stock.volume);
                 Some(lookup.stock.quantity)
             }
             Err(_) => {

@@ -15,8 +15,9 @@ use serde::Serialize;
 use tokio::task::JoinSet;
 
 use crate::exchange::{Client, Shared};
-use crate::recorder::{Kind, Times};
-use crate::wire::{Order, Side, Stock};
+use crate::fresh::Stale;
+use crate::recorder::{Kind, Recorder, Times};
+use crate::wire::{Order, Side, Stock, Trade};
 
 /// Most orders of others that an exclusive run looks for; more than these prove nothing new.
 const MAX_EXTRA: usize = 10_000;
@@ -47,6 +48,8 @@ pub struct Unplaced {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Ledger {
     pub(crate) placed: Vec<Placed>,
+    /// What was read back on the way.
+    pub(crate) reads: Reads,
     pub(crate) unknown: Vec<Unplaced>,
     pub(crate) rejected: Vec<Unplaced>,
 }
@@ -54,6 +57,7 @@ pub(crate) struct Ledger {
 impl Ledger {
     pub(crate) fn append(&mut self, mut other: Self) {
         self.placed.append(&mut other.placed);
+        self.reads.append(other.reads);
         self.unknown.append(&mut other.unknown);
         self.rejected.append(&mut other.rejected);
     }
@@ -79,11 +83,69 @@ pub struct Unreadable {
     pub cause: String,
 }
 
+/// What reading orders back found.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Reads {
+    read: u64,
+    lost: Vec<u64>,
+    changed: Vec<Changed>,
+    unreadable: Vec<Unreadable>,
+}
+
+impl Reads {
+    /// Reads order `number` and compares it with the trade that it was acknowledged for.
+    pub(crate) async fn read(&mut self, recorder: &Recorder, client: &mut Client, number: u64, asked: &Trade<'_>) {
+        let sent = Instant::now();
+        match client.order(number).await {
+            Ok(Some(order)) => {
+                recorder.success(Kind::OrderRead, Times { intended: sent, sent, done: Instant::now() });
+                self.read += 1;
+                self.changed.extend(changed(number, asked, &order));
+            }
+            Ok(None) => self.lost.push(number),
+            Err(failure) => self.unreadable.push(Unreadable { number, cause: failure.cause }),
+        }
+    }
+
+    fn append(&mut self, mut other: Self) {
+        self.read += other.read;
+        self.lost.append(&mut other.lost);
+        self.changed.append(&mut other.changed);
+        self.unreadable.append(&mut other.unreadable);
+    }
+
+    /// In rising order, each number once: what was found on the way may have been found again at the end.
+    fn sort(&mut self) {
+        self.lost.sort_unstable();
+        self.lost.dedup();
+        self.changed.sort_unstable_by_key(|one| one.number);
+        self.changed.dedup();
+        self.unreadable.sort_unstable_by_key(|one| one.number);
+        self.unreadable.dedup();
+    }
+}
+
+fn changed(number: u64, asked: &Trade<'_>, order: &Order) -> Option<Changed> {
+    let same = order.order_num == number
+        && order.name == asked.name
+        && order.side == asked.side.word()
+        && order.quantity == u64::from(asked.quantity);
+    let found = || format!("{} {} {} as number {}", order.side, order.quantity, order.name, order.order_num);
+    let expected = || format!("{} {} {}", asked.side.word(), asked.quantity, asked.name);
+    (!same).then(|| Changed { number, expected: expected(), found: found() })
+}
+
 /// What the comparison found. All lists are in rising order.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Verification {
-    /// Different orders that were read back.
+    /// Different orders that were read back at the end.
     pub read: u64,
+    /// Orders that were read back on the way, while the load went on.
+    pub reread: u64,
+    /// Look-ups that were compared with what was known before they began.
+    pub lookups: u64,
+    /// Those that showed less, at most [`crate::MAX_STALE`].
+    pub stale: Vec<Stale>,
     /// Acknowledged, and not there.
     pub lost: Vec<u64>,
     /// One number for more than one trade.
@@ -118,7 +180,12 @@ impl Verification {
             list.iter().map(line).collect::<Vec<_>>()
         };
         let changed = |one: &Changed| format!("{}: asked for {}, found {}", one.number, one.expected, one.found);
+        let stale = |one: &Stale| {
+            let Stale { name, volume, least, at_ms, behind_ms } = one;
+            format!("{name} at {at_ms} ms: volume {volume}, though {least} had been known for {behind_ms} ms")
+        };
         let all = [
+            ("stale look-up", self.stale.iter().map(stale).collect()),
             ("lost", numbers(&self.lost)),
             ("doubled", numbers(&self.doubled)),
             ("changed", self.changed.iter().map(changed).collect()),
@@ -139,7 +206,11 @@ impl fmt::Display for Verification {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let problems = self.problems();
         if problems.is_empty() {
-            return write!(f, "verified: {} orders read back, each there once and unchanged", self.read);
+            write!(f, "verified: {} orders read back, each there once and unchanged", self.read)?;
+            if self.reread > 0 {
+                write!(f, ", {} of them on the way as well", self.reread)?;
+            }
+            return write!(f, "; {} look-ups, none older than what was known before", self.lookups);
         }
         write!(f, "NOT VERIFIED: {} orders read back", self.read)?;
         for (name, cases) in problems {
@@ -177,31 +248,28 @@ pub(crate) async fn verify(
     let mut result = Verification { unknown: ledger.unknown, rejected: ledger.rejected, ..Verification::default() };
     result.doubled = doubled(&placed);
     if subject.exclusive {
-        result.moved = match Client::new(Arc::clone(shared)).stocks().await {
+        result.moved = match Client::new(Arc::clone(shared), 0).stocks().await {
             Ok(after) => moved(subject, &placed, &result.unknown, &after),
             Err(failure) => vec![format!("the stocks could not be read: {}", failure.cause)],
         };
         result.extra = extra(shared, &placed).await;
     }
-    let names: Vec<String> = subject.before.iter().map(|stock| stock.name.clone()).collect();
-    let work = Arc::new(ReadBack { placed, names, quantity: subject.quantity, next: AtomicUsize::new(0) });
+    let (stocks, quantity) = (subject.before.clone(), subject.quantity);
+    let work = Arc::new(ReadBack { placed, stocks, quantity, next: AtomicUsize::new(0) });
     let mut readers = JoinSet::new();
-    for _ in 0..subject.readers {
-        readers.spawn(read_back(Arc::clone(shared), Arc::clone(&work)));
+    for number in 0..subject.readers {
+        readers.spawn(read_back(Arc::clone(shared), number, Arc::clone(&work)));
     }
-    let mut opened = 0;
+    let (mut reads, mut opened) = (ledger.reads, 0);
+    result.reread = reads.read;
     while let Some(part) = readers.join_next().await {
         let (part, connections) = part?;
         opened += connections;
         result.read += part.read;
-        result.lost.extend(part.lost);
-        result.changed.extend(part.changed);
-        result.unreadable.extend(part.unreadable);
+        reads.append(part);
     }
-    result.lost.sort_unstable();
-    result.lost.dedup();
-    result.changed.sort_unstable_by_key(|one| one.number);
-    result.unreadable.sort_unstable_by_key(|one| one.number);
+    reads.sort();
+    Reads { lost: result.lost, changed: result.changed, unreadable: result.unreadable, .. } = reads;
     Ok((result, opened))
 }
 
@@ -214,43 +282,21 @@ fn doubled(placed: &[Placed]) -> Vec<u64> {
 /// The read-back, shared by all readers, each of which takes the next trade.
 struct ReadBack {
     placed: Vec<Placed>,
-    names: Vec<String>,
+    stocks: Vec<Stock>,
     quantity: u32,
     next: AtomicUsize,
 }
 
-async fn read_back(shared: Arc<Shared>, work: Arc<ReadBack>) -> (Verification, u64) {
-    let mut client = Client::new(Arc::clone(&shared));
-    let mut found = Verification::default();
-    while let Some(trade) = work.placed.get(work.next.fetch_add(1, Ordering::Relaxed)) {
-        let sent = Instant::now();
-        match client.order(trade.number).await {
-            Ok(Some(order)) => {
-                shared.recorder.success(Kind::OrderRead, Times { intended: sent, sent, done: Instant::now() });
-                found.read += 1;
-                found.changed.extend(work.compare(trade, &order));
-            }
-            Ok(None) => found.lost.push(trade.number),
-            Err(failure) => {
-                found.unreadable.push(Unreadable { number: trade.number, cause: failure.cause });
-            }
-        }
+async fn read_back(shared: Arc<Shared>, number: u32, work: Arc<ReadBack>) -> (Reads, u64) {
+    let mut client = Client::new(Arc::clone(&shared), number);
+    let mut reads = Reads::default();
+    while let Some(placed) = work.placed.get(work.next.fetch_add(1, Ordering::Relaxed)) {
+        let name = work.stocks.get(placed.stock as usize).map_or("?", |stock| stock.name.as_str());
+        let asked = Trade { name, quantity: work.quantity, side: placed.side };
+        reads.read(&shared.recorder, &mut client, placed.number, &asked).await;
     }
     let opened = client.opened();
-    (found, opened)
-}
-
-impl ReadBack {
-    fn compare(&self, trade: &Placed, order: &Order) -> Option<Changed> {
-        let name = self.names.get(trade.stock as usize).map_or("?", String::as_str);
-        let same = order.order_num == trade.number
-            && order.name == name
-            && order.side == trade.side.word()
-            && order.quantity == u64::from(self.quantity);
-        let found = || format!("{} {} {} as number {}", order.side, order.quantity, order.name, order.order_num);
-        let expected = || format!("{} {} {name}", trade.side.word(), self.quantity);
-        (!same).then(|| Changed { number: trade.number, expected: expected(), found: found() })
-    }
+    (reads, opened)
 }
 
 /// Orders between and after this run's own that it was never told of. A refused or failed read ends the search: what
@@ -260,7 +306,7 @@ async fn extra(shared: &Arc<Shared>, placed: &[Placed]) -> Vec<u64> {
         return Vec::new();
     };
     let own: HashSet<u64> = placed.iter().map(|trade| trade.number).collect();
-    let mut client = Client::new(Arc::clone(shared));
+    let mut client = Client::new(Arc::clone(shared), 0);
     let mut extra = Vec::new();
     let mut number = first.number;
     while extra.len() < MAX_EXTRA {

@@ -136,6 +136,9 @@ async fn a_drill_shows_each_fault_on_its_timeline() {
     assert_eq!(files.len(), 3);
     let plot = result.plot();
     assert!(plot.contains("1 kill leader (order-2)") && plot.contains("2 pause follower") && !plot.contains("NaN"));
+    let text = result.to_string();
+    assert!(text.contains("<- 1 kill leader (order-2)") && text.contains("<- 2 healed"), "{text}");
+    assert!(text.contains("order files not compared"), "{text}");
     // Two faults with a quiet time before each and one at the end, in columns of 100 ms.
     assert!(result.to_csv().lines().count() > 7, "{}", result.to_csv());
 }
@@ -192,6 +195,14 @@ fn fake_docker(directory: &Path) -> String {
 async fn containers_are_driven_through_docker() {
     for (fault, expected) in [
         ("kill:leader", vec!["compose --file c.yaml kill order-2", "compose --file c.yaml start order-2"]),
+        (
+            "kill:all",
+            vec![
+                "compose --file c.yaml kill order-1 order-2",
+                "compose --file c.yaml start order-1",
+                "compose --file c.yaml start order-2",
+            ],
+        ),
         ("pause:order-1", vec!["compose --file c.yaml pause order-1", "compose --file c.yaml unpause order-1"]),
         ("restart:order-1", vec!["compose --file c.yaml restart order-1"]),
         (

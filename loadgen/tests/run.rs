@@ -7,7 +7,7 @@ mod stub;
 use std::collections::HashMap;
 use std::time::Duration;
 
-use loadgen::{Kind, Load, Report, RunOptions, Sides, run};
+use loadgen::{Kind, Load, Probability, Report, RunOptions, Sides, run};
 use stub::{Behaviour, Fault, Stub};
 
 /// One client, so that the place of a trade in a run is known.
@@ -267,4 +267,54 @@ async fn a_frontend_that_fails_in_the_middle_of_a_run_is_replaced_by_the_other()
     assert_eq!(report.frontend, second.url.to_string());
     assert_eq!(report.frontend_changes, 2, "the first choice and one more, whoever noticed");
     assert!(report.error_count() >= 1, "{report}");
+}
+
+#[tokio::test]
+async fn a_lookup_that_is_older_than_what_was_acknowledged_fails_the_run() {
+    let stub = Stub::start(Behaviour { stale: true, ..Behaviour::default() }).await;
+    let report = run(options(&stub)).await.unwrap();
+    assert!(!report.ok(), "{report}");
+    let stale = &report.verification.stale;
+    assert!(stale.iter().all(|one| one.volume == 0 && one.least > 0), "{report}");
+    assert!(report.to_string().contains("stale look-up ("), "{report}");
+    assert_eq!(report.to_json()["verification"]["stale"][0]["volume"], 0);
+}
+
+#[tokio::test]
+async fn an_order_that_is_not_there_on_the_way_is_lost_though_it_is_there_at_the_end() {
+    let stub = Stub::start(Behaviour { appears_late: true, ..Behaviour::default() }).await;
+    let mut options = options(&stub);
+    options.reread = Probability::new(1.0).unwrap();
+    options.exclusive = false;
+    let report = run(options.clone()).await.unwrap();
+    assert!(!report.ok() && !report.verification.lost.is_empty(), "{report}");
+    let (_stub, report) = run_with(&[], |with| with.reread = options.reread).await;
+    assert!(report.ok() && report.verification.reread == report.counts.trades, "{report}");
+}
+
+#[tokio::test]
+async fn clients_are_spread_over_all_frontends_and_move_on_when_theirs_fails() {
+    for (fails, second_serves) in [(0..0, true), (0..usize::MAX, false)] {
+        let first = Stub::start(Behaviour::default()).await;
+        let second = first.beside(fails).await;
+        let mut options = options(&first);
+        options.clients = 2;
+        options.spread = true;
+        options.urls.push(second.url.clone());
+        let report = run(options).await.unwrap();
+        assert!(report.ok(), "{report}");
+        assert_eq!(second.requests() > 20, second_serves, "{}", second.requests());
+        assert_eq!(report.error_count() == 0, second_serves, "{report}");
+        assert!(report.to_string().contains(&format!("clients spread over {}", first.url)), "{report}");
+    }
+}
+
+#[tokio::test]
+async fn an_interval_log_has_the_kinds_of_requests_that_there_were() {
+    let (_stub, report) = run_with(&[], |options| options.interval_log = true).await;
+    for tag in ["Tag=lookup_hit,0.0", "Tag=trade,0.0", "Tag=order_read,0.0"] {
+        assert!(report.interval_log.contains(tag), "{tag}: {}", report.interval_log);
+    }
+    let (_stub, report) = run_with(&[], |_| {}).await;
+    assert_eq!(report.interval_log, "");
 }

@@ -42,15 +42,26 @@ impl Compose {
         self.names.clone()
     }
 
-    pub(super) async fn harm(&mut self, action: Action, name: &str) -> anyhow::Result<()> {
+    /// Harms all of `names`, with one command where there is one for it, so that it is at the same time. A result for
+    /// each.
+    pub(super) async fn harm(&mut self, action: Action, names: &[String]) -> Vec<anyhow::Result<()>> {
         let verb = match action {
             Action::Kill => "kill",
             Action::Stop => "stop",
             Action::Restart => "restart",
             Action::Pause => "pause",
-            Action::Cut => return self.cut_off(name).await,
+            Action::Cut => {
+                let mut results = Vec::new();
+                for name in names {
+                    results.push(self.cut_off(name).await);
+                }
+                return results;
+            }
         };
-        self.compose(&[verb, name]).await.map(drop)
+        let arguments: Vec<&str> = [verb].into_iter().chain(names.iter().map(String::as_str)).collect();
+        let done = self.compose(&arguments).await.map(drop);
+        let failed = done.err().map(|error| format!("{error:#}"));
+        names.iter().map(|_| failed.clone().map_or(Ok(()), |error| Err(anyhow::Error::msg(error)))).collect()
     }
 
     pub(super) async fn heal(&mut self, action: Action, name: &str) -> anyhow::Result<()> {

@@ -44,6 +44,8 @@ pub enum Target {
     Frontend,
     /// Every order replica, catalog and frontend at once.
     All,
+    /// All of them, and the broker.
+    Everything,
     /// The service of this name.
     Named(String),
 }
@@ -68,6 +70,7 @@ impl Target {
             Self::Catalog => is("catalog"),
             Self::Frontend => is("frontend"),
             Self::All => is("order") || is("catalog") || is("frontend"),
+            Self::Everything => is("nats") || Self::All.fits(name, leader),
             Self::Named(wanted) => name == wanted,
         }
     }
@@ -78,7 +81,7 @@ impl FromStr for Fault {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let help = "write ACTION:TARGET, an action of kill, stop, restart, pause, cut, and a target of leader, follower, \
-                    order, catalog, frontend, all or a service's name such as order-2";
+                    order, catalog, frontend, all, everything (the broker as well) or a service's name such as order-2";
         let (action, target) = text.split_once(':').ok_or_else(|| format!("`{text}` has no colon: {help}"))?;
         let action = ACTIONS.iter().find(|(_, name)| *name == action).ok_or_else(|| format!("`{action}`: {help}"))?.0;
         let target = match target {
@@ -88,6 +91,7 @@ impl FromStr for Fault {
             "catalog" => Target::Catalog,
             "frontend" => Target::Frontend,
             "all" => Target::All,
+            "everything" => Target::Everything,
             "" => return Err(format!("`{text}` names no target: {help}")),
             name => Target::Named(name.to_owned()),
         };
@@ -111,6 +115,7 @@ impl fmt::Display for Target {
             Self::Catalog => "catalog",
             Self::Frontend => "frontend",
             Self::All => "all",
+            Self::Everything => "everything",
             Self::Named(name) => name,
         })
     }
@@ -137,7 +142,15 @@ mod tests {
 
     #[test]
     fn a_fault_reads_as_it_is_written() {
-        for text in ["kill:leader", "pause:follower", "stop:catalog", "restart:order-2", "kill:all", "cut:frontend"] {
+        for text in [
+            "kill:leader",
+            "pause:follower",
+            "stop:catalog",
+            "restart:order-2",
+            "kill:all",
+            "kill:everything",
+            "cut:frontend",
+        ] {
             assert_eq!(text.parse::<Fault>().unwrap().to_string(), text);
         }
     }
@@ -160,6 +173,7 @@ mod tests {
             ("catalog", vec!["catalog-1"]),
             ("frontend", vec!["frontend-1"]),
             ("all", vec!["catalog-1", "order-1", "order-2", "order-3", "frontend-1"]),
+            ("everything", vec!["nats", "catalog-1", "order-1", "order-2", "order-3", "frontend-1"]),
             ("nats", vec!["nats"]),
             ("order-9", vec![]),
         ] {

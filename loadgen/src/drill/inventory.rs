@@ -4,6 +4,7 @@
 //! unless its command line is still the one that was started. What the drill starts again it writes back into `dev.json`,
 //! with its new number, so that the file stays true for the next drill and for `tradenet dev` itself.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -60,6 +61,18 @@ impl Inventory {
 
     pub(super) fn names(&self) -> Vec<String> {
         self.state.processes.iter().map(|process| process.name.clone()).collect()
+    }
+
+    /// The command that compares the order files of all replicas; empty where no command line names a directory.
+    pub(super) fn verify_command(&self) -> Vec<String> {
+        let replicas = self.state.processes.iter().filter(|process| process.name.starts_with("order-"));
+        let directory = |process: &Process| {
+            let option = process.argv.iter().position(|argument| argument == "--data-dir")?;
+            Some((process.argv.first()?.clone(), process.argv.get(option + 1)?.clone()))
+        };
+        let (programs, directories): (BTreeSet<String>, BTreeSet<String>) = replicas.filter_map(directory).unzip();
+        let verify = programs.into_iter().take(1).flat_map(|program| [program, "verify".to_owned()]);
+        verify.chain(directories).collect()
     }
 
     /// Services that this drill started and that still run, with their process numbers.

@@ -8,21 +8,21 @@ use std::fmt::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::{COLUMN, Drill, Event};
+use super::{COLUMN, Drill, Event, Journals, strip};
 use crate::plot::{Figure, Mark, Panel, Point, Series};
 use crate::recorder::Column;
 use crate::report::{Report, as_f64, millis};
 use crate::sweep::write_files;
 
 /// Fills in what the load noticed of each fault.
-pub(super) fn sum_up(mut events: Vec<Event>, left_running: Vec<String>, report: Report) -> Drill {
+pub(super) fn sum_up(mut events: Vec<Event>, left_running: Vec<String>, journals: Journals, report: Report) -> Drill {
     let starts: Vec<Duration> = events.iter().map(|event| event.at).collect();
     for (index, event) in events.iter_mut().enumerate() {
         let until = starts.get(index + 1).copied().unwrap_or(report.elapsed);
         event.longest_gap = longest_gap(&report.trade_times, event.at, until, report.elapsed);
         event.errors = columns(&report.timeline, event.at, until).map(|column| u64::from(column.errors)).sum();
     }
-    Drill { events, left_running, report }
+    Drill { events, left_running, journals, report }
 }
 
 /// The longest time between neighbours of `times` (rising) that reaches into `from..until`; `end` ends the last. What it
@@ -41,7 +41,7 @@ fn columns(timeline: &[Column], from: Duration, until: Duration) -> impl Iterato
 }
 
 /// The 99th percentile of a column's trades, in milliseconds; not a number where there are none.
-fn p99(column: &Column) -> f64 {
+pub(super) fn p99(column: &Column) -> f64 {
     let mut micros = column.trade_micros.clone();
     micros.sort_unstable();
     let rank = (micros.len() * 99).div_ceil(100);
@@ -49,10 +49,11 @@ fn p99(column: &Column) -> f64 {
 }
 
 impl Drill {
-    /// Whether all was verified and every fault done and healed.
+    /// Whether all was verified, the order files are not known to differ, and every fault was done and healed.
     #[must_use]
     pub fn ok(&self) -> bool {
-        self.report.ok() && self.events.iter().all(|event| event.trouble.is_none())
+        let differ = matches!(self.journals, Journals::Differ(_));
+        self.report.ok() && !differ && self.events.iter().all(|event| event.trouble.is_none())
     }
 
     /// The timeline: one row per 100 ms.
@@ -137,6 +138,7 @@ impl Drill {
 
 impl fmt::Display for Drill {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        strip::write(f, &self.report.timeline, &self.events)?;
         writeln!(
             f,
             "{:<4}{:<34}{:>9}{:>11}{:>9}{:>12}{:>9}",
@@ -161,7 +163,7 @@ impl fmt::Display for Drill {
         if !self.left_running.is_empty() {
             writeln!(f, "started again and left running: {}", self.left_running.join(", "))?;
         }
-        write!(f, "\n{}", self.report)
+        write!(f, "\n{}\n{}", self.report, self.journals)
     }
 }
 

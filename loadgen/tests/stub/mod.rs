@@ -6,7 +6,7 @@
 #![allow(dead_code, reason = "each test file uses its own part")]
 #![allow(clippy::unwrap_used, reason = "this is test code, though not within a #[test]")]
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -64,6 +64,10 @@ struct Book {
     /// The place in the order of arrival of each key ever seen, and whether this is its first attempt.
     arrived: HashMap<String, usize>,
     cached: HashMap<String, bool>,
+    /// Stocks as they were first looked up.
+    first: HashMap<String, Value>,
+    /// Orders that have been read.
+    read: HashSet<u64>,
 }
 
 /// How the stub behaves.
@@ -79,12 +83,17 @@ pub(crate) struct Behaviour {
     pub(crate) stall: Option<(Duration, Duration)>,
     /// Fails lookups with 503.
     pub(crate) lookups_fail: bool,
+    /// A cache that no trade invalidates.
+    pub(crate) stale: bool,
+    /// The first read of each order finds nothing.
+    pub(crate) appears_late: bool,
 }
 
 /// A running stub, which ends with its runtime.
 pub(crate) struct Stub {
     pub(crate) url: BaseUrl,
     shared: Arc<Shared>,
+    requests: Arc<AtomicUsize>,
 }
 
 struct Shared {
@@ -116,7 +125,8 @@ impl Stub {
     }
 
     async fn serve(shared: Arc<Shared>, fails: Range<usize>) -> Self {
-        let count = Arc::new(AtomicUsize::new(0));
+        let requests = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&requests);
         let failing = middleware::from_fn(move |request: Request, next: Next| {
             let fails = fails.contains(&count.fetch_add(1, Ordering::Relaxed));
             async move { if fails { error(503, "frontend is away") } else { next.run(request).await } }
@@ -133,7 +143,12 @@ impl Stub {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap()).parse().unwrap();
         tokio::spawn(async move { axum::serve(listener, router).await });
-        Self { url, shared }
+        Self { url, shared, requests }
+    }
+
+    /// Requests that this frontend has had.
+    pub(crate) fn requests(&self) -> usize {
+        self.requests.load(Ordering::Relaxed)
     }
 
     /// Orders there are.
@@ -205,7 +220,11 @@ async fn lookup(State(shared): State<Arc<Shared>>, Path(name): Path<String>) -> 
     let Some(stock) = book.stocks.get(&name) else {
         return error(404, "stock not found");
     };
-    let mut response = answer(200, &json!({"data": stock_json(&name, stock)}));
+    let mut shown = stock_json(&name, stock);
+    if shared.behaviour.stale {
+        shown = book.first.entry(name.clone()).or_insert(shown).clone();
+    }
+    let mut response = answer(200, &json!({"data": shown}));
     let hit = book.cached.insert(name, true).unwrap_or(false) && shared.behaviour.cache;
     response.headers_mut().insert("x-cache", if hit { "hit" } else { "miss" }.parse().unwrap());
     response
@@ -277,7 +296,11 @@ fn carry_out(book: &mut Book, key: &str, body: &Value, fault: Option<Fault>) -> 
 }
 
 async fn order(State(shared): State<Arc<Shared>>, Path(number): Path<u64>) -> Response<Body> {
-    match shared.book().orders.get(&number) {
+    let mut book = shared.book();
+    if shared.behaviour.appears_late && book.read.insert(number) {
+        return error(404, "transaction number not found");
+    }
+    match book.orders.get(&number) {
         Some(order) => answer(200, &json!({"data": order})),
         None => error(404, "transaction number not found"),
     }

@@ -268,8 +268,16 @@ impl Exchange {
     }
     /// Runs its command line by itself, as `dev.json` has it.
     pub(crate) fn restart(&mut self, name: &str) {
+        self.restart_with(name, &[]);
+    }
+    /// The same with other values for some of its options.
+    pub(crate) fn restart_with(&mut self, name: &str, options: &[(&str, &str)]) {
         let argv = self.process(name)["argv"].as_array().unwrap().clone();
-        let argv: Vec<&str> = argv.iter().map(|argument| argument.as_str().unwrap()).collect();
+        let mut argv: Vec<&str> = argv.iter().map(|argument| argument.as_str().unwrap()).collect();
+        for (option, value) in options {
+            let place = argv.iter().position(|argument| argument == option).unwrap() + 1;
+            argv[place] = value;
+        }
         let mut command = clean(Command::new(argv[0]));
         let log = self.log_file();
         command.args(&argv[1..]).current_dir("/").env(PARENT_PIPE_ENV, "1").stdin(Stdio::piped());
@@ -312,6 +320,10 @@ impl Exchange {
     pub(crate) fn cluster(&self, frontend: usize) -> Cluster {
         let answer = self.get(frontend, "/cluster");
         serde_json::from_value(answer.body["data"].clone()).unwrap()
+    }
+    /// Whether a frontend serves trades.
+    pub(crate) fn ready(&self, frontend: usize) -> bool {
+        request(&self.url(frontend), "GET", "/readyz", "", "").is_ok_and(|answer| answer.status == 200)
     }
     /// Waits until a frontend sees what is wanted.
     #[track_caller]
@@ -366,10 +378,16 @@ impl Exchange {
         options.think = Duration::ZERO;
         options.trade_probability = Probability::new(1.0).unwrap();
         options.exclusive = true;
+        Self::generate(options)
+    }
+
+    /// Load as `options` have it, in the background.
+    pub(crate) fn generate(options: RunOptions) -> Trading {
         Trading(vec![generate(options)])
     }
 
-    fn load_options(&self, frontend: usize, seconds: u64) -> RunOptions {
+    /// A few clients that go on for `seconds`.
+    pub(crate) fn load_options(&self, frontend: usize, seconds: u64) -> RunOptions {
         let mut options = RunOptions::new(self.url(frontend).parse().unwrap());
         options.load = Load::ClosedFor(Duration::from_secs(seconds));
         options.clients = 4;

@@ -1,0 +1,66 @@
+//! Several frontends: found by way of the broker, used in turn, and all as fresh as each other.
+
+use std::time::Duration;
+
+use clap::Parser as _;
+use loadgen::{RunOptions, Sides};
+use tradenet_runtime::nats::ConnectArgs;
+use tradenet_runtime::process::Signal;
+
+use crate::harness::{Exchange, until};
+use crate::proxy::Proxy;
+
+#[derive(clap::Parser)]
+struct Line {
+    #[command(flatten)]
+    connect: ConnectArgs,
+}
+
+#[test]
+fn load_finds_the_frontends_by_the_broker_and_goes_on_through_the_other_when_one_is_killed() {
+    let mut exchange = Exchange::start(&["--frontends", "2"]);
+    exchange.until_whole();
+    let mut options = exchange.load_options(1, 6);
+    options.urls.clear();
+    options.discover = Some(Line::parse_from(["x", "--nats-url", &exchange.nats_url()]).connect);
+    let load = Exchange::generate(options);
+    // Whichever it has chosen, it has to change.
+    exchange.until_trading();
+    exchange.kill("frontend-2");
+    exchange.until_trading();
+    exchange.restart("frontend-2");
+    until("frontend-2 serves", || exchange.ready(2));
+    exchange.kill("frontend-1");
+    let [report] = &load.verified()[..] else { panic!("one report each generator") };
+    assert_eq!(report.frontends.len(), 2, "{report}");
+    assert!(report.frontend_changes >= 2, "{report}");
+    assert_eq!(report.frontend, exchange.url(2));
+    exchange.restart("frontend-1");
+    until("frontend-1 serves", || exchange.ready(1));
+    exchange.stop_and_verify();
+}
+
+/// Every lookup's reply to the second frontend is 300 ms late, and everything else is not: invalidations overtake it.
+#[test]
+fn a_lookup_reply_that_an_invalidation_overtakes_is_never_served_to_a_later_lookup() {
+    let mut exchange = Exchange::start(&["--frontends", "2"]);
+    exchange.until_whole();
+    let proxy = Proxy::start(&exchange.nats_url(), Duration::from_millis(300));
+    exchange.end("frontend-2", Signal::Terminate);
+    exchange.restart_with("frontend-2", &[("--nats-url", &proxy.url())]);
+    until("frontend-2 serves", || exchange.ready(2));
+
+    // Half of the clients trade through each, and every lookup is compared with what was acknowledged through either.
+    let mut options = RunOptions { clients: 8, ..exchange.load_options(1, 6) };
+    options.urls.push(exchange.url(2).parse().unwrap());
+    options.spread = true;
+    options.exclusive = true;
+    options.sides = Sides::Mix;
+    let [report] = &Exchange::generate(options).verified()[..] else { panic!("one report each generator") };
+
+    let cache = exchange.cluster(2).frontend.cache;
+    println!("{} replies held back; {cache:?}; {} stale look-ups", proxy.held_back(), report.verification.stale.len());
+    // It did happen.
+    assert!(proxy.held_back() > 20 && cache.stale_fills > 0, "{} {cache:?}", proxy.held_back());
+    exchange.stop_and_verify();
+}
