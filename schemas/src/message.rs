@@ -102,6 +102,10 @@ pub struct Status {
     pub catalog: Option<Boot>,
     /// Whether it is about to leave, and so should not be elected.
     pub leaving: bool,
+    /// Named as leader by a record that it does not serve by: the register went back and gave the epoch's number twice
+    /// (rule R7), and only the other record can have been served by.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub contested: bool,
     /// Why it cannot take orders at present, if so.
     pub trouble: Option<String>,
 }

@@ -38,6 +38,8 @@ pub struct Disk {
     pub sync_us: u64,
     /// Appends fail until the next cut, as the file's end is not known.
     refusing: bool,
+    /// A sync has failed: nothing more is done for this process.
+    broken: bool,
     lines: Vec<Line>,
     waiting: VecDeque<(u64, DiskRequest)>,
     busy_until: u64,
@@ -54,6 +56,7 @@ impl Disk {
             fails: false,
             sync_us,
             refusing: false,
+            broken: false,
             lines: Vec::new(),
             waiting: VecDeque::new(),
             busy_until: 0,
@@ -102,6 +105,14 @@ impl Disk {
                 let bytes = Bytes::copy_from_slice(&self.file[start..end]);
                 DiskAnswer::Read { ticket, bytes }
             }
+            DiskRequest::Append { ticket, .. }
+            | DiskRequest::Cut { ticket, .. }
+            | DiskRequest::Persist { ticket, .. }
+                if self.broken =>
+            {
+                let why = "not tried: an earlier sync has failed".to_owned();
+                DiskAnswer::Broken { ticket, why }
+            }
             DiskRequest::Append { ticket, .. } if self.full || self.refusing => {
                 self.refusing = true;
                 DiskAnswer::Full { ticket }
@@ -112,8 +123,7 @@ impl Disk {
                 if self.fails =>
             {
                 self.fails = false;
-                // What would have come behind it is not written: the process ends.
-                self.waiting.clear();
+                self.broken = true;
                 let why = "fdatasync: Input/output error (os error 5)".to_owned();
                 DiskAnswer::Broken { ticket, why }
             }
@@ -175,9 +185,8 @@ impl Disk {
         let whole = rng.usize(0..=self.waiting.len());
         let mut waiting = std::mem::take(&mut self.waiting);
         self.busy_until = 0;
-        if self.full || self.refusing || self.fails {
-            self.refusing = false;
-            self.fails = false;
+        if self.full || self.refusing || self.fails || self.broken {
+            (self.refusing, self.fails, self.broken) = (false, false, false);
             return;
         }
         for (_, request) in waiting.drain(..whole) {

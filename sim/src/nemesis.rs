@@ -101,6 +101,8 @@ pub struct Nemesis {
     pub faults: u64,
     /// It strikes no more.
     pub asleep: bool,
+    /// A process that ends is started again, as a supervisor would.
+    pub supervised: bool,
     /// Clients begin nothing new.
     pub closing: bool,
     /// How busy clients are.
@@ -112,7 +114,16 @@ pub struct Nemesis {
 impl Nemesis {
     /// No faults at all.
     pub fn asleep() -> Self {
-        Self { diet: Vec::new(), wiped: 0, faults: 0, asleep: true, closing: false, load: None, away_us: 0 }
+        Self {
+            diet: Vec::new(),
+            wiped: 0,
+            faults: 0,
+            asleep: true,
+            supervised: false,
+            closing: false,
+            load: None,
+            away_us: 0,
+        }
     }
 
     /// For the trace.
@@ -374,6 +385,7 @@ impl World {
         let (now, encodes) = (self.now, self.weather.encodes);
         self.trace.line(now, "nemesis", "sleeps", || "everything is mended".to_owned());
         self.nemesis.asleep = true;
+        self.nemesis.supervised = true;
         self.split.clear();
         self.weather = crate::bus::Weather { encodes, ..crate::bus::Weather::default() };
         for machine in 0..self.machines.len() {
@@ -390,10 +402,5 @@ impl World {
             self.mend_line(machine);
             self.start_machine(machine);
         }
-    }
-
-    /// A process that ended by itself is started again, as its supervisor would.
-    pub(crate) fn supervise(&mut self) {
-        (0..self.machines.len()).for_each(|machine| self.start_machine(machine));
     }
 }

@@ -31,6 +31,9 @@ use crate::register::Register;
 use crate::trace::{Detail, Trace};
 use crate::workload::Client;
 
+/// How soon a supervisor starts a process again that has ended, in microseconds.
+const RESTARTS_AFTER_US: u64 = 200_000;
+
 /// How large the exchange is.
 #[derive(Clone, Debug)]
 pub struct Size {
@@ -649,6 +652,9 @@ impl World {
                 self.violated("S14 no repair cuts what is committed", format!("{name}: {text}"));
             }
             Stop::Broken(text) => self.machines[machine].ended = Some(text),
+        }
+        if self.nemesis.supervised {
+            self.at(now + RESTARTS_AFTER_US, Event::Start { machine });
         }
         self.check_disk(machine);
     }

@@ -66,7 +66,10 @@ enum Step {
 /// The read model.
 struct Model {
     leader: Leader,
+    /// The newest epoch in which it was followed: what was sent in an earlier one is late.
     epoch: Epoch,
+    /// It has everything that the leader has sent; else a snapshot is asked for.
+    linked: bool,
     /// What look-ups show.
     stocks: BTreeMap<Symbol, Stock>,
     visible: Position,
@@ -206,7 +209,7 @@ impl Catalog {
     fn packet(&self, body: Message) -> Packet {
         let envelope = Envelope {
             cluster: self.configuration.as_ref().map(|held| held.cluster),
-            epoch: self.model.as_ref().map_or(Epoch(0), |model| model.epoch),
+            epoch: self.model.as_ref().filter(|model| model.linked).map_or(Epoch(0), |model| model.epoch),
             from: Node::Catalog(self.options.boot),
             body,
         };
@@ -260,14 +263,14 @@ impl Catalog {
         }
         let now = self.now.mono;
         let Some(model) = &mut self.model else { return self.keep_early(packet) };
-        if model.leader == sender && packet.envelope.epoch < model.epoch {
-            return; // Of an earlier leadership of the same process: it may be of another log.
+        if packet.envelope.epoch < model.epoch {
+            return; // Of an earlier leadership: it may be of another log.
         }
         let known = model.visible == *prev || model.steps.iter().any(|(position, _)| position == prev);
         if !known {
             // Behind, or another leader's log: a snapshot is asked for, unless it is only an old message.
             if model.leader != sender || packet.envelope.epoch > model.epoch || prev.seq > model.last().seq {
-                model.epoch = Epoch(0);
+                model.linked = false;
                 self.keep_early(packet);
             }
             return;
@@ -280,9 +283,9 @@ impl Catalog {
             model.told = model.told.min(prev.seq);
             model.leader = sender;
             let last = model.last().seq;
-            self.held.iter_mut().for_each(|held| held.until = held.until.min(last));
+            wait_at_most_for(&mut self.held, last.max(self.floor));
         }
-        model.epoch = packet.envelope.epoch.max(model.epoch);
+        (model.epoch, model.linked) = (packet.envelope.epoch, true);
         let (mut end, mut fresh) = (prev.seq, Vec::new());
         for scanned in journal::scan(&packet.lines, *prev) {
             let Ok(good) = scanned else { break };
@@ -291,7 +294,7 @@ impl Catalog {
             let same =
                 good.position.seq < model.visible.seq || model.visible == good.position || model.steps.iter().any(held);
             if good.position.seq <= model.last().seq && !same {
-                model.epoch = Epoch(0);
+                model.linked = false;
                 return;
             }
             if good.position.seq > model.last().seq && model.steps.len() < STEPS_MAX {
@@ -318,7 +321,11 @@ impl Catalog {
 
     fn snapshot_arrived(&mut self, sender: Leader, epoch: Epoch, leader: Leader, at: Position, stocks: Vec<Stock>) {
         let leads = self.configuration.as_ref().is_some_and(|held| held.leader == sender);
-        let stale = self.model.as_ref().is_some_and(|model| model.epoch != Epoch(0) || at.seq < model.visible.seq);
+        // One that was given before the newest entry of the same leadership would hide what the leader was told of.
+        let stale = self.model.as_ref().is_some_and(|model| {
+            let late = epoch < model.epoch || epoch == model.epoch && at.seq < model.told;
+            model.linked || late || at.seq < model.visible.seq
+        });
         if leader != sender || !leads || stale {
             return;
         }
@@ -328,8 +335,9 @@ impl Catalog {
         };
         let steps = VecDeque::from([(at, Step::Jump(stocks))]);
         let told = told.min(at.seq);
-        self.model = Some(Model { leader, epoch, stocks: shown, visible, steps, committed: at.seq, told });
-        self.held.iter_mut().for_each(|held| held.until = held.until.min(at.seq));
+        let committed = at.seq;
+        self.model = Some(Model { leader, epoch, linked: true, stocks: shown, visible, steps, committed, told });
+        wait_at_most_for(&mut self.held, at.seq.max(self.floor));
         // What changed in between is not known here, so everything may have, with any entry behind what is visible.
         let first = if bug(Bug::JumpInOneStep) { at.seq } else { visible.seq.next().min(at.seq) };
         invalidate(&mut self.sessions, self.now.mono, first, None);
@@ -357,9 +365,8 @@ impl Catalog {
                 model.visible = position;
             }
         }
-        let linked = model.epoch != Epoch(0);
         let attached = self.now.mono < self.authority_until.after(self.options.times.authority);
-        if staged > model.told && linked && attached {
+        if staged > model.told && model.linked && attached {
             model.told = staged;
             let leader = model.leader.id;
             self.send(Peer::Order(leader), Message::Staged { seq: staged });
@@ -489,7 +496,7 @@ impl Catalog {
 
     fn granted(&mut self, sender: Leader, request: u64, valid: Duration, released: SeqNum) {
         let leads = self.configuration.as_ref().is_none_or(|held| held.leader == sender);
-        let linked = self.model.as_ref().is_some_and(|model| model.leader == sender && model.epoch != Epoch(0));
+        let linked = self.model.as_ref().is_some_and(|model| model.leader == sender && model.linked);
         let Some(asked) = self.asked.get(&request).filter(|_| leads && linked) else {
             return;
         };
@@ -513,7 +520,7 @@ impl Catalog {
         while self.asked.len() > ASKED_MAX {
             self.asked.pop_first();
         }
-        let following = self.model.as_ref().is_some_and(|model| model.leader == leader && model.epoch != Epoch(0));
+        let following = self.model.as_ref().is_some_and(|model| model.leader == leader && model.linked);
         let staged = if following { self.staged() } else { SeqNum(0) };
         if let Some(model) = self.model.as_mut().filter(|_| following) {
             model.told = model.told.max(staged);
@@ -594,6 +601,11 @@ impl Catalog {
         self.ask_for_authority();
         self.leave_tick();
     }
+}
+
+/// What lies behind `last` never happened: nobody waits for it.
+fn wait_at_most_for(held: &mut [Held], last: SeqNum) {
+    held.iter_mut().for_each(|held| held.until = held.until.min(last));
 }
 
 /// Every session that may hold one of `symbols` (any at all, for none) has to drop it before `seq` is staged.

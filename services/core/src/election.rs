@@ -454,8 +454,8 @@ impl Elector {
             });
             return self.troubled(format!("only {needed} has every order: start it{}", why.unwrap_or_default()));
         }
-        let knows = |status: &Status| status.configuration.as_ref().is_some_and(|theirs| theirs.nonce == held.nonce);
-        let same = |status: &Status| (status.id, status.boot) == (suspect.id, suspect.boot) && knows(status);
+        let same =
+            |status: &Status| (status.id, status.boot) == (suspect.id, suspect.boot) && holds(status, held.nonce);
         if candidates.iter().all(same) {
             // Electing it again would change nothing but the epoch's number.
             let why = candidates.iter().find_map(|status| status.trouble.clone());
@@ -539,7 +539,8 @@ impl Elector {
     fn was_read(&mut self, candidates: Option<Vec<Status>>, slot: &Slot<Configuration>, floor: &Slot<Epoch>) {
         let value = slot.value().cloned();
         let known = self.configuration.clone();
-        let reported = self.peers.values().filter_map(|view| view.status.as_ref()?.configuration.as_ref());
+        let statuses = || self.peers.values().filter_map(|view| view.status.as_ref());
+        let reported = statuses().filter_map(|status| status.configuration.as_ref());
         let highest_known = reported.chain(&known).map(|held| held.epoch).max().unwrap_or_default();
         let Some(value) = value else {
             return self.repair(slot, floor, highest_known);
@@ -550,10 +551,12 @@ impl Elector {
         let highest_known = if bug(Bug::IgnoreReportedEpochs) { Epoch(0) } else { highest_known };
         // Two records of one epoch: the register went back and gave the number again. Whether somebody served in the lost one
         // the floor tells: below the epoch, nobody did; else both have to be counted with.
-        let reported = self.peers.values().filter_map(|view| view.status.as_ref()?.configuration.as_ref());
+        let reported = statuses().filter_map(|status| status.configuration.as_ref());
         let twin = reported.chain(&known).any(|held| held.epoch == value.epoch && held.nonce != value.nonce);
         let served = floor.value().is_some_and(|floor| *floor >= value.epoch);
-        if value.epoch < highest_known || !floor_stands || twin && served {
+        let of_that_epoch = |status: &Status| status.configuration.as_ref().is_some_and(|c| c.epoch == value.epoch);
+        let contested = statuses().any(|status| status.contested && of_that_epoch(status));
+        if value.epoch < highest_known || !floor_stands || twin && served || contested {
             return self.repair(slot, floor, highest_known);
         }
         if known.as_ref().is_none_or(|held| held.epoch < value.epoch) {
@@ -638,7 +641,6 @@ impl Elector {
             return self.first_start(slot, floor, &statuses);
         };
         let floor_value = floor.value().copied().unwrap_or_default();
-        // All records of that epoch: whichever of them was served in, who is in sync by each has every order.
         let newest: Vec<_> = all.iter().filter(|other| other.epoch == held.epoch).collect();
         let whole = newest
             .iter()
@@ -659,17 +661,20 @@ impl Elector {
             return self.ask(|ticket| RegisterRequest::Floor { ticket, floor, expected });
         }
         let seen = highest(statuses.iter().map(|status| status.committed).chain([self.seen]));
+        // Whichever of them was served in, who is in sync by each has every order.
+        let stand = standing(&newest, &statuses);
         let fit: Vec<_> = statuses
             .iter()
             .filter(|status| {
-                newest.iter().all(|held| held.is_in_sync(status.id, status.store))
+                stand.iter().all(|held| held.is_in_sync(status.id, status.store))
                     && status.tail.seq >= seen
                     && !status.leaving
             })
             .collect();
         // While a leader serves in that record, orders go on, and what was heard of the others is always a little old: the
         // record is written again as it is.
-        let serves = self.serving(self.now.mono).and_then(|status| status.configuration.as_ref());
+        let serves = self.serving(self.now.mono).filter(|status| !status.contested);
+        let serves = serves.and_then(|status| status.configuration.as_ref());
         let (leader, in_sync) = if serves.is_some_and(|serves| serves.nonce == held.nonce) {
             (held.leader, held.in_sync.clone())
         } else if let Some(best) = fit.iter().max_by_key(|status| status.id) {
@@ -703,6 +708,28 @@ impl Elector {
         let target = self.next(cluster, Epoch(1), leader, in_sync, "first start".to_owned());
         self.write(target, None);
     }
+}
+
+/// The register went back and gave an epoch's number twice: those of the records by which somebody may have served. The
+/// floor lets only one of them begin, and all replicas have answered.
+fn standing<'a>(twins: &[&'a Configuration], statuses: &[Status]) -> Vec<&'a Configuration> {
+    let begun = |held: &Configuration| statuses.iter().any(|s| holds(s, held.nonce) && s.tail.epoch == held.epoch);
+    let contested = |held: &Configuration| statuses.iter().any(|s| s.contested && holds(s, held.nonce));
+    // Whoever is newly elected commits nothing before its first entry; a leader who goes on may have, without a new one.
+    let goes_on = |held: &Configuration| held.by == Node::Order(held.leader.id, held.leader.boot);
+    let those = |which: &dyn Fn(&Configuration) -> bool| -> Option<Vec<&'a Configuration>> {
+        let found: Vec<_> = twins.iter().filter(|held| which(held)).copied().collect();
+        (!found.is_empty()).then_some(found)
+    };
+    those(&begun)
+        .or_else(|| those(&|held| goes_on(held) && !contested(held)))
+        .or_else(|| those(&|held| !contested(held)))
+        .unwrap_or_else(|| twins.to_vec())
+}
+
+/// Whether that record is the newest on the replica's disk.
+fn holds(status: &Status, nonce: Nonce) -> bool {
+    status.configuration.as_ref().is_some_and(|held| held.nonce == nonce)
 }
 
 /// Replicas by name: `order-1, order-2`.

@@ -53,6 +53,10 @@ pub(super) struct Change {
     retry_at: Option<Mono>,
     /// A write was asked for: it may take effect at any time.
     written: bool,
+    /// The floor was asked for: that it stands at the target's epoch is this leader's own doing.
+    raised: bool,
+    /// The target's epoch was given to another record, too.
+    contested: bool,
 }
 
 impl Change {
@@ -84,7 +88,16 @@ impl Replica {
 
     pub(super) fn start_change(&mut self, kind: Kind, target: Configuration) {
         let stage = if kind == Kind::Activate { Stage::Verify } else { Stage::Read };
-        let change = Change { kind, target, stage, asked: self.now.mono, retry_at: None, written: false };
+        let change = Change {
+            kind,
+            target,
+            stage,
+            asked: self.now.mono,
+            retry_at: None,
+            written: false,
+            raised: false,
+            contested: false,
+        };
         let Some(leading) = &mut self.leading else { return };
         assert!(leading.change.is_none(), "one change at a time");
         leading.change = Some(change);
@@ -102,6 +115,7 @@ impl Replica {
         change.asked = now;
         change.retry_at = None;
         change.written |= stage == Stage::Write;
+        change.raised |= stage == Stage::Floor;
         let request = match stage {
             Stage::Read | Stage::Verify => RegisterRequest::Read { ticket },
             Stage::Write => {
@@ -118,7 +132,9 @@ impl Replica {
             return;
         };
         match (change.stage, answer) {
-            (Stage::Read, RegisterAnswer::Read { configuration, .. }) => self.was_read_before(&configuration),
+            (Stage::Read, RegisterAnswer::Read { configuration, floor, .. }) => {
+                self.was_read_before(&configuration, &floor);
+            }
             (Stage::Verify, RegisterAnswer::Read { configuration, floor, .. }) => self.verified(&configuration, &floor),
             (Stage::Write, RegisterAnswer::Written { .. }) => self.landed(),
             (Stage::Write, RegisterAnswer::Conflict { .. }) => self.ask_register(Stage::Read, None),
@@ -158,11 +174,14 @@ impl Replica {
     }
 
     /// What the register holds before the write, or after a write whose answer is not known.
-    fn was_read_before(&mut self, slot: &Slot<Configuration>) {
+    fn was_read_before(&mut self, slot: &Slot<Configuration>, floor: &Slot<Epoch>) {
         let Some(leading) = &self.leading else { return };
         let Some(change) = &leading.change else { return };
+        // Above the record's epoch: somebody served in a newer one, which the register has lost.
+        let lost = |value: &Configuration| floor.value().is_some_and(|floor| *floor > value.epoch);
         match slot {
             Slot::Present { value, .. } if value.nonce == change.target.nonce => self.landed(),
+            Slot::Present { value, .. } if lost(value) && !bug(Bug::IgnoreTheFloor) => self.register_went_back(slot),
             Slot::Present { value, revision } if value.nonce == leading.in_force.nonce => {
                 let revision = Some(*revision);
                 self.ask_register(Stage::Write, revision);
@@ -234,17 +253,44 @@ impl Replica {
             Slot::Present { value, .. } if value.nonce == target.nonce => {}
             _ if bug(Bug::IgnoreReportedEpochs) => {}
             Slot::Present { value, .. } if value.epoch > target.epoch => return self.lost_to(&value.clone()),
+            Slot::Present { value, .. } if value.epoch == target.epoch => return self.lost_the_epoch(),
             other => return self.register_went_back(other),
         }
         match floor {
             _ if bug(Bug::ServeBelowTheFloor) => self.change_done(),
             Slot::Present { value, .. } if *value > target.epoch => self.register_went_back(slot),
-            Slot::Present { value, .. } if *value == target.epoch => self.change_done(),
+            Slot::Present { value, .. } if *value == target.epoch && self.raised_the_floor() => self.change_done(),
+            Slot::Present { value, .. } if *value == target.epoch => self.lost_the_epoch(),
             Slot::Present { revision, .. } => self.ask_register(Stage::Floor, Some(*revision)),
             // Only the first leader of all finds no floor; later it is for the frontends to repair.
             Slot::BucketMissing | Slot::KeyMissing if target.epoch == Epoch(1) => self.ask_register(Stage::Floor, None),
             other => self.register_went_back(other),
         }
+    }
+
+    fn raised_the_floor(&self) -> bool {
+        let change = self.leading.as_ref().and_then(|leading| leading.change.as_ref());
+        change.is_some_and(|change| change.raised) || bug(Bug::IgnoreTheFloor)
+    }
+
+    /// The register went back and gave the epoch's number again: it holds the other record, or the floor was raised by the
+    /// other's leader. Which of the two stands, the frontends find out from what all replicas hold.
+    fn lost_the_epoch(&mut self) {
+        let Some(change) = self.leading.as_mut().and_then(|leading| leading.change.as_mut()) else {
+            return;
+        };
+        if !change.contested {
+            change.contested = true;
+            let epoch = change.target.epoch;
+            self.outputs.push_back(Output::warn(format!("epoch {epoch} was given twice: not serving in it")));
+        }
+        self.retry_change();
+    }
+
+    /// See [`Status::contested`](tradenet_schemas::message::Status::contested).
+    pub(super) fn is_contested(&self) -> bool {
+        let change = self.leading.as_ref().and_then(|leading| leading.change.as_ref());
+        change.is_some_and(|change| change.contested)
     }
 
     /// Written, on disk, floor raised: it counts from now on.

@@ -214,6 +214,7 @@ impl Replica {
             released: self.leading.as_ref().map_or(SeqNum(0), |leading| leading.released()),
             catalog: self.leading.as_ref().and_then(|_| self.exchange.catalog()),
             leaving: self.leaving.is_some(),
+            contested: self.is_contested(),
             trouble: self.trouble(),
         }
     }
