@@ -352,8 +352,13 @@ impl Place {
 
     async fn journals(&self) -> Journals {
         match &self.kind {
-            Kind::Dev(inventory) => journals::compare(&inventory.verify_command()).await,
-            Kind::Compose(_) => Journals::NotCompared("they are in containers; `tradenet verify` there compares them"),
+            Kind::Dev(inventory) => match inventory.verify_command().split_first() {
+                Some((program, arguments)) => {
+                    journals::compare(async || journals::look_here(program, arguments).await).await
+                }
+                None => Journals::NotCompared("no order replica's command in dev.json names a --data-dir"),
+            },
+            Kind::Compose(compose) => journals::compare(async || compose.look_at_journals().await).await,
         }
     }
 

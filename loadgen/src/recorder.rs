@@ -175,6 +175,8 @@ pub(crate) struct Recorded {
     pub(crate) timeline: Vec<Column>,
     /// When each trade was acknowledged, in order, since the start; kept with the timeline only.
     pub(crate) trade_times: Vec<Duration>,
+    /// When each attempt failed, in the same way.
+    pub(crate) error_times: Vec<Duration>,
     pub(crate) lag: ScheduleLag,
     pub(crate) interval_log: Option<IntervalLog>,
 }
@@ -189,6 +191,7 @@ impl Recorded {
             last_trade: None,
             timeline: Vec::new(),
             trade_times: Vec::new(),
+            error_times: Vec::new(),
             lag: ScheduleLag { generator: empty(), waited: 0, longest_wait: Duration::ZERO },
             interval_log: None,
         }
@@ -284,8 +287,10 @@ impl Recorder {
     /// One attempt failed.
     pub(crate) fn error(&self, mut key: ErrorKey) {
         let mut recorded = self.lock();
-        if let Some(column) = self.column_now(&mut recorded, Instant::now()) {
+        let now = Instant::now();
+        if let Some(column) = self.column_now(&mut recorded, now) {
             column.errors += 1;
+            recorded.error_times.push(now.saturating_duration_since(self.start()));
         }
         if recorded.errors.len() >= MAX_CAUSES && !recorded.errors.contains_key(&key) {
             "other causes".clone_into(&mut key.cause);

@@ -50,6 +50,8 @@ pub struct Report {
     pub timeline: Vec<Column>,
     /// When each trade was acknowledged, since the start of the run; kept with the timeline only.
     pub trade_times: Vec<Duration>,
+    /// When each attempt failed, in the same way.
+    pub error_times: Vec<Duration>,
     /// How late requests started; open loops only.
     pub schedule_lag: Option<ScheduleLag>,
     /// Processor time of this process per second of load: near 1.0, the generator's one thread was the bottleneck.

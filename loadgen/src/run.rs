@@ -172,6 +172,7 @@ async fn finish(context: &Context, done: Done, elapsed: Duration, processor: f64
         gave_up: done.gave_up,
         timeline: recorded.timeline,
         trade_times: recorded.trade_times,
+        error_times: recorded.error_times,
         schedule_lag: matches!(context.options.load, Load::Open { .. }).then_some(recorded.lag),
         processor,
         interval_log: recorded.interval_log.map(IntervalLog::end).unwrap_or_default(),

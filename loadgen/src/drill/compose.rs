@@ -11,6 +11,7 @@ use anyhow::Context as _;
 use tokio::process::Command;
 
 use super::fault::Action;
+use super::journals::{self, Look};
 
 /// Longest that one command may take; `stop` itself waits 10 s before it kills.
 const COMMAND_TIMEOUT: Duration = Duration::from_secs(30);
@@ -72,6 +73,16 @@ impl Compose {
             Action::Cut => return self.join_again(name).await,
         };
         self.compose(&[verb, name]).await.map(drop)
+    }
+
+    /// Has each replica look at its own order file: its volume is its own.
+    pub(super) async fn look_at_journals(&self) -> Look {
+        let mut reports = Vec::new();
+        for name in self.names.iter().filter(|name| name.starts_with("order-")) {
+            let verify = ["exec", "-T", name, "sh", "-c", "exec tradenet verify \"$TRADENET_DATA_DIR\""];
+            reports.push(self.compose(&verify).await.unwrap_or_else(|error| format!("{name} {error:#}")));
+        }
+        journals::look_at_lines(&reports)
     }
 
     async fn cut_off(&mut self, name: &str) -> anyhow::Result<()> {

@@ -20,7 +20,7 @@ pub(super) fn sum_up(mut events: Vec<Event>, left_running: Vec<String>, journals
     for (index, event) in events.iter_mut().enumerate() {
         let until = starts.get(index + 1).copied().unwrap_or(report.elapsed);
         event.longest_gap = longest_gap(&report.trade_times, event.at, until, report.elapsed);
-        event.errors = columns(&report.timeline, event.at, until).map(|column| u64::from(column.errors)).sum();
+        event.errors = within(&report.error_times, event.at, until);
     }
     Drill { events, left_running, journals, report }
 }
@@ -34,10 +34,10 @@ fn longest_gap(times: &[Duration], from: Duration, until: Duration, end: Duratio
     lengths.max().unwrap_or(until.saturating_sub(from))
 }
 
-/// The columns that begin within `from..until`.
-fn columns(timeline: &[Column], from: Duration, until: Duration) -> impl Iterator<Item = &Column> {
-    let within = move |index: &usize| (from..until).contains(&(COLUMN * u32::try_from(*index).unwrap_or(u32::MAX)));
-    timeline.iter().enumerate().filter(move |(index, _)| within(index)).map(|(_, column)| column)
+/// How many of `times` (rising) lie in `from..until`.
+fn within(times: &[Duration], from: Duration, until: Duration) -> u64 {
+    let before = |end: Duration| times.partition_point(|time| *time < end);
+    (before(until) - before(from)) as u64
 }
 
 /// The 99th percentile of a column's trades, in milliseconds; not a number where there are none.
@@ -197,15 +197,9 @@ mod tests {
 
     #[test]
     fn errors_belong_to_the_fault_before_them() {
-        let columns_with = |errors: &[u32]| -> Vec<Column> {
-            errors.iter().map(|errors| Column { errors: *errors, ..Column::default() }).collect()
-        };
-        let timeline = columns_with(&[1, 2, 4, 8]);
-        let sum = |from: u64, until: u64| -> u32 {
-            columns(&timeline, Duration::from_millis(from), Duration::from_millis(until))
-                .map(|column| column.errors)
-                .sum()
-        };
-        assert_eq!((sum(0, 400), sum(100, 300), sum(150, 1_000)), (15, 6, 12));
+        let times: Vec<Duration> = [5, 10, 10, 20].map(Duration::from_millis).to_vec();
+        for (from, until, expected) in [(0, 30, 4), (10, 20, 2), (11, 20, 0), (20, 1_000, 1)] {
+            assert_eq!(within(&times, Duration::from_millis(from), Duration::from_millis(until)), expected);
+        }
     }
 }
