@@ -15,6 +15,7 @@ pub use tradenet_core::bugs::Bug;
 use tradenet_core::bugs::choose;
 
 use crate::run::run;
+use crate::stories::{STORIES, Story};
 use crate::trace::Detail;
 
 /// What is said of a find by core itself.
@@ -31,9 +32,16 @@ pub struct Found {
     pub by: BTreeMap<&'static str, u64>,
     /// How many were run.
     pub seeds: u64,
+    /// The first story that notices.
+    pub story: Option<&'static str>,
 }
 
 impl Found {
+    /// Whether anything noticed it.
+    pub fn is_noticed(&self) -> bool {
+        self.first.is_some() || self.story.is_some()
+    }
+
     /// In how many seeds it was noticed.
     pub fn count(&self) -> u64 {
         self.by.values().sum()
@@ -44,16 +52,25 @@ impl Found {
         let mut row = format!("| `{:?}` | {} | {} of {} |", self.bug, self.bug.says(), self.count(), self.seeds);
         // Writing into a string can't fail.
         let _ = match self.first {
-            Some((seed, what)) => write!(row, " {seed} | {what} |"),
-            None => write!(row, " | |"),
+            Some((seed, what)) => write!(row, " {seed}: {what} |"),
+            None => write!(row, " |"),
         };
+        let _ = write!(row, " {} |", self.story.unwrap_or_default());
         row
     }
 }
 
-/// Runs seeds from 0 on core with that bug: `seeds` of them, or up to the first that notices.
+/// Tells all stories to core with that bug, and runs seeds from 0 on: `seeds` of them, or up to the first that notices.
 pub fn hunt(bug: Bug, seeds: u64, only_first: bool) -> Found {
-    let mut found = Found { bug, first: None, by: BTreeMap::new(), seeds: 0 };
+    let fails = |story: &&Story| {
+        notices(bug, || {
+            (story.1)();
+            None
+        })
+        .is_some()
+    };
+    let story = STORIES.iter().find(fails).map(|(name, _)| *name);
+    let mut found = Found { bug, first: None, by: BTreeMap::new(), seeds: 0, story };
     for seed in 0..seeds {
         found.seeds += 1;
         if let Some(invariant) = notices(bug, || run(seed, Detail::Fingerprint).violation.map(|v| v.invariant)) {

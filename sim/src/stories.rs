@@ -7,8 +7,8 @@ use tradenet_core::{ClientAnswer, ClientRequest};
 use tradenet_schemas::ids::OrderNumber;
 use tradenet_schemas::trade::Outcome;
 
-use crate::tell::buy;
-use crate::world::{Answered, World};
+use crate::tell::{buy, sell};
+use crate::world::{Answered, World, symbol};
 use crate::{catalog, frontend, order};
 
 /// A story: its name, and how it goes.
@@ -45,6 +45,11 @@ macro_rules! with_stories {
             a_read_through_another_frontend_is_never_old,
             a_leader_that_is_asked_to_stop_hands_over,
             the_broker_restarts_and_everything_goes_on,
+            a_leader_on_the_wrong_side_refuses_nothing,
+            a_lease_that_comes_late_is_no_longer,
+            an_authority_that_comes_late_is_no_longer,
+            no_lease_outlives_the_catalogs_authority,
+            a_replica_that_lost_an_entry_is_not_elected,
         }
     };
 }
@@ -375,6 +380,85 @@ fn the_broker_restarts_and_everything_goes_on() {
     world.run_until(|world| world.is_whole(), "everything is as it was");
     let last: Vec<_> = world.trace.last(100_000).filter(|line| line.contains(" says ")).collect();
     assert!(world.epoch() <= epoch + 2, "{} epochs\n{}", world.epoch() - epoch, last.join("\n"));
+}
+
+fn a_leader_on_the_wrong_side_refuses_nothing() {
+    let mut world = World::up(30);
+    assert_eq!(world.ask(frontend(1), buy("FEW", 35, "a")), accepted(OrderNumber(1), false));
+    world.kill(catalog(1));
+    world.run_for(3_000);
+    world.split(&[order(3), frontend(1)]);
+    assert_eq!(world.ask(frontend(2), sell("FEW", 20, "b")), accepted(OrderNumber(2), false));
+    // Five are left, as far as order-3 knows.
+    let call = world.ask_later(frontend(1), buy("FEW", 10, "c"));
+    world.run_for(300);
+    world.join();
+    assert_eq!(world.answer_to(call), accepted(OrderNumber(3), false));
+    world.start(catalog(1));
+    world.run_until(|world| world.is_whole(), "both sides are one again");
+}
+
+fn a_lease_that_comes_late_is_no_longer() {
+    let mut world = World::up(31);
+    world.run_for(300);
+    // There is always an answer of the catalog on its way when the frontend stops.
+    world.lag(catalog(1), 60);
+    world.run_for(1_000);
+    world.read(frontend(2), "HOT");
+    assert!(world.read(frontend(2), "HOT").1, "it is cached");
+    world.pause(frontend(2), 300);
+    world.run_for(200);
+    world.cut(frontend(2));
+    world.buy(frontend(1), "HOT", "a");
+    // Whatever it says, the auditor compares it with the purchase.
+    let call = world.ask_later(frontend(2), ClientRequest::Stock(symbol("HOT")));
+    world.run_for(100);
+    world.mend(frontend(2));
+    world.lag(catalog(1), 0);
+    world.answer_to(call);
+    world.run_until(|world| world.is_whole(), "everybody is back");
+}
+
+fn an_authority_that_comes_late_is_no_longer() {
+    let mut world = World::up(32);
+    world.run_for(300);
+    world.lag(catalog(1), 60);
+    world.run_for(1_000);
+    world.pause(catalog(1), 900);
+    world.run_for(500);
+    world.split(&[catalog(1), frontend(2)]);
+    world.buy(frontend(1), "HOT", "a");
+    let call = world.ask_later(frontend(2), ClientRequest::Stock(symbol("HOT")));
+    world.run_for(500);
+    world.join();
+    world.lag(catalog(1), 0);
+    world.answer_to(call);
+    world.run_until(|world| world.is_whole(), "everybody is back");
+}
+
+fn no_lease_outlives_the_catalogs_authority() {
+    let mut world = World::up(33);
+    world.run_for(300);
+    world.split(&[catalog(1), frontend(2)]);
+    world.read(frontend(2), "HOT");
+    assert!(world.read(frontend(2), "HOT").1, "it is cached");
+    world.buy(frontend(1), "HOT", "a");
+    let call = world.ask_later(frontend(2), ClientRequest::Stock(symbol("HOT")));
+    world.run_for(100);
+    world.join();
+    world.answer_to(call);
+    world.run_until(|world| world.is_whole(), "everybody is back");
+}
+
+fn a_replica_that_lost_an_entry_is_not_elected() {
+    let mut world = World::up(34);
+    world.buy(frontend(1), "HOT", "a");
+    world.kill(order(3));
+    world.tear(order(3));
+    world.start(order(3));
+    assert_eq!(world.buy(frontend(2), "HOT", "b"), OrderNumber(2));
+    assert_eq!(world.leader(), Some(order(2)));
+    world.run_until(|world| world.is_whole(), "it got back what it lost, and leads again");
 }
 
 fn accepted(order: OrderNumber, replayed: bool) -> Answered {

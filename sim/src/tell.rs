@@ -94,6 +94,25 @@ impl World {
         let machine = self.index(who);
         self.mend_line(machine);
     }
+    /// Puts some machines on the other side of a split: away from all others, and from the register.
+    pub fn split(&mut self, away: &[Who]) {
+        self.split = self.machines.iter().map(|machine| away.contains(&machine.who)).collect();
+    }
+    /// The two sides hear each other again.
+    pub fn join(&mut self) {
+        self.split.clear();
+    }
+    /// Delays all that a machine says and hears.
+    pub fn lag(&mut self, who: Who, ms: u64) {
+        let machine = self.index(who);
+        self.machines[machine].lag_us = ms * 1_000;
+    }
+    /// Takes the end of its last line from the journal of a replica that does not run.
+    pub fn tear(&mut self, who: Who) {
+        let machine = self.index(who);
+        let disk = &mut self.machines[machine].disk;
+        disk.cut(disk.file.len() - 3);
+    }
     /// Kills a replica and empties its disk.
     pub fn wipe(&mut self, who: Who) {
         let machine = self.index(who);
@@ -246,10 +265,20 @@ impl World {
 /// # Panics
 /// The key is none.
 pub fn buy(name: &str, quantity: u64, key: &str) -> ClientRequest {
+    trade(Side::Buy, name, quantity, key)
+}
+
+/// A sale under a key.
+///
+/// # Panics
+/// The key is none.
+pub fn sell(name: &str, quantity: u64, key: &str) -> ClientRequest {
+    trade(Side::Sell, name, quantity, key)
+}
+
+fn trade(side: Side, name: &str, quantity: u64, key: &str) -> ClientRequest {
     debug_assert!(STOCKS.iter().any(|(known, ..)| *known == name));
     let key = IdempotencyKey::new(key).expect("a key");
-    ClientRequest::Command(
-        Some(key),
-        Command::Trade { symbol: symbol(name), side: Side::Buy, quantity: Quantity::new(quantity).unwrap_or_default() },
-    )
+    let quantity = Quantity::new(quantity).unwrap_or_default();
+    ClientRequest::Command(Some(key), Command::Trade { symbol: symbol(name), side, quantity })
 }

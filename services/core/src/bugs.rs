@@ -110,8 +110,6 @@ bugs! {
     IgnoreGaps,
     /// In a new epoch a follower cuts what it does not know to be committed, and fetches it again.
     CutOnCatchUp,
-    /// A batch of an earlier leadership is taken for one of this.
-    TakeLateBatches,
     /// A late copy of a refused command is decided anew.
     DecideRefusedAgain,
 }
