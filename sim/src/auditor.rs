@@ -63,6 +63,7 @@ pub struct Counts {
 }
 
 /// The auditor. See the module.
+#[derive(Clone, Debug)]
 pub struct Auditor {
     floor: SeqNum,
     keys: BTreeMap<IdempotencyKey, KeyStory>,

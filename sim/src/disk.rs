@@ -180,6 +180,21 @@ impl Disk {
         }
     }
 
+    /// What it carries out next.
+    pub fn next(&self) -> Option<&DiskRequest> {
+        self.waiting.front().map(|(_, request)| request)
+    }
+
+    /// The process is killed: all of what it asked for has happened, or nothing of it.
+    pub fn crash_with(&mut self, all: bool) {
+        let waiting = std::mem::take(&mut self.waiting);
+        self.busy_until = 0;
+        for (_, request) in waiting.iter().filter(|_| all) {
+            self.take_effect(request);
+        }
+        self.refusing = false;
+    }
+
     /// The machine loses power, or the process is killed: of what was not answered yet any part has happened.
     pub fn crash(&mut self, rng: &mut Rng) {
         let whole = rng.usize(0..=self.waiting.len());

@@ -11,6 +11,7 @@
 //!   [`register`] are what a process stands on, [`machine`] is where it runs.
 //! - [`workload`]: clients. [`auditor`]: what they were promised. [`invariants`]: S1 to S15 of `docs/protocol.md`.
 //! - [`history`]: what clients saw; [`linear`] searches an order of it, [`ledger`] compares it with a journal's bytes.
+//! - [`explore`]: all ways that a small exchange can go.
 //! - [`nemesis`]: faults. [`marks`]: rare situations, counted. [`run`]: one seed, from start to verdict. [`stories`]: faults by hand, one at a time.
 
 pub mod auditor;
@@ -19,6 +20,7 @@ pub mod bugs;
 pub mod bus;
 pub mod clock;
 pub mod disk;
+pub mod explore;
 pub mod history;
 pub mod invariants;
 pub mod ledger;

@@ -49,6 +49,7 @@ impl std::fmt::Display for Who {
 }
 
 /// Any of core's deciders.
+#[derive(Clone, Debug)]
 pub enum Decided {
     /// An order replica.
     Replica(Box<Replica>),
@@ -96,6 +97,31 @@ pub struct LastSeen {
     pub applied: SeqNum,
     /// The epoch it serves in, if it does.
     pub serves_in: Option<Epoch>,
+}
+
+impl LastSeen {
+    /// What is to be seen of a replica now.
+    pub fn of(replica: &Replica) -> Self {
+        Self {
+            tail: replica.tail(),
+            committed: replica.committed(),
+            applied: replica.exchange().applied(),
+            serves_in: replica.serves_in().map(|held| held.epoch),
+        }
+    }
+}
+
+/// A replica's place as the invariants look at it: its disk, and the process that runs on it, if one does.
+#[derive(Clone, Copy)]
+pub struct Holder<'a> {
+    /// Which replica.
+    pub id: ReplicaId,
+    /// Its name, for people.
+    pub name: &'a str,
+    /// The process.
+    pub boot: Option<Boot>,
+    /// Its disk.
+    pub disk: &'a Disk,
 }
 
 /// A running process.
@@ -166,6 +192,11 @@ pub struct Machine {
 }
 
 impl Machine {
+    /// The place as the invariants look at it, for a replica.
+    pub fn holder(&self) -> Option<Holder<'_>> {
+        let boot = self.process.as_ref().map(|process| process.boot);
+        self.id.map(|id| Holder { id, name: &self.name, boot, disk: &self.disk })
+    }
     /// The running replica.
     pub fn replica(&self) -> Option<&Replica> {
         match &self.process.as_ref()?.decider {

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use clap::{Parser, Subcommand};
+use tradenet_sim::explore::{Bounds, explore};
 use tradenet_sim::linear::Checked;
 use tradenet_sim::run::{Verdict, run};
 use tradenet_sim::stories::STORIES;
@@ -67,6 +68,37 @@ enum What {
         #[arg(long)]
         only: Option<String>,
     },
+    /// Go through all that can happen to a small exchange.
+    Explore {
+        /// Replicas.
+        #[arg(long, default_value_t = 2)]
+        replicas: u8,
+        /// Purchases.
+        #[arg(long, default_value_t = 2)]
+        purchases: u8,
+        /// Reads, asked for after the purchases.
+        #[arg(long, default_value_t = 0)]
+        reads: u8,
+        /// Crashes of replicas.
+        #[arg(long, default_value_t = 1)]
+        crashes: u8,
+        /// Lost messages, and lost answers of the register.
+        #[arg(long, default_value_t = 1)]
+        losses: u8,
+        /// Replicas cut off.
+        #[arg(long, default_value_t = 0)]
+        cuts: u8,
+        /// Times that time passes.
+        #[arg(long, default_value_t = 2)]
+        jumps: u8,
+        /// Situations at most.
+        #[arg(long, default_value_t = 10_000_000)]
+        situations: usize,
+        /// With this deliberate bug (feature `bugs`).
+        #[cfg(feature = "bugs")]
+        #[arg(long)]
+        bug: Option<String>,
+    },
     /// Tell one story.
     Scenario {
         /// Its name; all names, if not given.
@@ -84,6 +116,26 @@ fn main() -> ExitCode {
         }
         #[cfg(feature = "bugs")]
         What::Bugs { seeds, first, only } => left_out(seeds, first, only.as_deref()),
+        What::Explore {
+            replicas,
+            purchases,
+            reads,
+            crashes,
+            losses,
+            cuts,
+            jumps,
+            situations,
+            #[cfg(feature = "bugs")]
+            bug,
+        } => {
+            #[cfg(feature = "bugs")]
+            tradenet_core::bugs::choose(
+                tradenet_sim::bugs::Bug::ALL.iter().copied().find(|known| Some(format!("{known:?}")) == bug),
+            );
+            let bounds =
+                Bounds { replicas, purchases, reads, crashes, losses, cuts, jumps, situations_max: situations };
+            all_ways(bounds)
+        }
         What::Scenario { name } => scenario(name.as_deref()),
     }
 }
@@ -110,12 +162,31 @@ fn left_out(seeds: u64, first: bool, only: Option<&str>) -> ExitCode {
     std::panic::set_hook(Box::new(|_| {}));
     let chosen = |bug: &Bug| only.is_none_or(|only| format!("{bug:?}") == only);
     let bugs: Vec<Bug> = Bug::ALL.iter().copied().filter(chosen).collect();
-    let all = hunt_all(&bugs, seeds, first, |found| eprintln!("{:?}: {:?} {:?}", found.bug, found.first, found.by));
-    println!("| bug | what is left out | seeds that notice | first | by |\n| --- | --- | --- | --- | --- |");
+    let all = hunt_all(&bugs, seeds, first, |found| eprintln!("{:?}: {:?} {:?}", found.bug, found.by, found.story));
+    println!("| bug | what is left out | seeds that notice | first | story |\n| --- | --- | --- | --- | --- |");
     all.iter().for_each(|found| println!("{}", found.row()));
-    let missed = all.iter().filter(|found| found.first.is_none()).count();
+    let missed = all.iter().filter(|found| !found.is_noticed()).count();
     println!("{missed} of {} were not noticed", all.len());
     if missed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn all_ways(bounds: Bounds) -> ExitCode {
+    let began = Instant::now();
+    let explored = explore(bounds);
+    println!(
+        "{} situations, {} moves between them, at most {} in a row, up to epoch {}, {}, in {:.1} s",
+        explored.situations,
+        explored.moves,
+        explored.deepest,
+        explored.epochs,
+        if explored.complete { "complete" } else { "NOT complete: a bound on situations ended it" },
+        began.elapsed().as_secs_f64()
+    );
+    let Some((violation, way)) = explored.violation else {
+        return ExitCode::SUCCESS;
+    };
+    println!("VIOLATED {}: {}\nafter {way:?}", violation.invariant, violation.text);
+    ExitCode::FAILURE
 }
 
 fn one(seed: u64, trace: bool, last: usize) -> ExitCode {

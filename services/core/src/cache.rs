@@ -19,12 +19,14 @@ use crate::Mono;
 use crate::bugs::{Bug, bug};
 
 /// A cached stock, and the newest entry that the catalog had shown when it gave it.
+#[derive(Clone, Debug)]
 struct Kept {
     stock: Stock,
     version: SeqNum,
 }
 
 /// A look-up under way.
+#[derive(Clone, Debug)]
 struct Fill {
     symbol: Symbol,
     /// What has come meanwhile makes its answer unfit to be kept.
@@ -48,6 +50,7 @@ pub enum Invalidated {
 }
 
 /// A cache of stocks, the least recently used one replaced first.
+#[derive(Clone, Debug)]
 pub struct Cache {
     entries: Option<LruCache<Symbol, Kept>>,
     session: Option<Session>,

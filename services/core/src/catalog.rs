@@ -58,12 +58,14 @@ pub struct Options {
 }
 
 /// What was staged: an entry, or the jump to a snapshot.
+#[derive(Clone, Debug)]
 enum Step {
     Entry(Entry),
     Jump(Vec<Stock>),
 }
 
 /// The read model.
+#[derive(Clone, Debug)]
 struct Model {
     leader: Leader,
     /// The newest epoch in which it was followed: what was sent in an earlier one is late.
@@ -114,6 +116,7 @@ fn changes(step: &Step, symbol: Option<&Symbol>) -> bool {
 }
 
 /// An invalidation that was not confirmed yet.
+#[derive(Clone, Debug)]
 struct Outstanding {
     number: u64,
     /// The step it is for.
@@ -124,6 +127,7 @@ struct Outstanding {
 }
 
 /// One cache of one frontend.
+#[derive(Clone, Debug)]
 struct Session {
     lease_until: Mono,
     invalidation: u64,
@@ -132,6 +136,7 @@ struct Session {
 }
 
 /// A look-up that waits.
+#[derive(Clone, Debug)]
 struct Held {
     frontend: Boot,
     reply: ReplyTo,
@@ -144,6 +149,7 @@ struct Held {
 }
 
 /// A catalog. See the module.
+#[derive(Clone, Debug)]
 pub struct Catalog {
     options: Options,
     now: Now,

@@ -43,6 +43,7 @@ pub struct Options {
 }
 
 /// What the elector wants done; the frontend puts it into packets.
+#[derive(Clone, Debug)]
 pub(crate) enum Wish {
     Send(Peer, Message),
     Register(RegisterRequest),
@@ -59,6 +60,7 @@ pub(crate) struct PeerView {
 }
 
 /// How far an attempt is.
+#[derive(Clone, Debug)]
 enum Phase {
     Calm,
     /// Collects pre-votes, then reads the register.
@@ -81,6 +83,7 @@ enum Phase {
 }
 
 /// The elector of one frontend.
+#[derive(Clone, Debug)]
 pub(crate) struct Elector {
     options: Options,
     now: Now,

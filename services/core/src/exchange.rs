@@ -36,7 +36,7 @@ pub enum Decision {
 }
 
 /// A listed stock.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 struct Listing {
     stock: Stock,
     /// What the house had at first.
@@ -49,7 +49,7 @@ struct Listing {
 }
 
 /// An order in 24 bytes; its number is its place. There are as many as there ever were trades.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 struct Filled {
     quantity: Quantity,
     seq: SeqNum,
@@ -61,7 +61,7 @@ struct Filled {
 /// The whole state of the exchange after some entry of the log.
 ///
 /// Memory grows by 24 bytes an order; everything else is bounded by [`STOCKS_MAX`] and [`IDEMPOTENCY_KEYS_MAX`].
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct Exchange {
     applied: SeqNum,
     /// In the order in which they were listed.

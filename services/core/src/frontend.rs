@@ -48,13 +48,14 @@ pub struct Options {
 }
 
 /// When and how often a request was sent.
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Copy, Default, Debug)]
 struct Sending {
     attempts: u32,
     again_at: Mono,
 }
 
 /// A command whose outcome is not known.
+#[derive(Clone, Debug)]
 struct Pending {
     ticket: Ticket,
     key: CommandKey,
@@ -64,6 +65,7 @@ struct Pending {
 }
 
 /// A question without an answer.
+#[derive(Clone, Debug)]
 struct Asking {
     ticket: Ticket,
     query: Query,
@@ -72,6 +74,7 @@ struct Asking {
 }
 
 /// A frontend. See the module.
+#[derive(Clone, Debug)]
 pub struct Frontend {
     options: Options,
     now: Now,

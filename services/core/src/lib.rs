@@ -6,7 +6,8 @@
 //! time and never blocks or fails; then [`Decider::poll_output`] is called until it gives `None`;
 //! [`Decider::poll_timeout`] names the next moment at which the decider wants [`Input::Timer`]. A service performs the
 //! outputs for real, the simulator in a made-up world; the enums [`Input`] and [`Output`] are the whole seam.
-//! Rule kept: no IO, no clock, no randomness, no hash-map order, so the same inputs give the same outputs.
+//! Rule kept: no IO, no clock, no randomness, no hash-map order, so the same inputs give the same outputs. A decider is plain
+//! data: it can be cloned, and printed whole, which is how a checker goes back and tries what else could have come.
 //!
 //! - [`exchange`]: commands become events, events become state.
 //! - [`journal`]: an entry as a line of text, chained by checksum.

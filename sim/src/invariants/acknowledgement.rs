@@ -3,12 +3,12 @@
 use tradenet_schemas::ids::{Epoch, SeqNum, StoreId};
 
 use super::{Verdict, Violation};
-use crate::machine::Machine;
+use crate::machine::Holder;
 
 const S4: &str = "S4 the epoch is on disk before anything is acknowledged in it";
 const S7: &str = "S7 an acknowledgement follows the sync";
 
-pub(super) fn check(from: &Machine, epoch: Epoch, store: StoreId, durable: SeqNum, _machines: &[Machine]) -> Verdict {
+pub(crate) fn check(from: Holder<'_>, epoch: Epoch, store: StoreId, durable: SeqNum) -> Verdict {
     let on_disk = from.disk.configuration.as_ref().map(|held| held.epoch);
     if on_disk != Some(epoch) {
         let text = format!("{} acknowledges in epoch {epoch}, but {on_disk:?} is on its disk", from.name);

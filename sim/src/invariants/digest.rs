@@ -10,7 +10,7 @@ use super::{Verdict, Violation};
 const S9: &str = "S9 same sequence, same state";
 
 /// The state's digest after committed entries.
-#[derive(Default)]
+#[derive(Clone, Default, Debug)]
 pub(super) struct Digests {
     known: BTreeMap<SeqNum, Digest>,
 }

@@ -6,25 +6,25 @@
 use tradenet_schemas::message::Configuration;
 
 use super::{Truth, Verdict, Violation};
-use crate::machine::Machine;
+use crate::machine::Holder;
 
 const S2: &str = "S2 what is committed is on every in-sync disk";
 
-pub(super) fn check(newest: &Configuration, truth: &Truth, machines: &[Machine]) -> Verdict {
+pub(super) fn check(newest: &Configuration, truth: &Truth, holders: &[Holder<'_>]) -> Verdict {
     let end = truth.end();
     let Some(expected) = truth.position(end) else {
         return Ok(());
     };
     for member in &newest.in_sync {
-        let holds = |machine: &&Machine| machine.id == Some(member.id) && machine.disk.store == member.store;
-        let Some(machine) = machines.iter().find(holds) else {
+        let holds = |holder: &&Holder<'_>| holder.id == member.id && holder.disk.store == member.store;
+        let Some(holder) = holders.iter().find(holds) else {
             continue;
         };
-        let found = machine.disk.position(end);
+        let found = holder.disk.position(end);
         if found != Some(expected) {
             let text = format!(
                 "epoch {}: {} is in sync, but has {found:?} on its disk where {expected:?} is committed",
-                newest.epoch, machine.name
+                newest.epoch, holder.name
             );
             return Err(Violation::new(S2, text));
         }

@@ -5,14 +5,14 @@ use tradenet_schemas::ids::Epoch;
 use tradenet_schemas::message::Configuration;
 
 use super::{Verdict, Violation};
-use crate::machine::Machine;
+use crate::machine::Holder;
 use crate::register::Register;
 
 const S6: &str = "S6 floor and epoch never fall";
 const R4: &str = "R4 the floor is raised before anything is served";
 
 /// The highest floor seen.
-#[derive(Default)]
+#[derive(Clone, Default, Debug)]
 pub(super) struct Floors {
     highest: Epoch,
 }
@@ -39,7 +39,7 @@ impl Floors {
 }
 
 /// A replica serves in this configuration.
-pub(super) fn served(held: &Configuration, me: &Machine, register: &Register) -> Verdict {
+pub(super) fn served(held: &Configuration, me: Holder<'_>, register: &Register) -> Verdict {
     // A floor that was tampered with is not the replica's fault; it is missing then, or lower by the nemesis's hand.
     let floor = register.floor.value().copied();
     let on_disk = me.disk.configuration.as_ref().map(|held| held.epoch);

@@ -23,7 +23,7 @@ use tradenet_core::Packet;
 use tradenet_core::replica::Replica;
 use tradenet_schemas::message::{Configuration, Message};
 
-use crate::machine::{LastSeen, Machine};
+use crate::machine::{Holder, LastSeen, Machine};
 use crate::register::Register;
 use crate::world::World;
 
@@ -49,6 +49,7 @@ impl Violation {
 pub type Verdict = Result<(), Violation>;
 
 /// All checks, with what they remember.
+#[derive(Clone, Debug)]
 pub struct Invariants {
     /// The log as it was committed.
     pub truth: Truth,
@@ -71,24 +72,15 @@ impl Invariants {
         }
     }
 
-    /// A replica has done a step.
-    fn replica_stepped(
+    /// A replica has done a step: it was `seen` before, and is to be seen otherwise now.
+    pub(crate) fn replica_stepped(
         &mut self,
         replica: &Replica,
-        seen: &LastSeen,
-        me: &Machine,
-        machines: &[Machine],
+        (seen, now_seen): (LastSeen, LastSeen),
+        me: Holder<'_>,
+        holders: &[Holder<'_>],
         register: &Register,
-    ) -> Result<LastSeen, Violation> {
-        let now_seen = LastSeen {
-            tail: replica.tail(),
-            committed: replica.committed(),
-            applied: replica.exchange().applied(),
-            serves_in: replica.serves_in().map(|held| held.epoch),
-        };
-        if now_seen == *seen {
-            return Ok(now_seen);
-        }
+    ) -> Verdict {
         if now_seen.tail != seen.tail {
             self.one_leader.names_one_entry(replica, seen.tail.seq)?;
             bounds::check(replica)?;
@@ -100,17 +92,22 @@ impl Invariants {
         if now_seen.committed != seen.committed {
             let fresh = self.truth.committed(replica)?;
             if let Some(newest) = self.newest.as_ref().filter(|_| fresh) {
-                everywhere::check(newest, &self.truth, machines)?;
+                everywhere::check(newest, &self.truth, holders)?;
             }
         }
         if now_seen.applied != seen.applied {
             self.digest.check(replica)?;
         }
-        Ok(now_seen)
+        Ok(())
     }
 
     /// The register was written.
-    fn register_written(&mut self, machines: &[Machine], register: &Register, configuration: bool) -> Verdict {
+    pub(crate) fn register_written(
+        &mut self,
+        holders: &[Holder<'_>],
+        register: &Register,
+        configuration: bool,
+    ) -> Verdict {
         let Some(written) = register.configuration.value() else {
             return Ok(());
         };
@@ -123,9 +120,14 @@ impl Invariants {
             }
             self.one_leader.grows(self.newest.as_ref(), written, register.tampered)?;
             self.newest = Some(written.clone());
-            everywhere::check(written, &self.truth, machines)?;
+            everywhere::check(written, &self.truth, holders)?;
         }
         Ok(())
+    }
+
+    /// A disk may have lost something.
+    pub(crate) fn disk_changed(&self, holders: &[Holder<'_>]) -> Verdict {
+        self.newest.as_ref().map_or(Ok(()), |newest| everywhere::check(newest, &self.truth, holders))
     }
 
     /// The nemesis changed the register: what it was is no measure any more.
@@ -138,6 +140,10 @@ impl Default for Invariants {
     fn default() -> Self {
         Self::new()
     }
+}
+
+fn holders(machines: &[Machine]) -> Vec<Holder<'_>> {
+    machines.iter().filter_map(Machine::holder).collect()
 }
 
 impl World {
@@ -153,34 +159,36 @@ impl World {
         let (Some(replica), Some(process)) = (me.replica(), me.process.as_ref()) else {
             return;
         };
-        let seen = self.invariants.replica_stepped(replica, &process.last_seen, me, &self.machines, &self.register);
-        match (seen, &mut self.machines[machine].process) {
-            (Ok(seen), Some(process)) => process.last_seen = seen,
-            (Ok(_), None) => {}
-            (Err(violation), _) => self.verdict(Err(violation)),
+        let (seen, now_seen) = (process.last_seen, LastSeen::of(replica));
+        let Some(holder) = me.holder().filter(|_| now_seen != seen) else {
+            return;
+        };
+        let holders = holders(&self.machines);
+        let verdict = self.invariants.replica_stepped(replica, (seen, now_seen), holder, &holders, &self.register);
+        self.verdict(verdict);
+        if let Some(process) = &mut self.machines[machine].process {
+            process.last_seen = now_seen;
         }
     }
 
     /// Looks at what is about to be sent.
     pub(crate) fn check_sent(&mut self, from: usize, packet: &Packet) {
         if let Message::Ack { store, durable, .. } = packet.body() {
-            let verdict =
-                acknowledgement::check(&self.machines[from], packet.envelope.epoch, *store, *durable, &self.machines);
-            self.verdict(verdict);
+            let holder = self.machines[from].holder();
+            let check = |holder| acknowledgement::check(holder, packet.envelope.epoch, *store, *durable);
+            self.verdict(holder.map_or(Ok(()), check));
         }
     }
 
     /// Looks at the register after a write.
     pub(crate) fn check_register(&mut self, configuration: bool) {
-        let verdict = self.invariants.register_written(&self.machines, &self.register, configuration);
+        let verdict = self.invariants.register_written(&holders(&self.machines), &self.register, configuration);
         self.verdict(verdict);
     }
 
     /// Looks at the disks after one of them lost something.
     pub(crate) fn check_disk(&mut self, _machine: usize) {
-        if let Some(newest) = self.invariants.newest.as_ref() {
-            let verdict = everywhere::check(newest, &self.invariants.truth, &self.machines);
-            self.verdict(verdict);
-        }
+        let verdict = self.invariants.disk_changed(&holders(&self.machines));
+        self.verdict(verdict);
     }
 }

@@ -7,14 +7,14 @@ use tradenet_schemas::ids::{Chain, Epoch, Leader, SeqNum};
 use tradenet_schemas::message::Configuration;
 
 use super::{Verdict, Violation};
-use crate::machine::Machine;
+use crate::machine::Holder;
 
 const S1: &str = "S1 one leader an epoch";
 const S6: &str = "S6 floor and epoch never fall";
 const S5: &str = "S5 only an in-sync disk leads";
 
 /// Who served in which epoch, and what every entry was.
-#[derive(Default)]
+#[derive(Clone, Default, Debug)]
 pub(super) struct OneLeader {
     leaders: BTreeMap<Epoch, Leader>,
     entries: BTreeMap<(Epoch, SeqNum), Chain>,
@@ -22,18 +22,15 @@ pub(super) struct OneLeader {
 
 impl OneLeader {
     /// A replica serves as leader.
-    pub(super) fn leads(&mut self, held: &Configuration, me: &Machine) -> Verdict {
-        let (Some(id), Some(process)) = (me.id, &me.process) else {
-            return Ok(());
-        };
-        let boot = process.boot;
-        let leader = Leader { id, boot };
+    pub(super) fn leads(&mut self, held: &Configuration, me: Holder<'_>) -> Verdict {
+        let Some(boot) = me.boot else { return Ok(()) };
+        let leader = Leader { id: me.id, boot };
         let before = *self.leaders.entry(held.epoch).or_insert(leader);
         if before != leader || held.leader != leader {
             let text = format!("epoch {}: {before:?} and {leader:?} both serve", held.epoch);
             return Err(Violation::new(S1, text));
         }
-        if !held.is_in_sync(id, me.disk.store) {
+        if !held.is_in_sync(me.id, me.disk.store) {
             let text = format!("{} serves in epoch {}, but its disk is not in sync", me.name, held.epoch);
             return Err(Violation::new(S5, text));
         }

@@ -27,7 +27,7 @@ pub struct Version {
 }
 
 /// The log as it was committed.
-#[derive(Default)]
+#[derive(Clone, Default, Debug)]
 pub struct Truth {
     positions: Vec<Position>,
     stocks: BTreeMap<Symbol, Vec<Version>>,

@@ -15,7 +15,7 @@ use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
 /// A key with its hash before it, so that a comparison is one of numbers: a look-up need not visit the text of every key
 /// on its way. Equal hashes fall back to the text, so a client that makes them collide gains nothing.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
 struct Hashed {
     hash: u64,
     key: CommandKey,
@@ -28,7 +28,7 @@ impl Hashed {
 }
 
 /// A bounded table of keys, the oldest of which goes first.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub(super) struct Keys {
     capacity: usize,
     orders: BTreeMap<Hashed, OrderNumber>,

@@ -26,7 +26,7 @@ const SNAPSHOTS_MAX: usize = 8;
 const STAGES_WITHIN: Duration = Duration::from_millis(650);
 
 /// What the leader knows of the attached catalog. Which one it is stands in the log.
-#[derive(Default)]
+#[derive(Clone, Default, Debug)]
 pub(super) struct Attachment {
     /// Entries up to here need not be staged: they were released before it was attached.
     since: SeqNum,

@@ -45,6 +45,7 @@ enum Stage {
 }
 
 /// A change under way.
+#[derive(Clone, Debug)]
 pub(super) struct Change {
     kind: Kind,
     target: Configuration,

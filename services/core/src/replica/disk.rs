@@ -13,6 +13,7 @@ use bytes::Bytes;
 use crate::{DiskRequest, DiskTicket};
 
 /// Lines on their way to the disk.
+#[derive(Clone, Debug)]
 struct Pending {
     ticket: DiskTicket,
     end: u64,
@@ -20,6 +21,7 @@ struct Pending {
 }
 
 /// The replica's view of its journal file.
+#[derive(Clone, Debug)]
 pub(super) struct Disk {
     next: DiskTicket,
     /// Everything up to here is on disk.

@@ -21,7 +21,7 @@ use crate::{Mono, Output, Packet, ReplyTo, journal};
 const APPENDS_WAITING_MAX: usize = 64;
 
 /// What a replica knows of the leader it follows.
-#[derive(Default)]
+#[derive(Clone, Default, Debug)]
 pub(super) struct Following {
     /// The first epoch of this unbroken leadership: what was sent in an earlier one may be of another log.
     since: Epoch,
@@ -44,6 +44,7 @@ pub(super) struct Following {
 }
 
 /// A request for missed entries.
+#[derive(Clone, Debug)]
 struct Fetch {
     peer: ReplicaId,
     from: Position,
@@ -102,8 +103,7 @@ impl Replica {
             }
             return;
         }
-        let late = epoch < self.following.since && !bug(Bug::TakeLateBatches);
-        if epoch > held.epoch || late || self.leading.is_some() {
+        if epoch > held.epoch || epoch < self.following.since || self.leading.is_some() {
             return; // The configuration comes with the next keep-alive.
         }
         let (prev, committed, round) = (*prev, *committed, *round);

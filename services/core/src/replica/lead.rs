@@ -46,6 +46,7 @@ const DRAIN_MAX: Duration = Duration::from_millis(1_000);
 const SLOW_SYNC: Duration = Duration::from_millis(500);
 
 /// A command that waits to be decided.
+#[derive(Clone, Debug)]
 struct Queued {
     from: Boot,
     submission: Submission,
@@ -53,7 +54,7 @@ struct Queued {
 }
 
 /// Refusals that were decided, by frontend and request, the newest [`REFUSALS_MAX`].
-#[derive(Default)]
+#[derive(Clone, Default, Debug)]
 struct Refused {
     known: BTreeMap<(Boot, u64), Refusal>,
     oldest: VecDeque<(Boot, u64)>,
@@ -73,6 +74,7 @@ impl Refused {
 }
 
 /// What is owed.
+#[derive(Clone, Debug)]
 pub(super) enum Due {
     Outcome { request: u64, outcome: Outcome },
     Answer { request: u64, answer: Answer },
@@ -81,6 +83,7 @@ pub(super) enum Due {
 }
 
 /// An answer that waits until it may be given.
+#[derive(Clone, Debug)]
 struct Waiting {
     reply: ReplyTo,
     /// Until this entry is released,
@@ -91,6 +94,7 @@ struct Waiting {
 }
 
 /// What a follower said.
+#[derive(Clone, Debug)]
 pub(super) struct Acknowledgement {
     pub(super) id: ReplicaId,
     pub(super) boot: Boot,
@@ -102,6 +106,7 @@ pub(super) struct Acknowledgement {
 }
 
 /// A follower as the leader knows it.
+#[derive(Clone, Debug)]
 pub(super) struct Follower {
     pub(super) store: StoreId,
     pub(super) boot: Boot,
@@ -120,11 +125,13 @@ pub(super) struct Follower {
 }
 
 /// A hand-over that waits for what is under way.
+#[derive(Clone, Debug)]
 pub(super) struct Draining {
     pub(super) since: Mono,
 }
 
 /// A leader's memory.
+#[derive(Clone, Debug)]
 pub(super) struct Leading {
     /// The configuration that commits are counted by: written, on disk, and the floor raised to it.
     pub(super) in_force: Configuration,
@@ -586,7 +593,7 @@ impl Replica {
         let durable = if bug(Bug::CommitWithoutOwnDisk) { self.log.tail().seq } else { durable };
         let everywhere = acked.map_or(durable, |acked| acked.min(durable));
         // Entries of former leaders are committed by the own first one, never by themselves.
-        let begun = leading.begun.is_some_and(|begun| everywhere >= begun || bug(Bug::ServeBeforeTheFirstEntry));
+        let begun = leading.begun.is_some_and(|begun| everywhere >= begun) || bug(Bug::ServeBeforeTheFirstEntry);
         if begun && everywhere > self.committed {
             self.committed = everywhere;
             if everywhere == self.log.tail().seq {

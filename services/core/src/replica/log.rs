@@ -12,7 +12,7 @@ use tradenet_schemas::journal::Entry;
 const WINDOW_ENTRIES_MAX: usize = 8_192;
 
 /// The log's index.
-#[derive(Default)]
+#[derive(Clone, Default, Debug)]
 pub(super) struct Log {
     /// Chain and end offset of each entry, from sequence number 1.
     slots: Vec<(Chain, u64)>,

@@ -91,6 +91,7 @@ pub struct Options {
 }
 
 /// Why a part of the journal is read.
+#[derive(Clone, Debug)]
 enum ReadFor {
     /// To check and index it at the start, from this byte on.
     Start,
@@ -102,6 +103,7 @@ enum ReadFor {
 }
 
 /// A pre-vote that waits for a sign of life of the leader.
+#[derive(Clone, Debug)]
 struct Vote {
     reply: ReplyTo,
     suspect: Leader,
@@ -109,13 +111,14 @@ struct Vote {
 }
 
 /// How often a replica fell out of the in-sync set lately.
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Copy, Default, Debug)]
 struct Falls {
     count: u32,
     last: Mono,
 }
 
 /// An order replica. See the module.
+#[derive(Clone, Debug)]
 pub struct Replica {
     options: Options,
     now: Now,
