@@ -33,7 +33,7 @@ pub(crate) struct Choice {
 
 /// A frontend, and what its round trip was when it was last measured.
 #[derive(Clone, Debug)]
-pub struct Known {
+pub struct Frontend {
     /// Where it is.
     pub url: BaseUrl,
     /// None where it was not measured or did not answer.
@@ -52,7 +52,7 @@ pub(crate) struct Endpoints {
 
 struct State {
     /// Only ever grows, so that an index stays valid.
-    known: Vec<Known>,
+    known: Vec<Frontend>,
     /// The nearest. Where clients are spread, it counts how often one of them moved on.
     choice: Choice,
 }
@@ -68,7 +68,7 @@ impl Endpoints {
             Some(connection) => Some(Discovery::open(connection).await?),
             None => None,
         };
-        let known = options.urls.iter().cloned().map(|url| Known { url, round_trip: None }).collect();
+        let known = options.urls.iter().cloned().map(|url| Frontend { url, round_trip: None }).collect();
         let endpoints = Self {
             discovery,
             spread: options.spread,
@@ -117,7 +117,7 @@ impl Endpoints {
     }
 
     /// All that are known.
-    pub(crate) fn known(&self) -> Vec<Known> {
+    pub(crate) fn known(&self) -> Vec<Frontend> {
         self.state().known.clone()
     }
 
@@ -168,7 +168,7 @@ impl Endpoints {
         let before = state.known.len();
         for url in found {
             if state.known.iter().all(|known| known.url != url) {
-                state.known.push(Known { url, round_trip: None });
+                state.known.push(Frontend { url, round_trip: None });
             }
         }
         Ok(state.known.len() > before)

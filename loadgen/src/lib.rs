@@ -37,7 +37,7 @@ mod wire;
 pub mod cli;
 pub mod drill;
 
-pub use endpoints::Known;
+pub use endpoints::Frontend;
 pub use fresh::{MAX_STALE, Stale};
 pub use options::{Load, MAX_CLIENTS, MAX_RATE, MAX_TRADES, Probability, RunOptions, Sides};
 pub use recorder::{Column, Counts, ErrorKey, Gap, Kind, Latency, ScheduleLag};

@@ -64,6 +64,8 @@ pub(crate) struct Mark {
 pub(crate) struct Figure {
     pub(crate) title: String,
     pub(crate) x_title: String,
+    /// The least and the most on the axis below; where none, what the points have.
+    pub(crate) x_range: Option<(f64, f64)>,
     /// What the bars stand for; none are drawn where empty, and no markers either.
     pub(crate) spread: String,
     pub(crate) panels: Vec<Panel>,
@@ -133,13 +135,15 @@ impl Axis {
 struct Frame {
     top: f64,
     height: f64,
+    /// Room between the frame's sides and the ends of the axis below.
+    inset: f64,
     x: Axis,
     y: Axis,
 }
 
 impl Frame {
     fn px(&self, x: f64) -> f64 {
-        LEFT + self.x.share(x) * (WIDTH - LEFT - RIGHT)
+        LEFT + self.inset + self.x.share(x) * (WIDTH - LEFT - RIGHT - 2.0 * self.inset)
     }
 
     fn py(&self, y: f64) -> f64 {
@@ -203,12 +207,14 @@ impl Figure {
 
     fn frame(&self, panel: &Panel, top: f64) -> Frame {
         let all = self.panels.iter().flat_map(|panel| &panel.series).flat_map(|series| &series.points);
-        let (mut left, mut right) = (f64::INFINITY, f64::NEG_INFINITY);
+        let (mut left, mut right) = self.x_range.unwrap_or((f64::INFINITY, f64::NEG_INFINITY));
         for point in all {
             (left, right) = (left.min(point.x), right.max(point.x));
         }
         let x = if left.is_finite() { Axis::covering(left, right) } else { Axis::covering(0.0, 1.0) };
-        Frame { top, height: PANEL, x, y: vertical(panel) }
+        // Bars beside one another need room where the first and the last stand.
+        let inset = if self.repeats() { 2.0 * ASIDE } else { 0.0 };
+        Frame { top, height: PANEL, inset, x, y: vertical(panel) }
     }
 
     fn legend(&self, svg: &mut String) {
@@ -261,11 +267,11 @@ impl Figure {
     fn mark_labels(&self, svg: &mut String, frame: &Frame) {
         for (index, mark) in self.marks.iter().enumerate() {
             let (x, y) = (frame.px(mark.x) + 3.0, frame.top + 6.0);
-            let style = format!(
-                "transform=\"rotate(90 {x:.1} {y:.1})\" font-size=\"10\" fill=\"#5c3700\" stroke=\"#ffffff\" \
-                 stroke-width=\"3\" paint-order=\"stroke\""
-            );
-            text(svg, x, y, "start", &style, &format!("{} {}", index + 1, mark.label));
+            // First its outline: not every viewer knows `paint-order`.
+            for colours in ["fill=\"#ffffff\" stroke=\"#ffffff\" stroke-width=\"3\"", "fill=\"#5c3700\""] {
+                let style = format!("transform=\"rotate(90 {x:.1} {y:.1})\" font-size=\"10\" {colours}");
+                text(svg, x, y, "start", &style, &format!("{} {}", index + 1, mark.label));
+            }
         }
     }
 }
@@ -391,6 +397,7 @@ mod tests {
         let figure = Figure {
             title: "Lookups".to_owned(),
             x_title: "p".to_owned(),
+            x_range: Some((0.0, 1.0)),
             spread: "bars: least to most".to_owned(),
             panels: vec![Panel {
                 y_title: "latency (ms)".to_owned(),
@@ -400,8 +407,16 @@ mod tests {
             marks: Vec::new(),
         };
         let svg = figure.svg();
-        for part in ["Lookups", ">p<", "bars: least to most", "latency (ms)", "with &lt;cache&gt;", "without", "</svg>"]
-        {
+        for part in [
+            "Lookups",
+            ">p<",
+            ">1.0<",
+            "bars: least to most",
+            "latency (ms)",
+            "with &lt;cache&gt;",
+            "without",
+            "</svg>",
+        ] {
             assert!(svg.contains(part), "{part} is missing");
         }
         assert!(!svg.contains("NaN") && !svg.contains("inf"));

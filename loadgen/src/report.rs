@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use hdrhistogram::Histogram;
 
-use crate::endpoints::Known;
+use crate::endpoints::Frontend;
 use crate::recorder::{Column, Counts, ErrorKey, Gap, Kind, Latency, ScheduleLag};
 use crate::verify::Verification;
 
@@ -19,7 +19,7 @@ pub struct Report {
     /// The seed to repeat it with.
     pub seed: u64,
     /// All frontends that were known, with their round trips when these were last measured.
-    pub frontends: Vec<Known>,
+    pub frontends: Vec<Frontend>,
     /// The one in use at the end; the first, where clients were spread over all.
     pub frontend: String,
     /// How often a frontend was chosen anew after a failure, the first choice included where there are several.
@@ -147,11 +147,11 @@ impl fmt::Display for Report {
 impl Report {
     /// Which frontend was used, and why that one.
     fn where_to(&self) -> String {
-        let trip = |known: &Known| match known.round_trip {
+        let trip = |known: &Frontend| match known.round_trip {
             Some(trip) => format!("{} ({:.3} ms)", known.url, millis(trip)),
             None => known.url.to_string(),
         };
-        let list = |all: &mut dyn Iterator<Item = &Known>| all.map(trip).collect::<Vec<_>>().join(", ");
+        let list = |all: &mut dyn Iterator<Item = &Frontend>| all.map(trip).collect::<Vec<_>>().join(", ");
         let changes = match self.frontend_changes {
             0 | 1 => String::new(),
             more => format!("; chosen {more} times"),

@@ -171,6 +171,8 @@ impl Sweep {
         Figure {
             title: format!("{title}, {clients} clients"),
             x_title: "p, the probability that a lookup is followed by a trade".to_owned(),
+            // The same for all plots, also where p = 0 has nothing to show.
+            x_range: self.runs.iter().map(|run| (run.p, run.p)).reduce(|(a, b), (p, _)| (a.min(p), b.max(p))),
             spread: format!("median of {repeats} runs, bars: least to most"),
             panels: vec![Panel { y_title: y_title.to_owned(), logarithmic: false, series }],
             marks: Vec::new(),

@@ -111,6 +111,7 @@ impl Drill {
         Figure {
             title: format!("A drill under {} clients", self.report.clients),
             x_title: "time (s); shaded: from a fault until it was healed".to_owned(),
+            x_range: None,
             spread: String::new(),
             panels: vec![
                 Panel { y_title: "per second, each 100 ms".to_owned(), logarithmic: false, series: throughput },
