@@ -5,6 +5,7 @@
 //! core's own assertions are part of what is tested.
 //! Rule kept: only in builds with the feature `bugs`, which no service is built with, and with `panic = "unwind"`.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::panic::catch_unwind;
@@ -17,6 +18,10 @@ use tradenet_core::bugs::choose;
 use crate::run::run;
 use crate::stories::{STORIES, Story};
 use crate::trace::Detail;
+
+thread_local! {
+    static HUNTING: Cell<bool> = const { Cell::new(false) };
+}
 
 /// What is said of a find by core itself.
 const CORE: &str = "core stops itself";
@@ -60,25 +65,24 @@ impl Found {
     }
 }
 
-/// Tells all stories to core with that bug, and runs seeds from 0 on: `seeds` of them, or up to the first that notices.
+/// Tells all stories to core with that bug, and runs seeds from 0 on: `seeds` of them, or none that are not needed to see
+/// whether anything notices.
 pub fn hunt(bug: Bug, seeds: u64, only_first: bool) -> Found {
     let fails = |story: &&Story| {
-        notices(bug, || {
+        let told = || {
             (story.1)();
             None
-        })
-        .is_some()
+        };
+        notices(bug, told).is_some()
     };
     let story = STORIES.iter().find(fails).map(|(name, _)| *name);
     let mut found = Found { bug, first: None, by: BTreeMap::new(), seeds: 0, story };
-    for seed in 0..seeds {
+    while found.seeds < seeds && !(only_first && found.is_noticed()) {
+        let seed = found.seeds;
         found.seeds += 1;
         if let Some(invariant) = notices(bug, || run(seed, Detail::Fingerprint).violation.map(|v| v.invariant)) {
             found.first.get_or_insert((seed, invariant));
             *found.by.entry(invariant).or_default() += 1;
-            if only_first {
-                break;
-            }
         }
     }
     found
@@ -87,13 +91,26 @@ pub fn hunt(bug: Bug, seeds: u64, only_first: bool) -> Found {
 /// What notices that bug in `what`, run in this thread.
 pub fn notices(bug: Bug, what: impl FnOnce() -> Option<&'static str> + std::panic::UnwindSafe) -> Option<&'static str> {
     choose(Some(bug));
+    HUNTING.set(true);
     let noticed = catch_unwind(what);
+    HUNTING.set(false);
     choose(None);
     noticed.unwrap_or(Some(CORE))
 }
 
+/// A panic that is a find is not printed.
+fn finds_are_silent() {
+    let before = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |info| {
+        if !HUNTING.get() {
+            before(info);
+        }
+    }));
+}
+
 /// Hunts several bugs on all cores; `each` is told of one after the other.
 pub fn hunt_all(bugs: &[Bug], seeds: u64, only_first: bool, each: impl Fn(&Found) + Sync) -> Vec<Found> {
+    finds_are_silent();
     let (next, all) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let work = || {

@@ -297,8 +297,15 @@ pub struct Listed {
 pub enum OnStock {
     /// It is listed like that.
     List(Listed),
-    /// A trade, and its number if anybody was told.
-    Trade(Option<OrderNumber>, bool, u64),
+    /// A trade, with its number if anybody was told.
+    Trade {
+        /// The order's number.
+        number: Option<OrderNumber>,
+        /// Whether the client buys.
+        buys: bool,
+        /// How many.
+        count: u64,
+    },
     /// It was shown like that: price, quantity, volume.
     Shown(Option<(u64, u64, u64)>),
     /// So many were asked for, and not there.
@@ -314,7 +321,7 @@ impl Effect for OnStock {
         let same = |holds: bool| holds.then(|| state.clone());
         match (self, state) {
             (Self::List(listed), None) => Some(Some(listed.clone())),
-            (Self::Trade(number, buys, count), Some(listed)) => {
+            (Self::Trade { number, buys, count }, Some(listed)) => {
                 let order = number.unwrap_or(listed.order);
                 let grows = number.is_none_or(|number| number > listed.order);
                 let left = if *buys { listed.quantity.checked_sub(*count) } else { Some(listed.quantity + count) };
@@ -331,7 +338,7 @@ impl Effect for OnStock {
     fn is_overtaken(&self, state: &Option<Listed>) -> bool {
         let Some(listed) = state else { return false };
         match self {
-            Self::Trade(Some(number), ..) => *number <= listed.order,
+            Self::Trade { number: Some(number), .. } => *number <= listed.order,
             Self::Shown(Some((.., volume))) => *volume < listed.volume,
             Self::Shown(None) => true,
             _ => false,
@@ -428,7 +435,7 @@ fn of_stock(history: &History, trades: &[Trade], stock: &Stock) -> (Vec<Told<OnS
         if *symbol != stock.symbol {
             continue;
         }
-        let effect = OnStock::Trade(trade.told.map(|(_, number)| number), buys, count);
+        let effect = OnStock::Trade { number: trade.told.map(|(_, number)| number), buys, count };
         match trade.told {
             Some((returned, _)) => told.push(Told { called: trade.called, returned, effect }),
             None => untold.push(Untold { called: trade.called, effect }),

@@ -61,7 +61,7 @@ enum What {
         /// At most so many seeds a rule.
         #[arg(long, default_value_t = 2_000)]
         seeds: u64,
-        /// Stop at the first seed that notices, instead of counting them.
+        /// Stop when a story or a seed has noticed, instead of counting seeds.
         #[arg(long)]
         first: bool,
         /// Only this one.
@@ -83,16 +83,16 @@ enum What {
         #[arg(long, default_value_t = 1)]
         crashes: u8,
         /// Lost messages, and lost answers of the register.
-        #[arg(long, default_value_t = 1)]
+        #[arg(long, default_value_t = 0)]
         losses: u8,
         /// Replicas cut off.
         #[arg(long, default_value_t = 0)]
         cuts: u8,
         /// Times that time passes.
-        #[arg(long, default_value_t = 2)]
+        #[arg(long, default_value_t = 1)]
         jumps: u8,
         /// Situations at most.
-        #[arg(long, default_value_t = 10_000_000)]
+        #[arg(long, default_value_t = 3_000_000)]
         situations: usize,
         /// With this deliberate bug (feature `bugs`).
         #[cfg(feature = "bugs")]
@@ -159,7 +159,6 @@ fn scenario(name: Option<&str>) -> ExitCode {
 #[cfg(feature = "bugs")]
 fn left_out(seeds: u64, first: bool, only: Option<&str>) -> ExitCode {
     use tradenet_sim::bugs::{Bug, hunt_all};
-    std::panic::set_hook(Box::new(|_| {}));
     let chosen = |bug: &Bug| only.is_none_or(|only| format!("{bug:?}") == only);
     let bugs: Vec<Bug> = Bug::ALL.iter().copied().filter(chosen).collect();
     let all = hunt_all(&bugs, seeds, first, |found| eprintln!("{:?}: {:?} {:?}", found.bug, found.by, found.story));
@@ -279,6 +278,7 @@ impl Swarm {
         panics_name_their_seed();
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let threads = threads.unwrap_or(cores);
+        println!("seeds from {} on, {threads} threads", self.from);
         std::thread::scope(|scope| {
             let workers: Vec<_> = (0..threads).map(|_| scope.spawn(|| self.work())).collect();
             let mut ticks = 0u32;

@@ -7,7 +7,11 @@ use super::*;
 const LISTED: Listed = Listed { price: 5, quantity: 10, volume: 0, order: OrderNumber(0) };
 
 fn buy(number: u64, count: u64) -> OnStock {
-    OnStock::Trade(Some(OrderNumber(number)), true, count)
+    OnStock::Trade { number: Some(OrderNumber(number)), buys: true, count }
+}
+
+fn untold_buy(count: u64) -> OnStock {
+    OnStock::Trade { number: None, buys: true, count }
 }
 
 fn shown(quantity: u64, volume: u64) -> OnStock {
@@ -54,7 +58,7 @@ fn numbers_grow_with_time() {
 
 #[test]
 fn what_nobody_was_told_of_may_happen_at_any_time_since_or_never() {
-    let perhaps = (2, OnStock::Trade(None, true, 3));
+    let perhaps = (2, untold_buy(3));
     check("never", [(3, 4, shown(10, 0))], [perhaps.clone()], true);
     check("at once", [(3, 4, shown(7, 3))], [perhaps.clone()], true);
     check("late", [(3, 4, shown(10, 0)), (50, 60, shown(7, 3))], [perhaps.clone()], true);
@@ -122,7 +126,7 @@ fn it_finds_an_order_exactly_where_trying_all_finds_one() {
         let mut draw = |rng: &mut Rng| match rng.u8(0..6) {
             0..2 => {
                 numbers += 1;
-                OnStock::Trade(Some(OrderNumber(numbers)), rng.bool(), rng.u64(1..3))
+                OnStock::Trade { number: Some(OrderNumber(numbers)), buys: rng.bool(), count: rng.u64(1..3) }
             }
             2 => OnStock::TooFew(rng.u64(8..12)),
             _ => shown(rng.u64(8..12), rng.u64(0..4)),
@@ -134,7 +138,10 @@ fn it_finds_an_order_exactly_where_trying_all_finds_one() {
             })
             .collect();
         let perhaps: Vec<_> = (0..rng.usize(0..3))
-            .map(|_| Untold { called: rng.u64(0..10), effect: OnStock::Trade(None, rng.bool(), rng.u64(1..3)) })
+            .map(|_| {
+                let effect = OnStock::Trade { number: None, buys: rng.bool(), count: rng.u64(1..3) };
+                Untold { called: rng.u64(0..10), effect }
+            })
             .collect();
         let expected = by_trying(&Some(LISTED), &operations, &perhaps);
         let order = order(Some(LISTED), &operations, &perhaps, 100_000);
