@@ -9,7 +9,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use clap::{Args, Parser, Subcommand};
+use clap::{ArgGroup, Args, Parser, Subcommand};
 use tradenet_runtime::nats::ConnectArgs;
 
 use crate::drill::{DrillOptions, Fault, MAX_FAULTS, Services, drill};
@@ -48,6 +48,7 @@ enum Command {
 }
 
 #[derive(Args, Debug)]
+#[command(group = ArgGroup::new("frontend").args(["urls", "discover"]).required(true).multiple(true))]
 #[command(after_help = "\
 Without --rate the loop is closed: a client asks the next thing when the last is answered, and latency is service time.
 With --rate it is open: requests start on schedule, and latency counts from there (no coordinated omission).
@@ -474,6 +475,20 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_run_needs_a_frontend_or_a_broker_that_knows_one() {
+        for (arguments, fits) in [
+            (vec!["run"], false),
+            (vec!["run", "--url", "http://127.0.0.1:8080"], true),
+            (vec!["run", "--discover"], true),
+            (vec!["run", "--discover", "--url", "http://127.0.0.1:8080"], true),
+            (vec!["drill"], true),
+        ] {
+            let line = ["loadgen"].iter().chain(&arguments);
+            assert_eq!(Cli::try_parse_from(line).is_ok(), fits, "{arguments:?}");
+        }
     }
 
     #[test]
