@@ -20,7 +20,7 @@ struct Line {
 fn load_finds_the_frontends_by_the_broker_and_goes_on_through_the_other_when_one_is_killed() {
     let mut exchange = Exchange::start(&["--frontends", "2"]);
     exchange.until_whole();
-    let mut options = exchange.load_options(1, 6);
+    let mut options = exchange.load_options(1, 10);
     options.urls.clear();
     options.discover = Some(Line::parse_from(["x", "--nats-url", &exchange.nats_url()]).connect);
     let load = Exchange::generate(options);
