@@ -180,6 +180,11 @@ counter! {
     OrderNumber
 }
 
+counter! {
+    /// The number of a trade between two accounts, from 1 without gaps, whichever the stock.
+    TradeNumber
+}
+
 /// An entry's place and identity: equal positions mean equal logs up to there.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct Position {

@@ -5,7 +5,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::ids::{Boot, Digest, Epoch, Leader, OrderNumber, SeqNum};
+use crate::account::{Account, Asset, TimeInForce, TokenHash};
+use crate::ids::{Boot, Digest, Epoch, Leader, OrderNumber, SeqNum, TradeNumber};
 use crate::trade::{CommandKey, Price, Quantity, Side, Symbol};
 
 /// What happened.
@@ -40,6 +41,68 @@ pub enum Event {
         quantity: Quantity,
         /// At which price, in cents.
         price: Price,
+    },
+    /// An account was opened, or has another token: as long as it has done nothing, the one who opened it can have a new one.
+    Opened {
+        /// Its name.
+        account: Account,
+        /// What its token hashes to.
+        token: TokenHash,
+    },
+    /// An account brought something in.
+    Deposited {
+        /// Who.
+        account: Account,
+        /// What.
+        asset: Asset,
+    },
+    /// An account took something out.
+    Withdrawn {
+        /// Who.
+        account: Account,
+        /// What.
+        asset: Asset,
+    },
+    /// An account placed an order in a book. What of it is neither filled nor cancelled by the same entry rests there.
+    Placed {
+        /// The order's number.
+        order: OrderNumber,
+        /// Whose it is.
+        account: Account,
+        /// What.
+        symbol: Symbol,
+        /// Which way.
+        side: Side,
+        /// How many.
+        quantity: Quantity,
+        /// The worst price to trade at, in cents; none: any.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        price: Option<Price>,
+        /// How long it waits.
+        time_in_force: TimeInForce,
+        /// Whether it was to be refused rather than trade at once.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        post_only: bool,
+    },
+    /// The order that this entry places met one that rested.
+    Matched {
+        /// The trade's number.
+        trade: TradeNumber,
+        /// The order that rested.
+        maker: OrderNumber,
+        /// What was traded.
+        symbol: Symbol,
+        /// At which price, in cents: the resting order's.
+        price: Price,
+        /// How many.
+        quantity: Quantity,
+    },
+    /// What was left of an order was cancelled.
+    Cancelled {
+        /// Which.
+        order: OrderNumber,
+        /// How many were left.
+        quantity: Quantity,
     },
     /// This catalog answers for the exchange, and the leader waits for it before it answers a trade.
     Attached {

@@ -29,3 +29,18 @@ pub const BATCH_BYTES_MAX: usize = 512 * 1024;
 pub const CHUNK_BYTES_MAX: usize = 512 * 1024;
 /// Highest replica id.
 pub const REPLICA_ID_MAX: u8 = 63;
+/// Longest name of an account, in bytes.
+pub const ACCOUNT_BYTES_MAX: usize = 32;
+/// How many accounts there can be; they are never forgotten.
+pub const ACCOUNTS_MAX: usize = 100_000;
+/// All money in all accounts together, in cents: the largest whole number that every JSON reader holds exactly. A bound on
+/// the sum is one on each, so no trade can make anybody too rich to be written down.
+pub const CASH_CENTS_MAX: u64 = (1 << 53) - 1;
+/// Orders of one account that rest in books at once.
+pub const OPEN_ORDERS_MAX: usize = 1_000;
+/// How many resting orders one order may meet at once, so that its entry stays well below [`BATCH_BYTES_MAX`].
+pub const FILLS_PER_ORDER_MAX: usize = 1_000;
+/// How many trades of one order, or of all orders of one page, are shown; how much was filled is always exact.
+pub const FILLS_SHOWN_MAX: usize = 1_000;
+/// Longest page of a list: orders of an account, trades of a stock, levels of a book a side.
+pub const PAGE_MAX: usize = 500;

@@ -6,6 +6,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::account::{AccountAnswer, AccountQuery, Book, Credentials, Trade};
 use crate::ids::{
     Boot, ClusterId, Epoch, Leader, Member, Node, Nonce, OrderNumber, Position, ReplicaId, SeqNum, StoreId,
 };
@@ -119,6 +120,12 @@ pub struct Submission {
     pub key: CommandKey,
     /// What to do.
     pub command: Command,
+    /// The newest entry that the frontend knew of when the client asked: what was done by then was done for an earlier
+    /// request.
+    pub known: SeqNum,
+    /// Whether it was sent before: then what was done since may have been done by the former sending.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub again: bool,
 }
 
 /// What a frontend asks the leader.
@@ -131,6 +138,12 @@ pub enum Query {
     Stock(Symbol),
     /// All stocks, by name.
     Stocks,
+    /// Something of an account.
+    Account(Credentials, AccountQuery),
+    /// So many of the best levels of a stock's book, a side.
+    Book(Symbol, usize),
+    /// So many of the last trades between accounts of a stock, newest first.
+    Trades(Symbol, usize),
 }
 
 /// The answer to a [`Query`].
@@ -143,6 +156,12 @@ pub enum Answer {
     Stock(Option<Stock>),
     /// All stocks, by name.
     Stocks(Vec<Stock>),
+    /// What the account asked for.
+    Account(Box<AccountAnswer>),
+    /// The book, if the stock is listed.
+    Book(Option<Book>),
+    /// The trades, if the stock is listed.
+    Trades(Option<Vec<Trade>>),
 }
 
 /// Everything that services say to each other.

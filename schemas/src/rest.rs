@@ -1,8 +1,11 @@
 //! What clients of the REST edge see: `contract.md` as types. Only here do its words stand for the exchange's terms.
 
+pub mod market;
+
 use serde::{Deserialize, Serialize, Serializer, ser};
 use serde_json::value::RawValue;
 
+use crate::account::Cash;
 use crate::trade::{self, Price, Side};
 
 /// A success.
@@ -28,13 +31,28 @@ pub struct FailureBody {
     pub message: String,
 }
 
-/// Money as a JSON number that always shows two decimals.
+/// Money as a JSON number that always shows two decimals; made from [`Price`] or [`Cash`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Money(pub Price);
+pub struct Money {
+    cents: u64,
+}
+
+impl From<Price> for Money {
+    fn from(price: Price) -> Self {
+        Self { cents: price.cents() }
+    }
+}
+
+impl From<Cash> for Money {
+    fn from(cash: Cash) -> Self {
+        Self { cents: cash.cents() }
+    }
+}
 
 impl Serialize for Money {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        RawValue::from_string(self.0.to_string()).map_err(ser::Error::custom)?.serialize(serializer)
+        let text = format!("{}.{:02}", self.cents / 100, self.cents % 100);
+        RawValue::from_string(text).map_err(ser::Error::custom)?.serialize(serializer)
     }
 }
 
@@ -55,7 +73,7 @@ impl<'a> From<&'a trade::Stock> for Stock<'a> {
     fn from(stock: &'a trade::Stock) -> Self {
         Self {
             name: stock.symbol.as_str(),
-            price: Money(stock.price),
+            price: stock.price.into(),
             quantity: stock.quantity.get(),
             volume: stock.volume.get(),
         }

@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
+use crate::account::{Account, AccountOrder, Balance, Credentials, Instruction, TokenHash};
 use crate::ids::{Boot, OrderNumber};
-use crate::limits::{IDEMPOTENCY_KEY_BYTES_MAX, PRICE_CENTS_MAX, QUANTITY_MAX, SYMBOL_BYTES_MAX};
+use crate::limits::{ACCOUNT_BYTES_MAX, IDEMPOTENCY_KEY_BYTES_MAX, PRICE_CENTS_MAX, QUANTITY_MAX, SYMBOL_BYTES_MAX};
 
 /// A stock's name: 1 to [`SYMBOL_BYTES_MAX`] visible ASCII characters other than `.`, `*`, `>` and `/`, so that it could
 /// stand in a subject or a path without meaning anything there.
@@ -20,7 +21,7 @@ pub struct IdempotencyKey(Arc<str>);
 
 /// What makes a command happen once: the client's key, or one that the frontend made for a client without.
 ///
-/// Written as `c:KEY` or `g:BOOT-NUMBER`, so that no client can name another's.
+/// Written as `c:KEY`, `a:ACCOUNT:KEY` or `g:BOOT-NUMBER`, so that no client can name another account's, or one that was made.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(transparent)]
 pub struct CommandKey(#[serde(serialize_with = "text")] Arc<str>);
@@ -83,20 +84,25 @@ impl CommandKey {
     pub fn of_client(key: &IdempotencyKey) -> Self {
         Self(format!("c:{}", key.0).into())
     }
+    /// The key an account's client sent; another account may use the same.
+    pub fn of_account(account: &Account, key: &IdempotencyKey) -> Self {
+        Self(format!("a:{account}:{}", key.0).into())
+    }
     /// A key for a command that came without one, unique by the frontend's boot and its count.
     pub fn generated(frontend: Boot, number: u64) -> Self {
         Self(format!("g:{frontend}-{number}").into())
     }
     /// Whether a client chose it, and so may use it again long after.
     pub fn is_of_client(&self) -> bool {
-        self.0.starts_with("c:")
+        !self.0.starts_with("g:")
     }
     fn parse(text: &str) -> Result<Self, Invalid> {
-        let known = text.starts_with("c:") || text.starts_with("g:");
-        if known && text.len() > 2 && text.len() <= IDEMPOTENCY_KEY_BYTES_MAX + 2 && visible(text) {
+        const PREFIX_BYTES_MAX: usize = "a::".len() + ACCOUNT_BYTES_MAX;
+        let known = ["c:", "a:", "g:"].iter().any(|prefix| text.starts_with(prefix));
+        if known && text.len() > 2 && text.len() <= IDEMPOTENCY_KEY_BYTES_MAX + PREFIX_BYTES_MAX && visible(text) {
             Ok(Self(text.into()))
         } else {
-            Err(Invalid("a command's key starts with c: or g:"))
+            Err(Invalid("a command's key starts with c:, a: or g:"))
         }
     }
     /// The text, prefix included.
@@ -143,6 +149,17 @@ pub enum Side {
     Buy,
     /// The client sells.
     Sell,
+}
+
+impl Side {
+    /// The side that this one trades with.
+    #[must_use]
+    pub fn other(self) -> Self {
+        match self {
+            Self::Buy => Self::Sell,
+            Self::Sell => Self::Buy,
+        }
+    }
 }
 
 /// How many stocks, 0 to [`QUANTITY_MAX`].
@@ -270,6 +287,38 @@ pub enum Command {
         /// How many, above 0.
         quantity: Quantity,
     },
+    /// Open an account.
+    Open {
+        /// Its name.
+        account: Account,
+        /// What its token hashes to.
+        token: TokenHash,
+    },
+    /// Do something for an account.
+    Account {
+        /// Who asks.
+        caller: Credentials,
+        /// What to do.
+        instruction: Instruction,
+    },
+}
+
+impl Command {
+    /// The stock that it may trade.
+    pub fn trades(&self) -> Option<&Symbol> {
+        match self {
+            Self::Trade { symbol, .. } => Some(symbol),
+            Self::Account { instruction: Instruction::Place(order), .. } => Some(&order.symbol),
+            Self::Open { .. } | Self::Account { .. } => None,
+        }
+    }
+    /// The key by which this command happens once, from the client's.
+    pub fn key(&self, key: &IdempotencyKey) -> CommandKey {
+        match self {
+            Self::Trade { .. } | Self::Open { .. } => CommandKey::of_client(key),
+            Self::Account { caller, .. } => CommandKey::of_account(&caller.account, key),
+        }
+    }
 }
 
 /// An order that was accepted.
@@ -297,16 +346,57 @@ pub enum Refusal {
     TooManyStocks,
     /// The key was used for another command.
     KeyReused,
+    /// There is an account of that name already.
+    AccountTaken,
+    /// There are [`ACCOUNTS_MAX`](crate::limits::ACCOUNTS_MAX) accounts already.
+    TooManyAccounts,
+    /// The token is not the account's, or there is no such account.
+    Unauthorised,
+    /// The account has less money that no order reserves.
+    InsufficientFunds,
+    /// The account has fewer stocks that no order reserves.
+    InsufficientStocks,
+    /// All accounts together would have more than [`CASH_CENTS_MAX`](crate::limits::CASH_CENTS_MAX).
+    TooMuchCash,
+    /// A post-only order would trade at once.
+    WouldCross,
+    /// The account has [`OPEN_ORDERS_MAX`](crate::limits::OPEN_ORDERS_MAX) open orders already.
+    TooManyOpenOrders,
+    /// The order would meet more than [`FILLS_PER_ORDER_MAX`](crate::limits::FILLS_PER_ORDER_MAX) others.
+    TooManyFills,
+    /// The account has no order of that number.
+    UnknownOrder,
+    /// The order is not open any more.
+    OrderDone,
+}
+
+/// What an account is told when its command was done.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Receipt {
+    /// The account is open, with the token of the command.
+    Opened,
+    /// What the account has now.
+    Balance(Balance),
+    /// The order as it is now, or for a repeated command, as it was when that was done.
+    Order(AccountOrder),
 }
 
 /// What became of a command.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
     /// It is on disk on every in-sync replica and visible to every reader.
     Accepted {
         /// The order's number.
         order: OrderNumber,
+        /// Whether this is the answer of an earlier submission of the same key.
+        replayed: bool,
+    },
+    /// A command about an account: done in the same sense.
+    Done {
+        /// What its client is told.
+        receipt: Box<Receipt>,
         /// Whether this is the answer of an earlier submission of the same key.
         replayed: bool,
     },

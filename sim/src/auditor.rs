@@ -16,6 +16,7 @@ use tradenet_schemas::trade::{Command, CommandKey, IdempotencyKey, Order, Outcom
 
 use crate::invariants::truth::Version;
 use crate::invariants::{Truth, Verdict, Violation};
+use crate::workload::house_trade;
 use crate::world::Answered;
 
 const S8: &str = "S8 a key has one effect and one answer";
@@ -117,7 +118,7 @@ impl Auditor {
                 return Ok(());
             }
             (ClientRequest::Command(key, command), ClientAnswer::Outcome(outcome)) => {
-                self.traded(op, key.as_ref(), command, *outcome, truth)?
+                self.traded(op, key.as_ref(), command, outcome, truth)?
             }
             (ClientRequest::Stock(symbol), ClientAnswer::Stock { stock, hit }) => {
                 self.counts.reads += 1;
@@ -161,23 +162,26 @@ impl Auditor {
         op: &Op,
         key: Option<&IdempotencyKey>,
         command: &Command,
-        outcome: Outcome,
+        outcome: &Outcome,
         truth: &Truth,
     ) -> Result<SeqNum, Violation> {
-        let Command::Trade { symbol, side, quantity } = command;
+        let (symbol, side, quantity) = house_trade(command);
         let (number, replayed) = match outcome {
             Outcome::Refused(refusal) => {
                 self.counts.refused += 1;
-                return refusal_point(op.begun, truth, command, refusal).map_err(|why| Violation::new(S12, why));
+                return refusal_point(op.begun, truth, command, *refusal).map_err(|why| Violation::new(S12, why));
             }
-            Outcome::Accepted { order, replayed } => (order, replayed),
+            Outcome::Accepted { order, replayed } => (*order, *replayed),
+            Outcome::Done { .. } => {
+                return Err(Violation::new(S8, format!("{command:?} was answered with {outcome:?}")));
+            }
         };
         self.counts.accepted += 1;
         self.counts.replayed += u64::from(replayed);
         let Some((seq, order)) = truth.order(number) else {
             return Err(Violation::new(S8, format!("order {number} was answered, but is not committed")));
         };
-        let same = order.symbol == *symbol && order.side == *side && order.quantity == *quantity;
+        let same = order.symbol == *symbol && order.side == side && order.quantity == quantity;
         if !same {
             return Err(Violation::new(S8, format!("{command:?} was answered with {order:?}")));
         }
@@ -295,18 +299,18 @@ fn order_point(begun: SeqNum, truth: &Truth, number: OrderNumber, shown: Option<
 }
 
 fn refusal_point(begun: SeqNum, truth: &Truth, command: &Command, refusal: Refusal) -> Result<SeqNum, String> {
-    let Command::Trade { symbol, side, quantity } = command;
+    let (symbol, side, quantity) = house_trade(command);
     let versions = truth.versions(symbol);
     let unlisted = || point(begun, SeqNum(0), versions.first().map(|first| first.seq));
     let found = match refusal {
         Refusal::UnknownSymbol => unlisted(),
-        Refusal::NotEnoughStocks if *side == Side::Buy => {
-            (0..versions.len()).filter(|&index| versions[index].stock.quantity < *quantity).find_map(|index| {
+        Refusal::NotEnoughStocks if side == Side::Buy => {
+            (0..versions.len()).filter(|&index| versions[index].stock.quantity < quantity).find_map(|index| {
                 let (from, until) = span(versions, index);
                 point(begun, from, until)
             })
         }
-        Refusal::NotEnoughStocks | Refusal::TooManyStocks | Refusal::KeyReused => None,
+        _ => None,
     };
     found.ok_or_else(|| format!("{command:?} was refused with {refusal:?}, which was never true since entry {begun}"))
 }

@@ -15,6 +15,7 @@ use tradenet_schemas::trade::{Command, CommandKey, IdempotencyKey, Order, Outcom
 
 use crate::history::{Call, History};
 use crate::invariants::{Verdict, Violation};
+use crate::workload::house_trade;
 use crate::world::Answered;
 
 const LEDGER: &str = "the journal, read by other code, has what clients were told";
@@ -196,11 +197,11 @@ impl Ledger {
     }
 
     fn refuses(&self, command: &Command, refusal: Refusal) -> Finding {
-        let Command::Trade { symbol, side, quantity } = command;
+        let (symbol, side, quantity) = house_trade(command);
         let least = self.books.get(symbol.as_str()).and_then(|book| book.left.values().min());
         match refusal {
             Refusal::UnknownSymbol => Ok(()),
-            Refusal::NotEnoughStocks if *side == Side::Buy && least.is_some_and(|least| *least < quantity.get()) => {
+            Refusal::NotEnoughStocks if side == Side::Buy && least.is_some_and(|least| *least < quantity.get()) => {
                 Ok(())
             }
             _ => Err(format!("never was there any reason: at least {least:?} were left")),
@@ -243,9 +244,9 @@ fn name_of(key: &IdempotencyKey) -> String {
 
 impl Row {
     fn does(&self, command: &Command) -> Finding {
-        let Command::Trade { symbol, side, quantity } = command;
+        let (symbol, side, quantity) = house_trade(command);
         let same =
-            self.symbol == symbol.as_str() && self.buys == (*side == Side::Buy) && self.quantity == quantity.get();
+            self.symbol == symbol.as_str() && self.buys == (side == Side::Buy) && self.quantity == quantity.get();
         if same { Ok(()) } else { Err(format!("{command:?} is {self:?}")) }
     }
     fn is(&self, order: &Order) -> Finding {

@@ -26,6 +26,7 @@ use tradenet_schemas::trade::{Command, Quantity, Refusal, Side, Stock, Symbol};
 
 use crate::history::{History, Trade};
 use crate::invariants::Violation;
+use crate::workload::house_trade;
 
 const LINEAR: &str = "S12 what clients saw is linearizable";
 
@@ -418,8 +419,8 @@ impl Checked {
 }
 
 fn parts(command: &Command) -> (&Symbol, bool, u64) {
-    let Command::Trade { symbol, side, quantity } = command;
-    (symbol, *side == Side::Buy, quantity.get())
+    let (symbol, side, quantity) = house_trade(command);
+    (symbol, side == Side::Buy, quantity.get())
 }
 
 fn of_stock(history: &History, trades: &[Trade], stock: &Stock) -> (Vec<Told<OnStock>>, Vec<Untold<OnStock>>) {
@@ -449,8 +450,8 @@ fn of_stock(history: &History, trades: &[Trade], stock: &Stock) -> (Vec<Told<OnS
         let effect = match refused.refusal {
             Refusal::UnknownSymbol => OnStock::Shown(None),
             Refusal::NotEnoughStocks if buys => OnStock::TooFew(count),
-            // Nobody uses a key twice, and nobody sells 2^53 of anything.
-            Refusal::NotEnoughStocks | Refusal::TooManyStocks | Refusal::KeyReused => OnStock::Never,
+            // Nobody uses a key twice, nobody sells 2^53 of anything, and nobody has an account.
+            _ => OnStock::Never,
         };
         told.push(Told { called: refused.called, returned: refused.returned, effect });
     }

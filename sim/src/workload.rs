@@ -6,7 +6,7 @@
 
 use tradenet_core::{ClientAnswer, ClientRequest};
 use tradenet_schemas::ids::OrderNumber;
-use tradenet_schemas::trade::{Command, IdempotencyKey, Outcome, Quantity, Side};
+use tradenet_schemas::trade::{Command, IdempotencyKey, Outcome, Quantity, Side, Symbol};
 
 use crate::machine::Who;
 use crate::world::{Answered, Event, STOCKS, World, symbol};
@@ -33,6 +33,17 @@ pub struct Load {
     pub think_us: u64,
     /// Of a hundred requests, so many are trades.
     pub trades: u32,
+}
+
+/// What a command of these clients trades.
+///
+/// # Panics
+/// It is about an account; these clients have none.
+pub fn house_trade(command: &Command) -> (&Symbol, Side, Quantity) {
+    match command {
+        Command::Trade { symbol, side, quantity } => (symbol, *side, *quantity),
+        Command::Open { .. } | Command::Account { .. } => panic!("no client has an account: {command:?}"),
+    }
 }
 
 impl World {

@@ -661,7 +661,12 @@ fn show(stocks: &mut BTreeMap<Symbol, Stock>, step: Step) {
                 stock.quantity = left.expect("the leader checked the quantity");
                 stock.volume = stock.volume.checked_add(quantity).expect("the leader checked the volume");
             }
-            Event::EpochStart { .. } | Event::Attached { .. } | Event::Detached { .. } => {}
+            Event::Matched { symbol, quantity, .. } => {
+                let stock = stocks.get_mut(&symbol).expect("only a listed stock is traded");
+                stock.volume = stock.volume.checked_add(quantity).expect("the leader checked the volume");
+            }
+            // No stock shows it.
+            _ => {}
         }
     }
 }

@@ -170,6 +170,11 @@ impl Elector {
         self.seen = self.seen.max(seq);
     }
 
+    /// The newest entry that is known to be committed.
+    pub(crate) fn seen(&self) -> SeqNum {
+        self.seen
+    }
+
     fn info(&mut self, text: String) {
         self.wishes.push_back(Wish::Output(Output::info(text)));
     }

@@ -4,20 +4,29 @@
 //! Idea: judgement and effect are apart. [`Exchange::decide`] judges a command against the state and changes nothing;
 //! [`Exchange::apply`] carries out what was decided, wherever and whenever the entry is read, and judges nothing: what it
 //! finds impossible is a fault, and it panics (release builds too) rather than let a replica go its own way.
-//! Rule kept: the state depends on the entries alone, and no stock is made or lost: for each one, what is left plus what
-//! was bought is what was listed plus what was sold.
+//! Rule kept: the state depends on the entries alone.
+//!
+//! - [`house`]: what is listed, and trades at the listed price.
+//! - [`market`]: accounts, and what they trade with each other.
+//! - [`keys`]: which commands were done already.
 
+mod house;
 mod keys;
+pub mod market;
 
-use std::collections::BTreeMap;
-
+use tradenet_schemas::account::{
+    Account, AccountAnswer, AccountQuery, Book, Credentials, Instruction, NewOrder, Trade,
+};
 use tradenet_schemas::ids::{Boot, Digest, OrderNumber, SeqNum};
 use tradenet_schemas::journal::{Entry, Event};
 use tradenet_schemas::limits::{IDEMPOTENCY_KEYS_MAX, STOCKS_MAX};
-use tradenet_schemas::trade::{Command, CommandKey, Order, Price, Quantity, Refusal, Side, Stock, Symbol};
-use xxhash_rust::xxh3::{Xxh3, xxh3_64_with_seed};
+use tradenet_schemas::trade::{Command, CommandKey, Order, Outcome, Quantity, Receipt, Refusal, Side, Stock, Symbol};
+use xxhash_rust::xxh3::{Xxh3, xxh3_64, xxh3_64_with_seed};
 
-use keys::Keys;
+use house::House;
+use keys::{Done, Keys};
+use market::views::When;
+use market::{Listings as _, Market};
 
 /// What [`Exchange::decide`] says of a command.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -26,7 +35,7 @@ pub enum Decision {
     Accept(Vec<Event>),
     /// It was done already.
     Replay {
-        /// The order that it made.
+        /// The order that it made; 0 for none.
         order: OrderNumber,
         /// The entry that made it. May not be committed yet.
         seq: SeqNum,
@@ -35,20 +44,22 @@ pub enum Decision {
     Refuse(Refusal),
 }
 
-/// A listed stock.
-#[derive(Clone, Debug)]
-struct Listing {
-    stock: Stock,
-    /// What the house had at first.
-    listed: Quantity,
-    /// All that clients have bought and sold; with `listed` this says what `stock` must be.
-    bought: u64,
-    sold: u64,
-    /// The last entry that changed it.
-    changed: SeqNum,
+impl Decision {
+    fn of(judged: Result<Vec<Event>, Refusal>) -> Self {
+        judged.map_or_else(Self::Refuse, Self::Accept)
+    }
 }
 
-/// An order in 24 bytes; its number is its place. There are as many as there ever were trades.
+/// An order; its number is its place. There are as many as there ever were.
+#[derive(Clone, Debug)]
+enum Numbered {
+    /// A trade with the house, in 24 bytes.
+    House(Filled),
+    /// An account's: the market has it.
+    Account,
+}
+
+/// A trade with the house.
 #[derive(Clone, Debug)]
 struct Filled {
     quantity: Quantity,
@@ -60,15 +71,15 @@ struct Filled {
 
 /// The whole state of the exchange after some entry of the log.
 ///
-/// Memory grows by 24 bytes an order; everything else is bounded by [`STOCKS_MAX`] and [`IDEMPOTENCY_KEYS_MAX`].
+/// Memory grows by 24 bytes an order and by what the [market](market) keeps; everything else is bounded by [`STOCKS_MAX`]
+/// and [`IDEMPOTENCY_KEYS_MAX`].
 #[derive(Clone, Debug)]
 pub struct Exchange {
     applied: SeqNum,
-    /// In the order in which they were listed.
-    listings: Vec<Listing>,
-    by_name: BTreeMap<Symbol, u32>,
-    orders: Vec<Filled>,
-    /// A hash of all orders, each chained to the one before.
+    house: House,
+    market: Market,
+    orders: Vec<Numbered>,
+    /// A hash of all orders with the house, each chained to the one before.
     orders_hash: u64,
     /// Two tables, so that traffic without keys of its own can't push out the keys that clients rely on.
     client_keys: Keys,
@@ -93,8 +104,8 @@ impl Exchange {
     pub fn with_key_capacity(keys: usize) -> Self {
         Self {
             applied: SeqNum::default(),
-            listings: Vec::new(),
-            by_name: BTreeMap::new(),
+            house: House::default(),
+            market: Market::default(),
             orders: Vec::new(),
             orders_hash: 0,
             client_keys: Keys::with_capacity(keys),
@@ -105,38 +116,86 @@ impl Exchange {
 
     /// Judges a command against the state as it is; changes nothing.
     pub fn decide(&self, key: &CommandKey, command: &Command) -> Decision {
-        let Command::Trade { symbol, side, quantity } = command;
-        // The key comes first: a command that was done is answered so, whatever the stock is like by now.
-        if let Some((order, seq)) = self.keys(key).get(key).and_then(|number| self.order(number)) {
-            let same = order.symbol == *symbol && order.side == *side && order.quantity == *quantity;
-            return match same {
-                true => Decision::Replay { order: order.number, seq },
-                false => Decision::Refuse(Refusal::KeyReused),
-            };
+        let done = self.keys(key).get(key);
+        match command {
+            Command::Trade { symbol, side, quantity } => self.decide_trade(done, symbol, *side, *quantity),
+            Command::Open { account, token } => {
+                let same = done.map(|done| done.command == Some(opening(account)));
+                match same {
+                    Some(false) => Decision::Refuse(Refusal::KeyReused),
+                    _ if same == Some(true) && self.market.has_token(account, *token) => replay(done),
+                    _ => Decision::of(self.market.open(account, *token, same == Some(true))),
+                }
+            }
+            Command::Account { caller, instruction } => self.decide_for(done, caller, instruction),
         }
-        let Some((_, listing)) = self.listing(symbol) else {
+    }
+
+    fn decide_trade(&self, done: Option<Done>, symbol: &Symbol, side: Side, quantity: Quantity) -> Decision {
+        // The key comes first: a command that was done is answered so, whatever the stock is like by now.
+        if let Some(done) = done {
+            let same = self
+                .order(done.order)
+                .is_some_and(|(order, _)| order.symbol == *symbol && order.side == side && order.quantity == quantity);
+            return if same { replay(Some(done)) } else { Decision::Refuse(Refusal::KeyReused) };
+        }
+        let Some(listing) = self.house.find(symbol).map(|listing| self.house.get(listing)) else {
             return Decision::Refuse(Refusal::UnknownSymbol);
         };
-        match listing.after(*side, *quantity) {
-            Ok(_) => Decision::Accept(vec![Event::Traded {
-                order: OrderNumber(self.orders() + 1),
-                symbol: symbol.clone(),
-                side: *side,
-                quantity: *quantity,
-                price: listing.stock.price,
-            }]),
-            Err(refusal) => Decision::Refuse(refusal),
+        let order = OrderNumber(self.orders() + 1);
+        let (symbol, price) = (symbol.clone(), listing.stock.price);
+        let traded = |_| vec![Event::Traded { order, symbol, side, quantity, price }];
+        Decision::of(listing.after(side, quantity).map(traded))
+    }
+
+    /// Who asks comes before everything else, even before whether it was asked before.
+    fn decide_for(&self, done: Option<Done>, caller: &Credentials, instruction: &Instruction) -> Decision {
+        let holder = match self.market.authorise(caller) {
+            Ok(holder) => holder,
+            Err(refusal) => return Decision::Refuse(refusal),
+        };
+        match done {
+            Some(done) if done.command == Some(fingerprint(instruction)) => replay(Some(done)),
+            Some(_) => Decision::Refuse(Refusal::KeyReused),
+            None => {
+                let next = OrderNumber(self.orders() + 1);
+                Decision::of(self.market.decide(&self.house, holder, instruction, next))
+            }
         }
+    }
+
+    /// What the client of a command is told that was done and made that order; `replayed`: for an earlier request.
+    ///
+    /// An order that is placed again is shown as its own entry left it, which never changes; everything else as it is now.
+    pub fn outcome(&self, command: &Command, order: OrderNumber, replayed: bool) -> Outcome {
+        let (caller, instruction) = match command {
+            Command::Trade { .. } => return Outcome::Accepted { order, replayed },
+            Command::Open { .. } => return Outcome::Done { receipt: Box::new(Receipt::Opened), replayed },
+            Command::Account { caller, instruction } => (caller, instruction),
+        };
+        let holder = self.market.authorise(caller).expect("only a caller with the right token has a command done");
+        let show = |number, when| {
+            let order = self.market.order(&self.house, holder, number, when);
+            Receipt::Order(order.expect("the order of a command that was done is there"))
+        };
+        let receipt = match instruction {
+            Instruction::Deposit(_) | Instruction::Withdraw(_) => {
+                Receipt::Balance(self.market.balance(&self.house, holder))
+            }
+            Instruction::Place(_) => show(order, When::AtFirst),
+            Instruction::Cancel(number) => show(*number, When::Now),
+        };
+        Outcome::Done { receipt: Box::new(receipt), replayed }
     }
 
     /// The events that list those of `stocks` that are not listed, each name once (the first of its kind), as far as there
     /// is room for them ([`STOCKS_MAX`]). Their volume is not looked at: what is listed has not been traded.
     pub fn list(&self, stocks: &[Stock]) -> Vec<Event> {
-        let mut new: BTreeMap<&Symbol, ()> = BTreeMap::new();
+        let mut new = std::collections::BTreeSet::new();
         stocks
             .iter()
-            .filter(|stock| !self.by_name.contains_key(&stock.symbol) && new.insert(&stock.symbol, ()).is_none())
-            .take(STOCKS_MAX.saturating_sub(self.listings.len()))
+            .filter(|stock| self.house.find(&stock.symbol).is_none() && new.insert(&stock.symbol))
+            .take(STOCKS_MAX.saturating_sub(self.house.len()))
             .map(|stock| Event::Listed { symbol: stock.symbol.clone(), price: stock.price, quantity: stock.quantity })
             .collect()
     }
@@ -144,22 +203,21 @@ impl Exchange {
     /// Carries out the next entry.
     ///
     /// # Panics
-    /// The entry can't follow: its number is not the next, it has an order number, stock, price or key that does not fit, a
-    /// quantity would leave its bounds, or it says that the state should be another. Going on would spread the fault.
+    /// The entry can't follow: its number is not the next, it has an order number, stock, price, account or key that does not
+    /// fit, a quantity would leave its bounds, or it says that the state should be another. Going on would spread the fault.
     pub fn apply(&mut self, entry: &Entry) {
         let seq = entry.seq;
         assert_eq!(seq.0, self.applied.0 + 1, "entries are applied in order, without gaps");
-        let orders_before = self.orders();
         for (index, event) in entry.events.iter().enumerate() {
             match event {
                 Event::EpochStart { digest, .. } => {
                     assert_eq!(index, 0, "entry {seq}: an epoch starts before anything else happens");
                     assert_eq!(*digest, self.digest(), "entry {seq}: the leader's state before it is not this one");
+                    self.market.assert_sound();
                 }
-                Event::Listed { symbol, price, quantity } => self.apply_listed(seq, symbol, *price, *quantity),
-                Event::Traded { order, symbol, side, quantity, price } => {
-                    assert_eq!(order.0, self.orders() + 1, "entry {seq}: order numbers have no gaps");
-                    self.apply_traded(seq, symbol, *side, *quantity, *price);
+                Event::Listed { symbol, price, quantity } => {
+                    self.house.apply_listed(seq, symbol, *price, *quantity);
+                    self.market.listed();
                 }
                 Event::Attached { catalog } => {
                     assert_eq!(self.catalog, None, "entry {seq}: a catalog is attached while another is");
@@ -169,51 +227,69 @@ impl Exchange {
                     assert_eq!(self.catalog, Some(*catalog), "entry {seq}: a catalog that is not attached is detached");
                     self.catalog = None;
                 }
+                _ => self.apply_deed(entry, event),
             }
         }
-        self.apply_key(entry, orders_before);
+        self.market.settle(seq);
+        self.apply_key(entry);
         self.applied = seq;
     }
 
-    fn apply_listed(&mut self, seq: SeqNum, symbol: &Symbol, price: Price, quantity: Quantity) {
-        let index = u32::try_from(self.listings.len()).expect("there are not that many stocks");
-        let known = self.by_name.insert(symbol.clone(), index);
-        assert_eq!(known, None, "entry {seq}: {symbol} is listed twice");
-        let stock = Stock { symbol: symbol.clone(), price, quantity, volume: Quantity::ZERO };
-        self.listings.push(Listing { stock, listed: quantity, bought: 0, sold: 0, changed: seq });
-    }
-
-    fn apply_traded(&mut self, seq: SeqNum, symbol: &Symbol, side: Side, quantity: Quantity, price: Price) {
-        let index = self.by_name.get(symbol).copied();
-        let index = index.unwrap_or_else(|| panic!("entry {seq}: {symbol} is traded but not listed"));
-        let listing = &mut self.listings[index as usize];
-        assert_eq!(price, listing.stock.price, "entry {seq}: {symbol} is traded at another price than the listed one");
-        match listing.after(side, quantity) {
-            Ok((left, volume)) => (listing.stock.quantity, listing.stock.volume) = (left, volume),
-            Err(refusal) => panic!("entry {seq}: a trade of {symbol} that can't be: {refusal:?}"),
-        }
-        match side {
-            Side::Buy => listing.bought += quantity.get(),
-            Side::Sell => listing.sold += quantity.get(),
-        }
-        listing.changed = seq;
-        listing.assert_conserved(seq);
-        let filled = Filled { quantity, seq, listing: index, side };
-        self.orders_hash = filled.chained_hash(self.orders_hash);
-        self.orders.push(filled);
-    }
-
-    /// Remembers the entry's key. A command makes one order: the one that its key is answered with when it comes again.
-    fn apply_key(&mut self, entry: &Entry, orders_before: u64) {
+    /// What commands did.
+    fn apply_deed(&mut self, entry: &Entry, event: &Event) {
         let seq = entry.seq;
-        let made = self.orders() - orders_before;
-        let expected = u64::from(entry.key.is_some());
-        assert_eq!(made, expected, "entry {seq}: an entry with a key makes one order, one without makes none");
-        if let Some(key) = &entry.key {
-            let order = OrderNumber(self.orders());
-            let keys = if key.is_of_client() { &mut self.client_keys } else { &mut self.generated_keys };
-            assert!(keys.remember(key, order), "entry {seq}: the key {key} was done already");
+        match event {
+            Event::Traded { order, symbol, side, quantity, price } => {
+                self.assert_next(seq, *order);
+                let listing = self.house.apply_traded(seq, symbol, *side, *quantity, *price);
+                let filled = Filled { quantity: *quantity, seq, listing, side: *side };
+                self.orders_hash = filled.chained_hash(self.orders_hash);
+                self.orders.push(Numbered::House(filled));
+            }
+            Event::Opened { account, token } => self.market.apply_opened(seq, account, *token),
+            Event::Deposited { account, asset } => self.market.apply_moved(seq, &self.house, account, asset, true),
+            Event::Withdrawn { account, asset } => self.market.apply_moved(seq, &self.house, account, asset, false),
+            Event::Placed { order, account, .. } => {
+                self.assert_next(seq, *order);
+                let placed = new_order(event).expect("the event places an order");
+                let listing = self.house.find(&placed.symbol);
+                let listing = listing.unwrap_or_else(|| panic!("entry {seq}: {} is not listed", placed.symbol));
+                self.market.apply_placed(seq, listing, *order, account, &placed);
+                self.orders.push(Numbered::Account);
+            }
+            Event::Matched { trade, maker, symbol, price, quantity } => {
+                let listing = self.market.apply_matched(seq, entry.at, (*trade, *maker), *price, *quantity);
+                assert_eq!(self.house.symbol(listing), symbol, "entry {seq}: another stock is traded than was ordered");
+                self.house.apply_matched(seq, listing, *quantity);
+            }
+            Event::Cancelled { order, quantity } => self.market.apply_cancelled(seq, *order, *quantity),
+            Event::EpochStart { .. } | Event::Listed { .. } | Event::Attached { .. } | Event::Detached { .. } => {
+                unreachable!("no command does this")
+            }
         }
+    }
+
+    fn assert_next(&self, seq: SeqNum, order: OrderNumber) {
+        assert_eq!(order.0, self.orders() + 1, "entry {seq}: order numbers have no gaps");
+    }
+
+    /// Remembers the entry's key, with what it is answered with when it comes again.
+    fn apply_key(&mut self, entry: &Entry) {
+        let seq = entry.seq;
+        let first = entry.events.first().and_then(deed);
+        let places = matches!(entry.events.first(), Some(Event::Placed { .. }));
+        let is_command =
+            |event: &&Event| deed(event).is_some() && !(places && matches!(event, Event::Cancelled { .. }));
+        let commands = entry.events.iter().filter(is_command).count();
+        let keyed = usize::from(entry.key.is_some());
+        assert_eq!(commands, keyed, "entry {seq}: an entry with a key does one command, one without does none");
+        let (Some(key), Some((order, command))) = (&entry.key, first) else { return };
+        let done = Done { order, command, seq };
+        let keys = if key.is_of_client() { &mut self.client_keys } else { &mut self.generated_keys };
+        // An account that has done nothing can be opened again, for another token.
+        let again = matches!(entry.events.first(), Some(Event::Opened { .. }))
+            && keys.get(key).is_some_and(|known| known.command == command);
+        assert!(again || keys.remember(key, done), "entry {seq}: the key {key} was done already");
     }
 
     /// The last entry that was applied.
@@ -224,57 +300,64 @@ impl Exchange {
     /// A hash of the whole state: equal states have equal digests, and different ones different digests (but for a collision
     /// of 64-bit hashes).
     ///
-    /// The number of the entry, stocks and catalog are hashed here, which costs time in proportion to the stocks. Orders and
-    /// remembered keys are too many for that: hashes of them are kept up to date as they come and go.
+    /// The number of the entry, stocks and catalog are hashed here, which costs time in proportion to the stocks. Orders,
+    /// accounts and remembered keys are too many for that: hashes of them are kept up to date as they come and go.
     pub fn digest(&self) -> Digest {
         let mut hash = Xxh3::new();
         let mut add = |number: u64| hash.update(&number.to_le_bytes());
         add(self.applied.0);
         add(self.orders());
         add(self.orders_hash);
+        add(self.market.digest());
         add(self.client_keys.digest());
         add(self.generated_keys.digest());
         add(u64::from(self.catalog.is_some()));
         add(self.catalog.unwrap_or_default().0);
-        // In the order of listing, since orders point there. Each name ends its stock's numbers with a byte that is in no
-        // name.
-        for Listing { stock, listed, bought, sold, changed } in &self.listings {
-            let numbers = [stock.price.cents(), stock.quantity.get(), stock.volume.get(), listed.get()];
-            for number in numbers.into_iter().chain([*bought, *sold, changed.0]) {
-                hash.update(&number.to_le_bytes());
-            }
-            hash.update(stock.symbol.as_str().as_bytes());
-            hash.update(b"\n");
-        }
+        self.house.hash(&mut hash);
         Digest(hash.digest())
     }
 
     /// The stock of that name, if it is listed.
     pub fn stock(&self, symbol: &Symbol) -> Option<Stock> {
-        self.listing(symbol).map(|(_, listing)| listing.stock.clone())
+        self.house.find(symbol).map(|listing| self.house.get(listing).stock.clone())
     }
 
     /// The last entry that changed the stock; 0 if it is not listed.
     pub fn changed(&self, symbol: &Symbol) -> SeqNum {
-        self.listing(symbol).map(|(_, listing)| listing.changed).unwrap_or_default()
+        self.house.find(symbol).map(|listing| self.house.get(listing).changed).unwrap_or_default()
     }
 
     /// All stocks, by name.
     pub fn stocks(&self) -> Vec<Stock> {
-        self.by_name.values().map(|&index| self.listings[index as usize].stock.clone()).collect()
+        self.house.by_name().map(|listing| listing.stock.clone()).collect()
     }
 
-    /// The order of that number, if there is one, and the entry that made it.
+    /// The order with the house of that number, if there is one, and the entry that made it.
     pub fn order(&self, number: OrderNumber) -> Option<(Order, SeqNum)> {
         let index = usize::try_from(number.0.checked_sub(1)?).ok()?;
-        let filled = self.orders.get(index)?;
-        let symbol = self.listings[filled.listing as usize].stock.symbol.clone();
+        let Numbered::House(filled) = self.orders.get(index)? else { return None };
+        let symbol = self.house.symbol(filled.listing).clone();
         Some((Order { number, symbol, side: filled.side, quantity: filled.quantity }, filled.seq))
     }
 
     /// How many orders there are, which is the number of the last one.
     pub fn orders(&self) -> u64 {
         self.orders.len() as u64
+    }
+
+    /// Answers an account that asks about itself.
+    pub fn account(&self, caller: &Credentials, query: &AccountQuery) -> AccountAnswer {
+        self.market.answer(&self.house, caller, query)
+    }
+
+    /// The best of a stock's book, if the stock is listed.
+    pub fn book(&self, symbol: &Symbol, depth: usize) -> Option<Book> {
+        self.house.find(symbol).map(|listing| self.market.book(symbol, listing, depth))
+    }
+
+    /// The last trades between accounts of a stock, newest first, if the stock is listed.
+    pub fn trades(&self, symbol: &Symbol, limit: usize) -> Option<Vec<Trade>> {
+        self.house.find(symbol).map(|listing| self.market.trades(listing, limit))
     }
 
     /// The catalog that is attached, if one is.
@@ -285,14 +368,9 @@ impl Exchange {
     /// The stocks that an entry changes, in the order of its events; one may come twice.
     pub fn touched(entry: &Entry) -> impl Iterator<Item = &Symbol> {
         entry.events.iter().filter_map(|event| match event {
-            Event::Listed { symbol, .. } | Event::Traded { symbol, .. } => Some(symbol),
-            Event::EpochStart { .. } | Event::Attached { .. } | Event::Detached { .. } => None,
+            Event::Listed { symbol, .. } | Event::Traded { symbol, .. } | Event::Matched { symbol, .. } => Some(symbol),
+            _ => None,
         })
-    }
-
-    fn listing(&self, symbol: &Symbol) -> Option<(u32, &Listing)> {
-        let index = *self.by_name.get(symbol)?;
-        Some((index, &self.listings[index as usize]))
     }
 
     fn keys(&self, key: &CommandKey) -> &Keys {
@@ -300,26 +378,42 @@ impl Exchange {
     }
 }
 
-impl Listing {
-    /// What is left and the volume after a trade, or why it can't be.
-    fn after(&self, side: Side, quantity: Quantity) -> Result<(Quantity, Quantity), Refusal> {
-        let left = match side {
-            // Nothing is not a trade. Frontends don't ask for it, but must not be able to get it into the log either.
-            _ if quantity == Quantity::ZERO => return Err(Refusal::NotEnoughStocks),
-            Side::Buy => self.stock.quantity.checked_sub(quantity).ok_or(Refusal::NotEnoughStocks)?,
-            Side::Sell => self.stock.quantity.checked_add(quantity).ok_or(Refusal::TooManyStocks)?,
-        };
-        let volume = self.stock.volume.checked_add(quantity).ok_or(Refusal::TooManyStocks)?;
-        Ok((left, volume))
-    }
+fn replay(done: Option<Done>) -> Decision {
+    let Done { order, seq, .. } = done.expect("what is repeated was done");
+    Decision::Replay { order, seq }
+}
 
-    /// Compares what is kept trade by trade with what follows from the sums. None of these numbers passes 2^54.
-    fn assert_conserved(&self, seq: SeqNum) {
-        let Stock { symbol, quantity, volume, .. } = &self.stock;
-        let (had, has) = (self.listed.get() + self.sold, quantity.get() + self.bought);
-        assert_eq!(had, has, "entry {seq}: {symbol}: listed and sold is not left and bought");
-        assert_eq!(volume.get(), self.bought + self.sold, "entry {seq}: {symbol}: the volume is not bought and sold");
-    }
+/// Tells an instruction from others of the same account.
+fn fingerprint(instruction: &Instruction) -> u64 {
+    xxh3_64(&serde_json::to_vec(instruction).expect("plain data serializes into memory"))
+}
+
+/// Tells the opening of an account from that of others, whatever its token.
+fn opening(account: &Account) -> u64 {
+    xxh3_64_with_seed(account.as_str().as_bytes(), 1)
+}
+
+/// The order that the event places.
+fn new_order(event: &Event) -> Option<NewOrder> {
+    let Event::Placed { symbol, side, quantity, price, time_in_force, post_only, .. } = event else { return None };
+    let (symbol, side, quantity, price) = (symbol.clone(), *side, *quantity, *price);
+    Some(NewOrder { symbol, side, quantity, price, time_in_force: *time_in_force, post_only: *post_only })
+}
+
+/// What a command did, from the first event of its entry: the order that it made, and the command's fingerprint, where
+/// the order does not say it all.
+fn deed(first: &Event) -> Option<(OrderNumber, Option<u64>)> {
+    let instruction = match first {
+        Event::Traded { order, .. } => return Some((*order, None)),
+        Event::Opened { account, .. } => return Some((OrderNumber(0), Some(opening(account)))),
+        Event::Deposited { asset, .. } => Instruction::Deposit(asset.clone()),
+        Event::Withdrawn { asset, .. } => Instruction::Withdraw(asset.clone()),
+        Event::Placed { .. } => Instruction::Place(new_order(first)?),
+        Event::Cancelled { order, .. } => Instruction::Cancel(*order),
+        _ => return None,
+    };
+    let order = if let Event::Placed { order, .. } = first { *order } else { OrderNumber(0) };
+    Some((order, Some(fingerprint(&instruction))))
 }
 
 impl Filled {

@@ -60,6 +60,8 @@ struct Pending {
     ticket: Ticket,
     key: CommandKey,
     command: Command,
+    /// What was committed when the client asked, as far as it was known here.
+    known: SeqNum,
     since: Mono,
     sending: Sending,
 }
@@ -214,12 +216,10 @@ impl Frontend {
         let (since, sending) = (self.now.mono, Sending::default());
         let query = match request {
             ClientRequest::Command(key, command) => {
-                let key = key.map_or_else(
-                    || CommandKey::generated(self.options.boot, number),
-                    |key| CommandKey::of_client(&key),
-                );
+                let key = key.map_or_else(|| CommandKey::generated(self.options.boot, number), |key| command.key(&key));
                 self.tickets.insert(ticket, number);
-                self.commands.insert(number, Pending { ticket, key, command, since, sending });
+                let known = self.elector.seen();
+                self.commands.insert(number, Pending { ticket, key, command, known, since, sending });
                 return;
             }
             ClientRequest::Stock(symbol) => {
@@ -232,6 +232,7 @@ impl Frontend {
             }
             ClientRequest::Stocks => Query::Stocks,
             ClientRequest::Order(order) => Query::Order(order),
+            ClientRequest::Market(query) => query,
         };
         self.tickets.insert(ticket, number);
         self.questions.insert(number, Asking { ticket, query, since, sending });
@@ -260,7 +261,8 @@ impl Frontend {
         let mut messages = Vec::new();
         for (&request, asking) in self.questions.iter_mut().filter(|(_, asking)| asking.sending.again_at <= now) {
             // In turn to the catalog and to the leader, of which one answers look-ups at any time.
-            let to_leader = matches!(asking.query, Query::Order(_)) || asking.sending.attempts % 2 == 1;
+            let of_stocks = matches!(asking.query, Query::Stock(_) | Query::Stocks);
+            let to_leader = !of_stocks || asking.sending.attempts % 2 == 1;
             let leader = self.elector.leader().map(|leader| Peer::Order(leader.id));
             let to = if to_leader { leader } else { catalog.map(Peer::Catalog).or(leader) };
             let Some(to) = to else { continue };
@@ -286,9 +288,10 @@ impl Frontend {
         let Some(leader) = self.elector.leader().filter(|leader| self.missing != Some(*leader)) else { return };
         let mut batch = Vec::new();
         for (&request, pending) in self.commands.iter_mut().filter(|(_, pending)| pending.sending.again_at <= now) {
+            let again = pending.sending.attempts > 0;
             pending.sending.sent(now);
-            let (key, command) = (pending.key.clone(), pending.command.clone());
-            batch.push(Submission { request, key, command });
+            let (key, command, known) = (pending.key.clone(), pending.command.clone(), pending.known);
+            batch.push(Submission { request, key, command, known, again });
         }
         while !batch.is_empty() {
             let rest = batch.split_off(batch.len().min(SUBMISSIONS_PER_MESSAGE_MAX));
@@ -376,17 +379,9 @@ impl Frontend {
         let Some(pending) = self.commands.remove(&request) else {
             return;
         };
-        let Command::Trade { symbol, .. } = &pending.command;
-        if matches!(outcome, Outcome::Accepted { .. }) {
+        if let (Some(symbol), false) = (pending.command.trades(), matches!(outcome, Outcome::Refused(_))) {
             self.cache.seen(symbol, seq);
         }
-        let outcome = match outcome {
-            // Sent more than once from here, it may be the own first sending that was replayed.
-            Outcome::Accepted { order, .. } if pending.sending.attempts > 1 => {
-                Outcome::Accepted { order, replayed: false }
-            }
-            other => other,
-        };
         self.answer(pending.ticket, ClientAnswer::Outcome(outcome));
     }
 
@@ -399,6 +394,7 @@ impl Frontend {
             Answer::Order(order) => ClientAnswer::Order(order),
             Answer::Stock(stock) => ClientAnswer::Stock { stock, hit: false },
             Answer::Stocks(stocks) => ClientAnswer::Stocks(stocks),
+            of_the_market => ClientAnswer::Market(of_the_market),
         };
         self.answer(asking.ticket, answer);
     }

@@ -36,7 +36,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tradenet_schemas::ids::{Epoch, OrderNumber, SeqNum};
-use tradenet_schemas::message::Configuration;
+use tradenet_schemas::message::{Answer, Configuration, Query};
 use tradenet_schemas::subjects::Peer;
 use tradenet_schemas::trade::{Command, IdempotencyKey, Order, Outcome, Stock, Symbol};
 
@@ -87,6 +87,8 @@ pub enum ClientRequest {
     Stocks,
     /// One order.
     Order(OrderNumber),
+    /// Something that only the leader answers: of accounts, books and trades.
+    Market(Query),
     /// A command, with the client's key if it sent one.
     Command(Option<IdempotencyKey>, Command),
 }
@@ -105,6 +107,8 @@ pub enum ClientAnswer {
     Stocks(Vec<Stock>),
     /// The order, if there is one.
     Order(Option<Order>),
+    /// What was asked of accounts, books or trades.
+    Market(Answer),
     /// What became of the command.
     Outcome(Outcome),
     /// Nothing was done: no leader, no catalog, or they have no room. Trying again later is safe.

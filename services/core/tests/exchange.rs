@@ -42,6 +42,11 @@ fn trade(name: &str, side: Side, quantity: u64) -> Command {
     Command::Trade { symbol: symbol(name), side, quantity: Quantity::new(quantity).unwrap() }
 }
 
+fn parts(command: &Command) -> (&Symbol, &Side, &Quantity) {
+    let Command::Trade { symbol, side, quantity } = command else { panic!("only trades with the house here") };
+    (symbol, side, quantity)
+}
+
 fn traded(order: u64, name: &str, side: Side, quantity: u64, cents: u64) -> Event {
     let (quantity, price) = (Quantity::new(quantity).unwrap(), Price::from_cents(cents).unwrap());
     Event::Traded { order: OrderNumber(order), symbol: symbol(name), side, quantity, price }
@@ -219,10 +224,10 @@ fn impossible_entries_are_fatal() {
     check_apply("over the bound", 4, Some("b"), vec![traded(2, "Max", Sell, 3, 1)], Some("TooManyStocks"));
     check_apply("a trade of nothing", 4, Some("b"), vec![traded(2, "Zoo", Sell, 0, 250)], Some("can't be"));
     check_apply("a key again", 4, Some("a"), vec![buy()], Some("was done already"));
-    check_apply("a trade without a key", 4, None, vec![buy()], Some("without makes none"));
-    check_apply("a key without a trade", 4, Some("b"), vec![], Some("makes one order"));
+    check_apply("a trade without a key", 4, None, vec![buy()], Some("without does none"));
+    check_apply("a key without a trade", 4, Some("b"), vec![], Some("does one command"));
     let two = vec![buy(), traded(3, "Zoo", Buy, 1, 250)];
-    check_apply("two trades of a key", 4, Some("b"), two, Some("makes one order"));
+    check_apply("two trades of a key", 4, Some("b"), two, Some("does one command"));
     check_apply("a stock again", 4, None, vec![listed(&stock("Zoo", 250, 3))], Some("listed twice"));
     check_apply("a second catalog", 4, None, vec![Event::Attached { catalog: Boot(2) }], Some("while another is"));
     check_apply(
@@ -297,7 +302,8 @@ impl Model {
     fn stock(&self, name: &Symbol) -> Option<(i128, i128, u64)> {
         let &(ref stock, mut changed) = self.listed.iter().find(|(stock, _)| stock.symbol == *name)?;
         let (mut left, mut volume) = (i128::from(stock.quantity.get()), 0);
-        for (_, Command::Trade { symbol, side, quantity }, entry) in &self.orders {
+        for (_, command, entry) in &self.orders {
+            let (symbol, side, quantity) = parts(command);
             if symbol == name {
                 let quantity = i128::from(quantity.get());
                 left += if *side == Buy { -quantity } else { quantity };
@@ -314,7 +320,7 @@ impl Model {
             let number = *place as u64 + 1;
             return if done == command { replay(number, *entry) } else { Decision::Refuse(Refusal::KeyReused) };
         }
-        let Command::Trade { symbol, side, quantity } = command;
+        let (symbol, side, quantity) = parts(command);
         let Some((left, volume, _)) = self.stock(symbol) else {
             return Decision::Refuse(Refusal::UnknownSymbol);
         };

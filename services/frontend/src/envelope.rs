@@ -65,14 +65,26 @@ impl IntoResponse for Failure {
         if self.retry_after() {
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(RETRY_AFTER_S));
         }
+        if self.status == StatusCode::UNAUTHORIZED {
+            response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
         response
     }
 }
 
 /// A success.
 pub(crate) fn data(data: impl Serialize) -> Response {
+    success(StatusCode::OK, data)
+}
+
+/// A success that made something.
+pub(crate) fn created(data: impl Serialize) -> Response {
+    success(StatusCode::CREATED, data)
+}
+
+fn success(status: StatusCode, data: impl Serialize) -> Response {
     match serde_json::to_vec(&Data { data }) {
-        Ok(body) => json(StatusCode::OK, body),
+        Ok(body) => json(status, body),
         // No type of ours refuses to be written; if one ever does, this is still an answer.
         Err(error) => {
             Failure::new(StatusCode::INTERNAL_SERVER_ERROR, format!("the answer could not be written: {error}"))

@@ -2,17 +2,21 @@
 //!
 //! Problem: clients speak HTTP and expect one plain answer, while behind it leaders change and messages get lost. Idea: all
 //! of that is decided in [`tradenet_core::frontend`]; this crate is its edge. A request becomes one question
-//! (`routes`, `placing`), waits at the `desk`, and its answer goes out in one of two shapes (`envelope`), over
+//! (`routes`, `placing`, `accounts`), waits at the `desk`, and its answer goes out in one of two shapes (`envelope`), over
 //! connections with bounds (`server`, `connection`, `limits`). [`run`] ties them together.
 //!
 //! Rules kept: HTTP is served from the first moment to the last, and says honestly what cannot be served; nothing here
 //! decides anything about a trade; every answer has the envelope.
 
+mod accounts;
 mod connection;
 mod desk;
 mod envelope;
+mod fields;
 mod limits;
 mod placing;
+mod query;
+mod refusals;
 mod routes;
 mod server;
 

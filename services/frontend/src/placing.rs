@@ -6,8 +6,6 @@
 //! a field that is there twice is malformed, since nobody can tell which one is meant. The body is read as JSON whatever
 //! its `Content-Type` says, or if it has none.
 
-use std::borrow::Cow;
-
 use axum::http::{HeaderMap, StatusCode};
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -15,6 +13,7 @@ use tradenet_schemas::limits::QUANTITY_MAX;
 use tradenet_schemas::trade::{Command, IdempotencyKey, Quantity, Refusal, Side, Symbol};
 
 use crate::envelope::Failure;
+use crate::{fields, refusals};
 
 /// The header that makes a command happen once.
 const KEY_HEADER: &str = "idempotency-key";
@@ -36,7 +35,7 @@ pub(crate) enum PlaceError {
     #[error("{0}")]
     Key(&'static str),
     /// The leader's decision, or one that needs no leader as it could only decide so.
-    #[error("{}", refusal(*.0))]
+    #[error("{}", refusals::message(*.0))]
     Refused(Refusal),
 }
 
@@ -48,22 +47,9 @@ impl From<PlaceError> for Failure {
             | PlaceError::Quantity
             | PlaceError::Name
             | PlaceError::Key(_) => StatusCode::BAD_REQUEST,
-            PlaceError::Refused(Refusal::UnknownSymbol) => StatusCode::NOT_FOUND,
-            PlaceError::Refused(Refusal::NotEnoughStocks | Refusal::TooManyStocks) => StatusCode::CONFLICT,
-            PlaceError::Refused(Refusal::KeyReused) => StatusCode::UNPROCESSABLE_ENTITY,
+            PlaceError::Refused(refusal) => refusals::status(*refusal),
         };
         Self::new(status, error.to_string())
-    }
-}
-
-fn refusal(refusal: Refusal) -> &'static str {
-    match refusal {
-        Refusal::UnknownSymbol => "stock not found",
-        Refusal::NotEnoughStocks => "not enough stocks left to buy",
-        Refusal::TooManyStocks => {
-            "too many stocks: the quantity and the volume of a stock stay below 2^53, so trade fewer"
-        }
-        Refusal::KeyReused => "this Idempotency-Key was used for another request; send a new one",
     }
 }
 
@@ -83,20 +69,15 @@ struct Fields<'a> {
 /// A whole number that no stock can ever hold ([`QUANTITY_MAX`]) is refused without asking the leader; one that does not
 /// even fit 64 bits counts as no number.
 pub(crate) fn command(body: &[u8]) -> Result<Command, PlaceError> {
-    let text = std::str::from_utf8(body).map_err(|error| PlaceError::Malformed(error.to_string()))?;
-    // serde would also take an array of the fields' values.
-    if !text.trim_ascii_start().starts_with('{') {
-        return Err(PlaceError::Malformed("it does not start with {".to_owned()));
-    }
-    let fields: Fields<'_> = serde_json::from_str(text).map_err(|error| PlaceError::Malformed(error.to_string()))?;
-    let side = match string(fields.side).as_deref() {
+    let fields: Fields<'_> = fields::object(body).map_err(PlaceError::Malformed)?;
+    let side = match fields::string(fields.side).as_deref() {
         Some("buy") => Side::Buy,
         Some("sell") => Side::Sell,
         _ => return Err(PlaceError::TransactionType),
     };
-    let count = fields.quantity.and_then(|raw| whole(raw.get())).filter(|count| *count > 0);
+    let count = fields.quantity.and_then(|raw| fields::whole(raw.get())).filter(|count| *count > 0);
     let count = count.ok_or(PlaceError::Quantity)?;
-    let name = string(fields.name).ok_or(PlaceError::Name)?;
+    let name = fields::string(fields.name).ok_or(PlaceError::Name)?;
     let symbol = Symbol::new(&name).map_err(|_| PlaceError::Refused(Refusal::UnknownSymbol))?;
     debug_assert_eq!(Quantity::new(QUANTITY_MAX).map(Quantity::get), Some(QUANTITY_MAX));
     let quantity = Quantity::new(count).ok_or(PlaceError::Refused(match side {
@@ -104,38 +85,6 @@ pub(crate) fn command(body: &[u8]) -> Result<Command, PlaceError> {
         Side::Sell => Refusal::TooManyStocks,
     }))?;
     Ok(Command::Trade { symbol, side, quantity })
-}
-
-fn string(raw: Option<&RawValue>) -> Option<Cow<'_, str>> {
-    // A borrowed `Cow` does not come by itself: serde makes owned ones unless told, and escapes need one.
-    #[derive(Deserialize)]
-    #[serde(transparent)]
-    struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
-    serde_json::from_str::<Text<'_>>(raw?.get()).ok().map(|text| text.0)
-}
-
-/// The value of a JSON number, if it is whole, not below 0, and fits: `1`, `1.0`, `10e-1` and `1E0` are all one.
-///
-/// By its digits, not through a float: above 2^53 floats round, and `1.00000000000000001` would be one.
-fn whole(number: &str) -> Option<u64> {
-    if let Ok(count) = number.parse() {
-        return Some(count);
-    }
-    let (mantissa, exponent) = number.split_once(['e', 'E']).unwrap_or((number, "0"));
-    let (units, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
-    let mut digits = format!("{units}{fraction}");
-    let shift = exponent.parse::<i64>().ok()?.checked_sub(i64::try_from(fraction.len()).ok()?)?;
-    if shift < 0 {
-        let kept = digits.len().saturating_sub(usize::try_from(shift.unsigned_abs()).ok()?);
-        let dropped = digits.split_off(kept);
-        if dropped.bytes().any(|digit| digit != b'0') {
-            return None;
-        }
-        // Nothing is left of `0.0`.
-        digits.insert(0, '0');
-    }
-    let zeros = u32::try_from(shift.max(0)).ok()?;
-    digits.parse::<u64>().ok()?.checked_mul(10_u64.checked_pow(zeros)?)
 }
 
 /// The client's key, if it sent one. `"k"` in quotes is the same key as `k`.
@@ -154,27 +103,6 @@ pub(crate) fn key(headers: &HeaderMap) -> Result<Option<IdempotencyKey>, PlaceEr
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_quantity_is_read_by_its_digits() {
-        let check = |text: &str, expected: Option<u64>| assert_eq!(whole(text), expected, "{text}");
-        for one in ["1", "1.0", "1e0", "10e-1", "0.1E1", "0.01e+2", "1000.000e-3"] {
-            check(one, Some(1));
-        }
-        for none in ["0.5", "1.00000000000000001", "15e-1", "-1", "\"1\"", "true", "[1]", "1e400", "1e-400", "1e20"] {
-            check(none, None);
-        }
-        for none in ["18446744073709551616", "1e99999999999999999999", "0.1e-9223372036854775808", "{}", "-1.0"] {
-            check(none, None);
-        }
-        check("0", Some(0));
-        check("0.0", Some(0));
-        check("0e5", Some(0));
-        check("1e19", Some(10_000_000_000_000_000_000));
-        check("18446744073709551615", Some(u64::MAX));
-        check("9007199254740993", Some((1 << 53) + 1));
-        check("9007199254740993.0", Some((1 << 53) + 1));
-    }
 
     #[test]
     fn the_first_mistake_in_a_fixed_order_is_the_one_that_is_named() {

@@ -27,10 +27,11 @@ use tradenet_schemas::limits::REST_BODY_BYTES_MAX;
 use tradenet_schemas::rest::{Order, Placed, Stock};
 use tradenet_schemas::trade::{self, Outcome, Refusal, Symbol};
 
+use crate::accounts;
 use crate::desk::{Desk, NotTaken};
 use crate::envelope::{Failure, data};
 use crate::limits::{Limits, REQUESTS_UNDER_WAY_MAX};
-use crate::placing::{self, PlaceError};
+use crate::placing;
 
 const X_CACHE: HeaderName = HeaderName::from_static("x-cache");
 const REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
@@ -40,8 +41,8 @@ const ORDER_PATH: &str = "/orders/";
 /// What every handler needs.
 #[derive(Clone)]
 pub(crate) struct Edge {
-    desk: Arc<Desk>,
-    body_read: Duration,
+    pub(crate) desk: Arc<Desk>,
+    pub(crate) body_read: Duration,
 }
 
 /// All routes.
@@ -54,6 +55,7 @@ pub(crate) fn router(desk: Arc<Desk>, limits: &Limits) -> Router {
         .route("/cluster", get(cluster))
         .route("/healthz", get(healthz))
         .route("/readyz", get(readyz))
+        .merge(accounts::routes())
         .fallback(unknown_url)
         .method_not_allowed_fallback(wrong_method)
         .with_state(Edge { desk, body_read: limits.body_read })
@@ -83,7 +85,7 @@ async fn stock(State(edge): State<Edge>, uri: Uri) -> Result<Response, Failure> 
 fn stock_answer(stock: Option<&trade::Stock>, hit: bool) -> Response {
     let mut response = match stock {
         Some(stock) => data(Stock::from(stock)),
-        None => Failure::from(PlaceError::Refused(Refusal::UnknownSymbol)).into_response(),
+        None => Failure::from(Refusal::UnknownSymbol).into_response(),
     };
     response.headers_mut().insert(X_CACHE, HeaderValue::from_static(if hit { "hit" } else { "miss" }));
     response
@@ -95,24 +97,28 @@ async fn place(State(edge): State<Edge>, request: Request) -> Result<Response, F
     let command = placing::command(&body(request, edge.body_read).await?)?;
     match edge.desk.ask(ClientRequest::Command(key, command)).await? {
         ClientAnswer::Outcome(Outcome::Accepted { order, replayed }) => {
-            let mut response = data(Placed { transaction_number: order.0 });
-            if replayed {
-                response.headers_mut().insert(REPLAYED, HeaderValue::from_static("true"));
-            }
-            Ok(response)
+            Ok(replayed_if(replayed, data(Placed { transaction_number: order.0 })))
         }
-        ClientAnswer::Outcome(Outcome::Refused(refusal)) => Err(PlaceError::Refused(refusal).into()),
+        ClientAnswer::Outcome(Outcome::Refused(refusal)) => Err(refusal.into()),
         ClientAnswer::Unknown => Err(unknown_outcome(keyed)),
         other => Err(no_answer(other)),
     }
 }
 
-fn unknown_outcome(keyed: bool) -> Failure {
+/// Says of an answer whether it is that of an earlier request.
+pub(crate) fn replayed_if(replayed: bool, mut response: Response) -> Response {
+    if replayed {
+        response.headers_mut().insert(REPLAYED, HeaderValue::from_static("true"));
+    }
+    response
+}
+
+pub(crate) fn unknown_outcome(keyed: bool) -> Failure {
     let message = if keyed {
-        "the order may or may not have been placed: retry with the same Idempotency-Key to learn which"
+        "this may or may not have been done: retry with the same Idempotency-Key to learn which"
     } else {
-        "the order may or may not have been placed, and without a key a retry may place it twice: send an \
-         Idempotency-Key with each order, then retry with the same Idempotency-Key"
+        "this may or may not have been done, and without a key a retry may do it twice: send an Idempotency-Key with \
+         each request that changes something, then retry with the same Idempotency-Key"
     };
     Failure::new(StatusCode::GATEWAY_TIMEOUT, message)
 }
@@ -170,7 +176,7 @@ impl From<NotTaken> for Failure {
 }
 
 /// For the answers that every question may get. Reads have no effect, so for them an unknown outcome is no outcome.
-fn no_answer(answer: ClientAnswer) -> Failure {
+pub(crate) fn no_answer(answer: ClientAnswer) -> Failure {
     match answer {
         ClientAnswer::Unavailable(why) => Failure::unavailable(why),
         ClientAnswer::Unknown => Failure::unavailable("no answer in time; try again"),
@@ -191,7 +197,7 @@ fn segment<'a>(uri: &'a Uri, prefix: &str) -> Result<Cow<'a, str>, Failure> {
     percent_decoded(raw).map(Cow::Owned).ok_or_else(malformed)
 }
 
-fn percent_decoded(raw: &str) -> Option<String> {
+pub(crate) fn percent_decoded(raw: &str) -> Option<String> {
     let mut bytes = Vec::with_capacity(raw.len());
     let mut rest = raw.bytes();
     while let Some(byte) = rest.next() {
@@ -206,7 +212,7 @@ fn percent_decoded(raw: &str) -> Option<String> {
 }
 
 /// Reads a request's body within the bounds of size and time.
-async fn body(request: Request, within: Duration) -> Result<axum::body::Bytes, Failure> {
+pub(crate) async fn body(request: Request, within: Duration) -> Result<axum::body::Bytes, Failure> {
     let too_large = || {
         Failure::new(StatusCode::PAYLOAD_TOO_LARGE, format!("the body must have at most {REST_BODY_BYTES_MAX} bytes"))
     };

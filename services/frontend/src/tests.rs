@@ -22,6 +22,8 @@ use tradenet_runtime::clock::Clock;
 /// Longer than anything here takes; a test that gets here has failed.
 const PATIENCE: Duration = Duration::from_secs(20);
 
+mod market;
+
 struct Served {
     address: SocketAddr,
     desk: Arc<Desk>,
@@ -94,6 +96,8 @@ fn answer(request: &ClientRequest) -> ClientAnswer {
                 _ => ClientAnswer::Outcome(Outcome::Refused(Refusal::UnknownSymbol)),
             }
         }
+        ClientRequest::Command(_, command) => market::done(command),
+        ClientRequest::Market(query) => ClientAnswer::Market(market::answer(query)),
     }
 }
 
@@ -273,10 +277,10 @@ async fn a_refusal_is_told_in_the_contracts_words() {
 #[tokio::test]
 async fn an_unknown_outcome_tells_how_to_learn_it() {
     let at = exchange().await;
-    let keyed = "the order may or may not have been placed: retry with the same Idempotency-Key to learn which";
+    let keyed = "this may or may not have been done: retry with the same Idempotency-Key to learn which";
     check(at, post(&order("Lost"), "Idempotency-Key: k\r\n"), 504, keyed).await;
-    let bare = "the order may or may not have been placed, and without a key a retry may place it twice: send an \
-                Idempotency-Key with each order, then retry with the same Idempotency-Key";
+    let bare = "this may or may not have been done, and without a key a retry may do it twice: send an Idempotency-Key \
+                with each request that changes something, then retry with the same Idempotency-Key";
     check(at, post(&order("Lost"), ""), 504, bare).await;
 }
 
@@ -355,7 +359,7 @@ async fn an_oversized_body_is_refused_however_it_comes() {
 #[tokio::test]
 async fn what_is_not_there_and_what_is_not_taken_is_told_in_the_envelope() {
     let at = exchange().await;
-    for path in ["/", "/stock", "/stocks/", "/stocks/GameStart/", "/stocks/GameStart/book", "/STOCKS", "//stocks", "*"]
+    for path in ["/", "/stock", "/stocks/", "/stocks/GameStart/", "/stocks/GameStart/bock", "/STOCKS", "//stocks", "*"]
     {
         check(at, get(path), 404, &format!("{path} is not here; see GET /stocks")).await;
     }
@@ -469,7 +473,7 @@ async fn without_an_answer_a_read_is_unavailable_and_an_order_unknown() {
     check(at, get("/orders/1"), 503, "no answer in time; try again").await;
     assert!(matches!(inputs.recv().await, Some(Input::Client(Ticket(0), _))));
     assert!(matches!(inputs.recv().await, Some(Input::ClientGone(Ticket(0)))));
-    let keyed = "the order may or may not have been placed: retry with the same Idempotency-Key to learn which";
+    let keyed = "this may or may not have been done: retry with the same Idempotency-Key to learn which";
     check(at, post(&order("GameStart"), "Idempotency-Key: k\r\n"), 504, keyed).await;
     drop(inputs);
     check(at, get("/stocks"), 503, "this frontend is leaving: use another one").await;

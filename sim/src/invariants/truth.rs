@@ -120,7 +120,8 @@ impl Truth {
                     self.trade(entry.seq, *order, symbol, *side, *quantity)?;
                     self.remember(entry, *order)?;
                 }
-                Event::EpochStart { .. } | Event::Attached { .. } | Event::Detached { .. } => {}
+                // Of accounts nothing is asked here.
+                _ => {}
             }
         }
         Ok(())

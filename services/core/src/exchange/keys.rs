@@ -2,16 +2,27 @@
 //!
 //! Problem: a client or frontend that got no answer asks again, and must not trade twice, long after and with another
 //! leader; but nothing may grow without a bound.
-//! Idea: a table from key to order, first in, first out: what is forgotten depends on the log alone, so every replica
+//! Idea: a table from key to what was done, first in, first out: what is forgotten depends on the log alone, so every replica
 //! forgets the same.
 //! Rule kept: the last [`Keys::capacity`] keys are known, in a fixed order, and no more than those.
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, VecDeque};
 
-use tradenet_schemas::ids::OrderNumber;
+use tradenet_schemas::ids::{OrderNumber, SeqNum};
 use tradenet_schemas::trade::CommandKey;
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
+
+/// What was done under a key.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Done {
+    /// The order that it made; 0 for none.
+    pub(super) order: OrderNumber,
+    /// The command's fingerprint, where the order does not say what the command was.
+    pub(super) command: Option<u64>,
+    /// The entry.
+    pub(super) seq: SeqNum,
+}
 
 /// A key with its hash before it, so that a comparison is one of numbers: a look-up need not visit the text of every key
 /// on its way. Equal hashes fall back to the text, so a client that makes them collide gains nothing.
@@ -31,7 +42,7 @@ impl Hashed {
 #[derive(Clone, Debug)]
 pub(super) struct Keys {
     capacity: usize,
-    orders: BTreeMap<Hashed, OrderNumber>,
+    done: BTreeMap<Hashed, Done>,
     /// The same keys, oldest first.
     queue: VecDeque<Hashed>,
     /// See [`Keys::digest`].
@@ -40,23 +51,23 @@ pub(super) struct Keys {
 
 impl Keys {
     pub(super) fn with_capacity(capacity: usize) -> Self {
-        Self { capacity, orders: BTreeMap::new(), queue: VecDeque::new(), sum: 0 }
+        Self { capacity, done: BTreeMap::new(), queue: VecDeque::new(), sum: 0 }
     }
 
-    /// The order that was made under `key`, if that is remembered.
-    pub(super) fn get(&self, key: &CommandKey) -> Option<OrderNumber> {
-        self.orders.get(&Hashed::new(key)).copied()
+    /// What was done under `key`, if that is remembered.
+    pub(super) fn get(&self, key: &CommandKey) -> Option<Done> {
+        self.done.get(&Hashed::new(key)).copied()
     }
 
     /// Remembers a key and forgets the oldest where there is no room. Gives `false`, and changes nothing, if it is known.
     #[must_use]
-    pub(super) fn remember(&mut self, key: &CommandKey, order: OrderNumber) -> bool {
+    pub(super) fn remember(&mut self, key: &CommandKey, done: Done) -> bool {
         let hashed = Hashed::new(key);
-        match self.orders.entry(hashed.clone()) {
+        match self.done.entry(hashed.clone()) {
             Entry::Occupied(_) => return false,
-            Entry::Vacant(place) => place.insert(order),
+            Entry::Vacant(place) => place.insert(done),
         };
-        self.sum = self.sum.wrapping_add(share(&hashed, order));
+        self.sum = self.sum.wrapping_add(share(&hashed, done));
         self.queue.push_back(hashed);
         while self.queue.len() > self.capacity {
             self.forget_oldest();
@@ -66,17 +77,19 @@ impl Keys {
 
     fn forget_oldest(&mut self) {
         let oldest = self.queue.pop_front().expect("only called with keys in the queue");
-        let order = self.orders.remove(&oldest).expect("the queue and the table hold the same keys");
-        self.sum = self.sum.wrapping_sub(share(&oldest, order));
+        let done = self.done.remove(&oldest).expect("the queue and the table hold the same keys");
+        self.sum = self.sum.wrapping_sub(share(&oldest, done));
     }
 
-    /// A hash of what is remembered: the sum of a hash of each key with its order. Orders have their numbers in the order
-    /// in which keys come in, so that the set of pairs is the whole state.
+    /// A hash of what is remembered: the sum of a hash of each key with what was done. Entries have their numbers in the
+    /// order in which keys come in, so that the set of pairs is the whole state.
     pub(super) fn digest(&self) -> u64 {
         self.sum
     }
 }
 
-fn share(key: &Hashed, order: OrderNumber) -> u64 {
-    xxh3_64_with_seed(&order.0.to_le_bytes(), key.hash)
+fn share(key: &Hashed, done: Done) -> u64 {
+    let Done { order, command, seq } = done;
+    let command = command.map_or(0, |fingerprint| fingerprint.wrapping_add(1));
+    [order.0, command, seq.0].iter().fold(key.hash, |hash, number| xxh3_64_with_seed(&number.to_le_bytes(), hash))
 }

@@ -19,7 +19,7 @@ use tradenet_schemas::journal::{Entry, Event};
 use tradenet_schemas::limits::{BATCH_BYTES_MAX, BATCH_ENTRIES_MAX};
 use tradenet_schemas::message::{Answer, Configuration, Message, Query, Submission};
 use tradenet_schemas::subjects::Peer;
-use tradenet_schemas::trade::{Command, CommandKey, Outcome, Refusal};
+use tradenet_schemas::trade::{CommandKey, Outcome, Receipt, Refusal};
 
 use super::attach::Attachment;
 use super::change::{Change, Kind};
@@ -32,6 +32,8 @@ use crate::{Mono, Output, ReplyTo, highest, journal};
 const QUEUE_COMMANDS_MAX: usize = 16_384;
 /// Answers that may wait to be given.
 const WAITING_MAX: usize = 65_536;
+/// Outcomes in one message, in bytes; a single one is smaller.
+const OUTCOMES_BYTES_MAX: usize = 512 * 1024;
 /// Refusals that are remembered.
 const REFUSALS_MAX: usize = 16_384;
 /// A learner that counts already, but lacks committed entries for so long, does not count any more.
@@ -296,7 +298,7 @@ impl Replica {
         }
         for waiting in leading.waiting {
             if let (true, Due::Outcome { request, outcome }) = (bug(Bug::AnswerWhenDeposed), &waiting.due) {
-                let outcomes = vec![(*request, *outcome)];
+                let outcomes = vec![(*request, outcome.clone())];
                 self.reply(waiting.reply.clone(), Message::Outcomes { seq: waiting.seq, outcomes });
             }
             if let Due::Outcome { request, .. } | Due::Answer { request, .. } = waiting.due {
@@ -342,7 +344,7 @@ impl Replica {
         if leading.waiting.len() > WAITING_MAX {
             return self.reply(reply, Message::Overloaded { requests: vec![request] });
         }
-        if !matches!(query, Query::Order(_)) && self.exchange.catalog().is_some() {
+        if matches!(query, Query::Stock(_) | Query::Stocks) && self.exchange.catalog().is_some() {
             // While a catalog may answer, only the catalog does (C1).
             let catalog = self.exchange.catalog();
             return self.reply(reply, Message::NotLeader { requests: vec![request], configuration: None, catalog });
@@ -356,6 +358,11 @@ impl Replica {
             },
             Query::Stock(symbol) => (Answer::Stock(self.exchange.stock(&symbol)), tail, confirm),
             Query::Stocks => (Answer::Stocks(self.exchange.stocks()), tail, confirm),
+            Query::Account(caller, query) => {
+                (Answer::Account(Box::new(self.exchange.account(&caller, &query))), tail, confirm)
+            }
+            Query::Book(symbol, depth) => (Answer::Book(self.exchange.book(&symbol, depth)), tail, confirm),
+            Query::Trades(symbol, limit) => (Answer::Trades(self.exchange.trades(&symbol, limit)), tail, confirm),
         };
         leading.owe(reply, seq, round, Due::Answer { request, answer });
     }
@@ -413,28 +420,35 @@ impl Replica {
     }
 
     fn decide_one(&mut self, queued: Queued, lines: &mut Vec<u8>) {
-        let Queued { from, submission: Submission { request, key, command }, reply } = queued;
+        let Queued { from, submission, reply } = queued;
+        let Submission { request, key, command, known, again } = submission;
         let refused = self.leading.as_ref().and_then(|leading| leading.refused.known.get(&(from, request)));
         let refused = refused.filter(|_| !bug(Bug::DecideRefusedAgain));
         let decision = refused.map_or_else(|| self.exchange.decide(&key, &command), |known| Decision::Refuse(*known));
         let (outcome, seq, confirm) = match decision {
             Decision::Accept(events) => {
                 let seq = self.append_entry(Some(key), events, lines);
-                let order = OrderNumber(self.exchange.orders());
-                (Outcome::Accepted { order, replayed: false }, seq, false)
+                (self.exchange.outcome(&command, OrderNumber(self.exchange.orders()), false), seq, false)
             }
             Decision::Replay { seq, .. } if bug(Bug::DropKeysAtFailover) && self.is_of_a_former_leader(seq) => {
-                return self.decide_again(from, request, command, reply, lines);
+                let key = CommandKey::generated(self.options.boot, self.log.tail().seq.0);
+                let submission = Submission { request, key, command, known, again };
+                return self.decide_one(Queued { from, submission, reply }, lines);
             }
-            Decision::Replay { order, seq } => (Outcome::Accepted { order, replayed: true }, seq, false),
+            Decision::Replay { order, seq } => {
+                // What can change since is a read, and needs what a read needs (R5).
+                let outcome = self.exchange.outcome(&command, order, !again || seq <= known);
+                let fixed = order != OrderNumber(0);
+                (outcome, if fixed { seq } else { self.log.tail().seq }, !fixed)
+            }
             // It tells of everything before it, and a deposed leader can't refuse either.
             Decision::Refuse(refusal) => (Outcome::Refused(refusal), self.log.tail().seq, true),
         };
         if let Some(leading) = &mut self.leading {
             let confirm = confirm && !bug(Bug::RefuseWithoutConfirmation);
             let round = if confirm { leading.coming_round() } else { 0 };
-            if let Outcome::Refused(refusal) = outcome {
-                leading.refused.remember((from, request), refusal);
+            if let Outcome::Refused(refusal) = &outcome {
+                leading.refused.remember((from, request), *refusal);
             }
             leading.owe(reply, seq, round, Due::Outcome { request, outcome });
         }
@@ -444,12 +458,6 @@ impl Replica {
     fn is_of_a_former_leader(&self, seq: SeqNum) -> bool {
         let epoch = self.log.position(seq).map(|position| position.epoch);
         epoch < self.leading.as_ref().map(|leading| leading.first_epoch)
-    }
-
-    /// For [`Bug::DropKeysAtFailover`].
-    fn decide_again(&mut self, from: Boot, request: u64, command: Command, reply: ReplyTo, lines: &mut Vec<u8>) {
-        let key = CommandKey::generated(self.options.boot, self.log.tail().seq.0);
-        self.decide_one(Queued { from, submission: Submission { request, key, command }, reply }, lines);
     }
 
     /// Sends a batch to everybody, and to the own disk meanwhile.
@@ -633,7 +641,9 @@ impl Replica {
             }
         }
         for (reply, outcomes) in outcomes {
-            self.reply(reply, Message::Outcomes { seq: released, outcomes });
+            for outcomes in in_messages(outcomes) {
+                self.reply(reply.clone(), Message::Outcomes { seq: released, outcomes });
+            }
         }
     }
 
@@ -882,6 +892,37 @@ impl Replica {
         }
         self.start_change(Kind::HandOver, next);
     }
+}
+
+/// Splits outcomes so that each message stays below its bound, whatever accounts own and orders have met.
+fn in_messages(outcomes: Vec<(u64, Outcome)>) -> Vec<Vec<(u64, Outcome)>> {
+    let mut messages: Vec<Vec<_>> = vec![Vec::new()];
+    let mut bytes = 0;
+    for (request, outcome) in outcomes {
+        let more = bytes_max(&outcome);
+        if bytes + more > OUTCOMES_BYTES_MAX && bytes > 0 {
+            messages.push(Vec::new());
+            bytes = 0;
+        }
+        bytes += more;
+        if let Some(message) = messages.last_mut() {
+            message.push((request, outcome));
+        }
+    }
+    messages
+}
+
+/// The most bytes that an outcome takes in a message.
+fn bytes_max(outcome: &Outcome) -> usize {
+    const PLAIN: usize = 512;
+    const PIECE: usize = 160;
+    let Outcome::Done { receipt, .. } = outcome else { return PLAIN };
+    let pieces = match &**receipt {
+        Receipt::Opened => 0,
+        Receipt::Balance(balance) => balance.holdings.len(),
+        Receipt::Order(order) => order.fills.len(),
+    };
+    PLAIN + PIECE * pieces
 }
 
 impl Leading {
