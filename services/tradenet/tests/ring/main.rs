@@ -17,6 +17,7 @@ mod drills;
 mod frontends;
 mod kills;
 mod loss;
+mod market;
 mod operator;
 mod pauses;
 mod proxy;

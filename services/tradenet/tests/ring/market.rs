@@ -1,0 +1,94 @@
+//! Accounts that trade with each other, through failovers and restarts.
+
+use serde_json::{Value, json};
+
+use crate::harness::{Answer, Exchange, request};
+
+/// An account's owner.
+struct Owner {
+    name: &'static str,
+    token: String,
+}
+
+impl Owner {
+    /// Opens an account with 1,000.00 and ten GameStarts.
+    #[track_caller]
+    fn of(exchange: &Exchange, name: &'static str) -> Self {
+        let body = json!({"account": name}).to_string();
+        let opened = request(&exchange.url(1), "POST", "/accounts", "", &body).unwrap();
+        assert_eq!(opened.status, 201, "{opened:?}");
+        let owner = Self { name, token: opened.body["data"]["token"].as_str().unwrap().to_owned() };
+        for asset in [json!({"amount": 1000}), json!({"name": "GameStart", "quantity": 10})] {
+            assert_eq!(owner.call(exchange, "POST", "/deposits", "", &asset).status, 200);
+        }
+        owner
+    }
+
+    #[track_caller]
+    fn call(&self, exchange: &Exchange, method: &str, path: &str, headers: &str, body: &Value) -> Answer {
+        let headers = format!("Authorization: Bearer {}\r\n{headers}", self.token);
+        let body = if body.is_null() { String::new() } else { body.to_string() };
+        request(&exchange.url(1), method, &format!("/accounts/{}{path}", self.name), &headers, &body).unwrap()
+    }
+
+    #[track_caller]
+    fn place(&self, exchange: &Exchange, side: &str, quantity: u64, price: f64, key: &str) -> Answer {
+        let order = json!({"name": "GameStart", "side": side, "quantity": quantity, "price": price});
+        self.call(exchange, "POST", "/orders", &format!("Idempotency-Key: {key}\r\n"), &order)
+    }
+
+    #[track_caller]
+    fn balance(&self, exchange: &Exchange) -> Value {
+        self.call(exchange, "GET", "", "", &Value::Null).body["data"].clone()
+    }
+}
+
+/// What ann and bob own once she has bought six of him for 15 each, and bids 14 for two more.
+#[track_caller]
+fn check_traded(exchange: &Exchange, ann: &Owner, bob: &Owner) {
+    let own = |cash: f64, reserved_cash: f64, quantity: u64| (json!(cash), json!(reserved_cash), json!(quantity));
+    for (owner, expected) in [(ann, own(910.0, 28.0, 16)), (bob, own(1090.0, 0.0, 4))] {
+        let found = owner.balance(exchange);
+        let holding = &found["holdings"][0];
+        let found = (found["cash"].clone(), found["reserved_cash"].clone(), holding["quantity"].clone());
+        assert_eq!(found, expected, "{}", owner.name);
+    }
+    let book = &exchange.get(1, "/stocks/GameStart/book").body["data"];
+    assert_eq!((&book["bids"], &book["asks"]), (&json!([[14.0, 2]]), &json!([])));
+    let trades = &exchange.get(1, "/stocks/GameStart/trades").body["data"];
+    assert_eq!((trades.as_array().unwrap().len(), &trades[0]["price"]), (1, &json!(15.0)));
+    assert_eq!(exchange.stock(1, "GameStart"), (100, 6), "the house has what it had, and the volume has grown");
+}
+
+#[test]
+fn accounts_trade_with_each_other_through_a_failover_and_a_restart_of_everything() {
+    let mut exchange = Exchange::start(&[]);
+    exchange.until_whole();
+    let (ann, bob) = (Owner::of(&exchange, "ann"), Owner::of(&exchange, "bob"));
+    assert_eq!(exchange.stock(1, "GameStart"), (100, 0));
+    let offered = bob.place(&exchange, "sell", 6, 15.0, "offer");
+    assert_eq!(offered.body["data"]["status"], "open", "{offered:?}");
+    let bought = ann.place(&exchange, "buy", 6, 16.0, "bid");
+    assert_eq!((&bought.body["data"]["status"], &bought.body["data"]["filled"]), (&json!("filled"), &json!(6)));
+    ann.place(&exchange, "buy", 2, 14.0, "more");
+    check_traded(&exchange, &ann, &bob);
+
+    exchange.kill("order-3");
+    let again = bob.place(&exchange, "sell", 6, 15.0, "offer");
+    assert_eq!((again.status, again.header("idempotent-replayed")), (200, Some("true")), "{again:?}");
+    assert_eq!(again.body, offered.body, "the same answer, though the order is filled by now");
+    check_traded(&exchange, &ann, &bob);
+    let mallory = Owner { name: "ann", token: bob.token.replace("bob", "ann") };
+    assert_eq!(mallory.call(&exchange, "GET", "", "", &Value::Null).status, 401);
+
+    exchange.stop_all();
+    exchange.start_again();
+    exchange.until_whole();
+    check_traded(&exchange, &ann, &bob);
+    let number =
+        ann.call(&exchange, "GET", "/orders?status=open", "", &Value::Null).body["data"][0]["order_num"].clone();
+    let cancelled = ann.call(&exchange, "DELETE", &format!("/orders/{number}"), "", &Value::Null);
+    assert_eq!(cancelled.body["data"]["status"], "cancelled", "{cancelled:?}");
+    assert_eq!(ann.balance(&exchange)["reserved_cash"], json!(0.0));
+    exchange.stop_and_verify();
+}
