@@ -351,6 +351,48 @@ pub struct Trade {
     pub at: u64,
 }
 
+/// How long the periods of a chart are.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Interval {
+    /// 1 s.
+    Second,
+    /// 60 s.
+    Minute,
+    /// 3,600 s.
+    Hour,
+}
+
+impl Interval {
+    /// Its length in milliseconds.
+    pub fn ms(self) -> u64 {
+        match self {
+            Self::Second => 1_000,
+            Self::Minute => 60_000,
+            Self::Hour => 3_600_000,
+        }
+    }
+}
+
+/// What the trades between accounts were like in one period; there is none for a period without any.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Candle {
+    /// When it began, in milliseconds since 1970: a multiple of its length.
+    pub at: u64,
+    /// The first price.
+    pub open: Price,
+    /// The highest.
+    pub high: Price,
+    /// The lowest.
+    pub low: Price,
+    /// The last one.
+    pub close: Price,
+    /// How many stocks were traded.
+    pub quantity: Quantity,
+    /// In how many trades.
+    pub trades: u64,
+}
+
 /// Which of an account's orders are listed.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Page {

@@ -42,5 +42,7 @@ pub const OPEN_ORDERS_MAX: usize = 1_000;
 pub const FILLS_PER_ORDER_MAX: usize = 1_000;
 /// How many trades of one order, or of all orders of one page, are shown; how much was filled is always exact.
 pub const FILLS_SHOWN_MAX: usize = 1_000;
+/// How many periods with trades are remembered of each length for each stock.
+pub const CANDLES_MAX: usize = 1_000;
 /// Longest page of a list: orders of an account, trades of a stock, levels of a book a side.
 pub const PAGE_MAX: usize = 500;

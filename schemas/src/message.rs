@@ -6,7 +6,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::account::{AccountAnswer, AccountQuery, Book, Credentials, Trade};
+use crate::account::{AccountAnswer, AccountQuery, Book, Candle, Credentials, Interval, Trade};
 use crate::ids::{
     Boot, ClusterId, Epoch, Leader, Member, Node, Nonce, OrderNumber, Position, ReplicaId, SeqNum, StoreId,
 };
@@ -144,6 +144,8 @@ pub enum Query {
     Book(Symbol, usize),
     /// So many of the last trades between accounts of a stock, newest first.
     Trades(Symbol, usize),
+    /// So many of the last periods of a stock's prices, newest first.
+    Candles(Symbol, Interval, usize),
 }
 
 /// The answer to a [`Query`].
@@ -162,6 +164,8 @@ pub enum Answer {
     Book(Option<Book>),
     /// The trades, if the stock is listed.
     Trades(Option<Vec<Trade>>),
+    /// The periods, if the stock is listed.
+    Candles(Option<Vec<Candle>>),
 }
 
 /// Everything that services say to each other.

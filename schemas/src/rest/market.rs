@@ -146,6 +146,39 @@ impl<'a> From<&'a account::Book> for Book<'a> {
     }
 }
 
+/// One of `GET /stocks/{name}/candles`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Candle {
+    /// When it began, in milliseconds since 1970.
+    pub at: u64,
+    /// The first price.
+    pub open: Money,
+    /// The highest.
+    pub high: Money,
+    /// The lowest.
+    pub low: Money,
+    /// The last one.
+    pub close: Money,
+    /// How many stocks were traded.
+    pub quantity: u64,
+    /// In how many trades.
+    pub trades: u64,
+}
+
+impl From<&account::Candle> for Candle {
+    fn from(candle: &account::Candle) -> Self {
+        Self {
+            at: candle.at,
+            open: candle.open.into(),
+            high: candle.high.into(),
+            low: candle.low.into(),
+            close: candle.close.into(),
+            quantity: candle.quantity.get(),
+            trades: candle.trades,
+        }
+    }
+}
+
 /// One of `GET /stocks/{name}/trades`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Trade {

@@ -15,7 +15,7 @@ mod keys;
 pub mod market;
 
 use tradenet_schemas::account::{
-    Account, AccountAnswer, AccountQuery, Book, Credentials, Instruction, NewOrder, Trade,
+    Account, AccountAnswer, AccountQuery, Book, Candle, Credentials, Instruction, Interval, NewOrder, Trade,
 };
 use tradenet_schemas::ids::{Boot, Digest, OrderNumber, SeqNum};
 use tradenet_schemas::journal::{Entry, Event};
@@ -358,6 +358,11 @@ impl Exchange {
     /// The last trades between accounts of a stock, newest first, if the stock is listed.
     pub fn trades(&self, symbol: &Symbol, limit: usize) -> Option<Vec<Trade>> {
         self.house.find(symbol).map(|listing| self.market.trades(listing, limit))
+    }
+
+    /// The last periods of a stock's prices, newest first, if the stock is listed.
+    pub fn candles(&self, symbol: &Symbol, interval: Interval, limit: usize) -> Option<Vec<Candle>> {
+        self.house.find(symbol).map(|listing| self.market.candles(listing, interval, limit))
     }
 
     /// The catalog that is attached, if one is.

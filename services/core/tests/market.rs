@@ -8,8 +8,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use proptest::prelude::*;
 use tradenet_core::exchange::{Decision, Exchange};
 use tradenet_schemas::account::{
-    Account, AccountAnswer, AccountOrder, AccountQuery, Asset, Balance, Cash, Credentials, Fill, Holding, Instruction,
-    Level, NewOrder, OrderStatus, Page, TimeInForce, TokenHash,
+    Account, AccountAnswer, AccountOrder, AccountQuery, Asset, Balance, Candle, Cash, Credentials, Fill, Holding,
+    Instruction, Interval, Level, NewOrder, OrderStatus, Page, TimeInForce, TokenHash,
 };
 use tradenet_schemas::ids::{Boot, Epoch, Leader, OrderNumber, ReplicaId, SeqNum, TradeNumber};
 use tradenet_schemas::journal::{Entry, Event};
@@ -413,6 +413,43 @@ fn orders_are_listed_newest_first_by_pages() {
     check(Some(Open), 50, None, &[3, 1]);
     check(Some(Filled), 50, None, &[4]);
     check(Some(Cancelled), 50, Some(2), &[]);
+}
+
+#[test]
+fn prices_are_summed_up_by_period_in_the_order_of_the_log() {
+    let mut desk = Desk::open();
+    let mut trade_at = |at, cents| {
+        desk.place("ann", order("Zoo", Sell, 2, Some(cents))).unwrap();
+        desk.keys += 1;
+        let key = CommandKey::generated(Boot(1), desk.keys);
+        let buy =
+            Command::Account { caller: caller("bob"), instruction: Instruction::Place(order("Zoo", Buy, 2, None)) };
+        let Decision::Accept(events) = desk.exchange.decide(&key, &buy) else { panic!("it is not accepted") };
+        let seq = desk.exchange.applied().next();
+        desk.exchange.apply(&Entry { seq, epoch: Epoch(1), at, key: Some(key), events });
+    };
+    let (minute, hour) = (60_000, 3_600_000);
+    trade_at(hour + 1_000, 300);
+    trade_at(hour + 1_999, 320);
+    trade_at(hour + 2_500, 310);
+    trade_at(hour + minute, 290);
+    // By another leader, whose clock is behind.
+    trade_at(hour, 295);
+    let check = |interval, limit, expected: &[(u64, [u64; 4], u64)]| {
+        let candles = desk.exchange.candles(&symbol("Zoo"), interval, limit).unwrap();
+        let plain = |candle: &Candle| {
+            let prices = [candle.open, candle.high, candle.low, candle.close].map(Price::cents);
+            assert_eq!(candle.quantity.get(), 2 * candle.trades);
+            (candle.at, prices, candle.trades)
+        };
+        assert_eq!(candles.iter().map(plain).collect::<Vec<_>>(), expected);
+    };
+    check(Interval::Hour, 9, &[(hour, [300, 320, 290, 295], 5)]);
+    check(Interval::Minute, 9, &[(hour + minute, [290, 295, 290, 295], 2), (hour, [300, 320, 300, 310], 3)]);
+    let first = (hour + 1_000, [300, 320, 300, 320], 2);
+    let second = (hour + 2_000, [310, 310, 310, 310], 1);
+    check(Interval::Second, 9, &[(hour + minute, [290, 295, 290, 295], 2), second, first]);
+    check(Interval::Second, 1, &[(hour + minute, [290, 295, 290, 295], 2)]);
 }
 
 #[test]

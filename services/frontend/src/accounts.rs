@@ -16,7 +16,7 @@ use serde_json::value::RawValue;
 use sha2::{Digest as _, Sha256};
 use tradenet_core::{ClientAnswer, ClientRequest};
 use tradenet_schemas::account::{
-    Account, AccountAnswer, AccountQuery, Asset, Cash, Credentials, Instruction, NewOrder, OrderStatus, Page,
+    Account, AccountAnswer, AccountQuery, Asset, Cash, Credentials, Instruction, Interval, NewOrder, OrderStatus, Page,
     TimeInForce, Token, TokenHash,
 };
 use tradenet_schemas::ids::OrderNumber;
@@ -34,6 +34,7 @@ use crate::{fields, placing};
 const DEPTH: usize = 10;
 const TRADES: usize = 50;
 const ORDERS: usize = 50;
+const CANDLES: usize = 100;
 
 /// The routes of this page.
 pub(crate) fn routes() -> Router<Edge> {
@@ -46,6 +47,7 @@ pub(crate) fn routes() -> Router<Edge> {
         .route("/accounts/{account}/orders/{number}", get(order).delete(cancel))
         .route("/stocks/{name}/book", get(book))
         .route("/stocks/{name}/trades", get(trades))
+        .route("/stocks/{name}/candles", get(candles))
 }
 
 fn bad(message: impl Into<std::borrow::Cow<'static, str>>) -> Failure {
@@ -393,6 +395,24 @@ async fn trades(State(edge): State<Edge>, uri: Uri) -> Result<Response, Failure>
         Answer::Trades(trades) => {
             let trades = trades.ok_or(Refusal::UnknownSymbol)?;
             Ok(data(trades.iter().map(shown::Trade::from).collect::<Vec<_>>()))
+        }
+        other => Err(strange(&other)),
+    }
+}
+
+async fn candles(State(edge): State<Edge>, uri: Uri) -> Result<Response, Failure> {
+    let parameters = Parameters::read(&uri, &["interval", "limit"]).map_err(bad)?;
+    let interval = match parameters.text("interval") {
+        Some("1s") => Interval::Second,
+        Some("1m") => Interval::Minute,
+        Some("1h") => Interval::Hour,
+        _ => return Err(bad("interval must be 1s, 1m or 1h")),
+    };
+    let limit = parameters.count("limit", CANDLES, PAGE_MAX).map_err(bad)?;
+    match market(&edge, Query::Candles(listed(&uri)?, interval, limit)).await? {
+        Answer::Candles(candles) => {
+            let candles = candles.ok_or(Refusal::UnknownSymbol)?;
+            Ok(data(candles.iter().map(shown::Candle::from).collect::<Vec<_>>()))
         }
         other => Err(strange(&other)),
     }

@@ -9,6 +9,7 @@
 
 mod accounts;
 pub mod book;
+mod candles;
 mod matching;
 pub(super) mod views;
 
@@ -23,6 +24,7 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use accounts::{Accounts, Kind};
 use book::{Book, Place, Resting};
+use candles::Candles;
 
 /// What the market has to know of the listings: they are the house's.
 pub(super) trait Listings {
@@ -81,6 +83,7 @@ struct Traded {
 struct Stall {
     book: Book,
     trades: Vec<TradeNumber>,
+    candles: Candles,
 }
 
 /// All accounts, orders, books and trades.
@@ -305,6 +308,9 @@ impl Market {
         stall.book.take(place, quantity.get());
         stall.book.changed = seq;
         stall.trades.push(number);
+        // A new leader's clock may be behind: time does not go back here.
+        let at = self.trades.last().map_or(at, |last| last.at.max(at));
+        stall.candles.add(at, price, quantity);
         self.trades.push(Traded { side, price, quantity: quantity.get(), at, seq });
         let maker = self.find_own(resting.holder, maker).expect("an order that rests is its account's");
         for order in [taker, maker] {

@@ -363,6 +363,9 @@ impl Replica {
             }
             Query::Book(symbol, depth) => (Answer::Book(self.exchange.book(&symbol, depth)), tail, confirm),
             Query::Trades(symbol, limit) => (Answer::Trades(self.exchange.trades(&symbol, limit)), tail, confirm),
+            Query::Candles(symbol, interval, limit) => {
+                (Answer::Candles(self.exchange.candles(&symbol, interval, limit)), tail, confirm)
+            }
         };
         leading.owe(reply, seq, round, Due::Answer { request, answer });
     }

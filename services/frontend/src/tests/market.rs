@@ -1,8 +1,8 @@
 //! Accounts, books and trades over real sockets; the test plays the leader.
 
 use tradenet_schemas::account::{
-    AccountAnswer, AccountOrder, AccountQuery, Balance, Book, Cash, Credentials, Fill, Holding, Instruction, Level,
-    OrderStatus, TimeInForce, Trade,
+    AccountAnswer, AccountOrder, AccountQuery, Balance, Book, Candle, Cash, Credentials, Fill, Holding, Instruction,
+    Level, OrderStatus, TimeInForce, Trade,
 };
 use tradenet_schemas::ids::{SeqNum, TradeNumber};
 use tradenet_schemas::message::{Answer, Query};
@@ -104,6 +104,12 @@ pub(super) fn answer(query: &Query) -> Answer {
             let trade =
                 Trade { number: TradeNumber(9), price: price(5), quantity: quantity(1), side: Side::Sell, at: 7 };
             return Answer::Trades((*symbol == game()).then(|| vec![trade; (*limit).min(2)]));
+        }
+        Query::Candles(symbol, interval, limit) => {
+            let at = interval.ms();
+            let (open, high, low, close) = (price(2), price(4), price(1), price(3));
+            let candle = Candle { at, open, high, low, close, quantity: quantity(9), trades: 2 };
+            return Answer::Candles((*symbol == game()).then(|| vec![candle; (*limit).min(1)]));
         }
         Query::Order(_) | Query::Stock(_) | Query::Stocks => panic!("{query:?} is no question of the market"),
     };
@@ -229,7 +235,15 @@ async fn books_and_trades_are_shown_to_everybody() {
     check(at, get("/stocks/GameStart/book?depth=1"), 200, book).await;
     let trade = r#"{"data":[{"trade":9,"price":0.05,"quantity":1,"side":"sell","at":7}]}"#;
     check(at, get("/stocks/GameStart/trades?limit=1"), 200, trade).await;
-    for nothing in ["/stocks/Nope/book", "/stocks/Nope/trades", "/stocks/a%20b/book"] {
+    let candle = r#"{"at":60000,"open":0.02,"high":0.04,"low":0.01,"close":0.03,"quantity":9,"trades":2}"#;
+    let candles = format!(r#"{{"data":[{candle}]}}"#);
+    check(at, get("/stocks/GameStart/candles?interval=1m"), 200, &candles).await;
+    for bad in ["", "?interval=2m", "?interval="] {
+        check(at, get(&format!("/stocks/GameStart/candles{bad}")), 400, "interval must be 1s, 1m or 1h").await;
+    }
+    for nothing in
+        ["/stocks/Nope/book", "/stocks/Nope/trades", "/stocks/Nope/candles?interval=1h", "/stocks/a%20b/book"]
+    {
         check(at, get(nothing), 404, "stock not found").await;
     }
     check(at, get("/stocks/GameStart/book?depth=0"), 400, "depth must be a whole number from 1 to 500").await;

@@ -1,7 +1,8 @@
 //! What is shown of the market: to an account of its own, to everybody of books and trades.
 
 use tradenet_schemas::account::{
-    AccountAnswer, AccountOrder, AccountQuery, Balance, Book, Cash, Credentials, Fill, Holding, Page, Trade,
+    AccountAnswer, AccountOrder, AccountQuery, Balance, Book, Candle, Cash, Credentials, Fill, Holding, Interval, Page,
+    Trade,
 };
 use tradenet_schemas::ids::{OrderNumber, TradeNumber};
 use tradenet_schemas::limits::{FILLS_SHOWN_MAX, PAGE_MAX};
@@ -117,6 +118,11 @@ impl Market {
         let (book, depth) = (&self.stalls[listing as usize].book, depth.min(PAGE_MAX));
         let (bids, asks) = (book.depth(Side::Buy, depth), book.depth(Side::Sell, depth));
         Book { symbol: symbol.clone(), sequence: book.changed, bids, asks }
+    }
+
+    /// The last periods of a stock's prices, newest first.
+    pub(in crate::exchange) fn candles(&self, listing: u32, interval: Interval, limit: usize) -> Vec<Candle> {
+        self.stalls[listing as usize].candles.last(interval, limit.min(PAGE_MAX))
     }
 
     /// The last trades of a stock, newest first.
