@@ -168,6 +168,20 @@ pub enum Answer {
     Candles(Option<Vec<Candle>>),
 }
 
+/// What became of a proposed record.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Verdict {
+    /// It is the register's record.
+    Written,
+    /// Another was written first.
+    Conflict,
+    /// It must not be written.
+    Refused(String),
+    /// Nobody knows yet: read the register.
+    Unknown(String),
+}
+
 /// Everything that services say to each other.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -191,6 +205,23 @@ pub enum Message {
     },
     /// The newest configuration, told to everybody.
     Announce(Box<Configuration>),
+
+    // Frontend to the replica that would lead, answered.
+    /// A record for the register, which only replicas may write. One that is written already is taken on. Answered by
+    /// [`Message::Proposed`].
+    Propose {
+        /// The record.
+        configuration: Box<Configuration>,
+        /// The revision that it replaces; none where there is no record.
+        expected: Option<u64>,
+    },
+    /// What became of a proposal.
+    Proposed {
+        /// Which one: the record's nonce.
+        nonce: Nonce,
+        /// What became of it.
+        verdict: Verdict,
+    },
 
     // Frontend to leader, answered.
     /// Commands to decide. Each is answered in some [`Message::Outcomes`], or the whole by [`Message::NotLeader`].

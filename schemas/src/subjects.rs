@@ -44,8 +44,10 @@ impl Prefix {
 pub enum Topic {
     /// Heartbeats and pre-votes to a replica.
     Heartbeat,
-    /// Configurations, to everybody.
+    /// Configurations, from the replica that wrote one to everybody.
     Announce,
+    /// Proposed configurations, from frontends to a replica.
+    Propose,
     /// Commands to a replica.
     Submit,
     /// Queries to a replica.
@@ -70,6 +72,7 @@ impl Topic {
         Some(match message {
             Message::Heartbeat {} | Message::PreVote { .. } => Self::Heartbeat,
             Message::Announce(_) => Self::Announce,
+            Message::Propose { .. } => Self::Propose,
             Message::Submit(_) => Self::Submit,
             Message::Read { .. } => Self::Read,
             Message::Append { .. } => Self::Replicate,
@@ -82,6 +85,7 @@ impl Topic {
             Message::Invalidate { .. } => Self::Invalidate,
             Message::Status(_)
             | Message::Vote { .. }
+            | Message::Proposed { .. }
             | Message::Outcomes { .. }
             | Message::Answer { .. }
             | Message::NotLeader { .. }
@@ -103,6 +107,7 @@ impl Topic {
             message,
             Message::Heartbeat {}
                 | Message::PreVote { .. }
+                | Message::Propose { .. }
                 | Message::Submit(_)
                 | Message::Read { .. }
                 | Message::Fetch { .. }
@@ -118,6 +123,7 @@ impl Topic {
         match self {
             Self::Heartbeat => "order.heartbeat",
             Self::Announce => "order.announce",
+            Self::Propose => "order.propose",
             Self::Submit => "order.submit",
             Self::Read => "order.read",
             Self::Replicate => "order.replicate",

@@ -292,6 +292,9 @@ impl World {
         let asked = self.trace.wants_text().then(|| format!("{request:?}"));
         let writes = !matches!(request, RegisterRequest::Read { .. });
         let configuration = matches!(request, RegisterRequest::Write { .. });
+        if writes && self.machines[from].id.is_none() {
+            return self.violated("only replicas write", format!("{name}: {request:?}"));
+        }
         let answer = self.register.serve(request);
         if let Some(asked) = asked.filter(|_| writes) {
             let lost = if answers { "" } else { " (the answer is lost)" };

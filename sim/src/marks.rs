@@ -3,7 +3,7 @@
 //! Most are read off what core tells people; a test fails if the standard swarm misses any of [`ALL`].
 
 /// What a notice contains, and the situation it tells of.
-pub(crate) const NOTICES: [(&str, &str); 13] = [
+pub(crate) const NOTICES: [(&str, &str); 14] = [
     ("which a former leader wrote", "a divergent tail cut"),
     ("its authority is over", "a catalog's authority waited out"),
     ("was paused", "a leader that was paused"),
@@ -11,6 +11,7 @@ pub(crate) const NOTICES: [(&str, &str); 13] = [
     ("in the middle of line", "a torn tail cut"),
     ("the disk is full", "a full disk"),
     ("holds an older record", "a register gone back, seen by a leader"),
+    ("refused to write a proposed", "a proposal refused"),
     ("written anew from what", "a register repaired"),
     ("did not answer", "a register that did not answer a leader"),
     ("(the highest in-sync id leads)", "a planned hand-over"),

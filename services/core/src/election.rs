@@ -5,7 +5,8 @@
 //!
 //! Idea: heartbeats to all replicas. Who suspects the leader asks every replica whether it has lost the leader too (a
 //! pre-vote, as in Ongaro's thesis, section 9.6), and takes the **highest id** among those that are in sync, alive, fit and
-//! willing; one compare-and-set on the configuration decides between frontends that do so at the same time.
+//! willing; one compare-and-set on the configuration decides between frontends that do so at the same time. The frontend
+//! only proposes the record; the replica that is to lead checks it and writes it ([`crate::proposal`]).
 //!
 //! Rules kept: R1 and R3, only an `(id, store)` of `in_sync` is elected; R7, a register older than anything known stops
 //! elections until it is repaired; R8, a missing register is rebuilt only from *all* replicas; R9, a candidate has
@@ -15,10 +16,11 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use tradenet_schemas::ids::{Boot, ClusterId, Epoch, Leader, Member, Node, Nonce, ReplicaId, SeqNum};
-use tradenet_schemas::message::{Configuration, Message, Role, Status};
+use tradenet_schemas::message::{Configuration, Message, Role, Status, Verdict};
 use tradenet_schemas::subjects::Peer;
 
 use crate::bugs::{Bug, bug};
+use crate::proposal::{self, Evidence, holds, stands};
 use crate::times::Times;
 use crate::{Mono, Now, Output, RegisterAnswer, RegisterRequest, Revision, Slot, highest};
 
@@ -27,7 +29,7 @@ const RETRY: Duration = Duration::from_millis(100);
 /// How often the register is read without a reason, to notice what was missed or went back.
 const REGISTER_EVERY: Duration = Duration::from_secs(2);
 /// How often the newest configuration is told to a replica that does not have it.
-const ANNOUNCE_EVERY: Duration = Duration::from_millis(100);
+const TELL_EVERY: Duration = Duration::from_millis(100);
 /// A change of leadership that nobody took up for so long is made again.
 const EPOCH_LIFE: Duration = Duration::from_secs(2);
 
@@ -74,12 +76,12 @@ enum Phase {
     Reading {
         candidates: Option<Vec<Status>>,
     },
-    /// Has written this, or may have.
-    Writing {
+    /// Has proposed this: it may be written.
+    Proposing {
         target: Box<Configuration>,
+        expected: Option<Revision>,
+        sent: Mono,
     },
-    /// Makes the floor again, then reads anew.
-    Floor,
 }
 
 /// The elector of one frontend.
@@ -98,7 +100,7 @@ pub(crate) struct Elector {
     quiet_until: Mono,
     next_heartbeat: Mono,
     last_read: Mono,
-    last_announced: Mono,
+    last_told: Mono,
     /// Since when this frontend has been connected; a fresh one waits for all in-sync replicas (cold start).
     connected_at: Option<Mono>,
     seen_leader: bool,
@@ -125,7 +127,7 @@ impl Elector {
             quiet_until: Mono(0),
             next_heartbeat: Mono(0),
             last_read: Mono(0),
-            last_announced: Mono(0),
+            last_told: Mono(0),
             connected_at: None,
             seen_leader: false,
             useless_since: None,
@@ -248,6 +250,8 @@ impl Elector {
                 self.count_votes();
             }
             Phase::Calm if self.connected_at.is_some() => self.look(),
+            // It may have written the record before it went.
+            Phase::Proposing { target, .. } if target.leader.id == id => self.read_register(None),
             _ => {}
         }
     }
@@ -262,8 +266,8 @@ impl Elector {
         self.seen_leader |= leads && status.role == Role::Leader;
         let lags =
             self.configuration.as_ref().map(|held| held.epoch) > status.configuration.as_ref().map(|held| held.epoch);
-        if lags && status.role != Role::Starting && now.mono.since(self.last_announced) >= ANNOUNCE_EVERY {
-            self.announce();
+        if lags && status.role != Role::Starting && now.mono.since(self.last_told) >= TELL_EVERY {
+            self.tell(status.id);
         }
         if leads {
             let useless = status.trouble.is_some();
@@ -288,10 +292,12 @@ impl Elector {
         }
     }
 
-    fn announce(&mut self) {
+    /// Tells a replica of a record that it has missed: it takes nobody's word for it, and looks at the register.
+    fn tell(&mut self, id: ReplicaId) {
         if let Some(configuration) = self.configuration.clone() {
-            self.last_announced = self.now.mono;
-            self.wishes.push_back(Wish::Send(Peer::All, Message::Announce(Box::new(configuration))));
+            self.last_told = self.now.mono;
+            let told = Message::Propose { configuration: Box::new(configuration), expected: None };
+            self.wishes.push_back(Wish::Send(Peer::Order(id), told));
         }
     }
 
@@ -313,11 +319,16 @@ impl Elector {
         match &self.phase {
             Phase::Calm => self.look(),
             Phase::Polling { .. } => self.count_votes(),
-            Phase::Reading { .. } | Phase::Writing { .. } | Phase::Floor => {
-                if now.mono.since(self.asked_at) > self.options.times.register * 2 {
-                    self.calm(RETRY);
-                }
+            Phase::Reading { .. } if now.mono.since(self.asked_at) > self.options.times.register * 2 => {
+                self.calm(RETRY);
             }
+            Phase::Proposing { .. } if now.mono.since(self.asked_at) > self.options.times.register => {
+                self.read_register(None);
+            }
+            Phase::Proposing { sent, .. } if now.mono.since(*sent) >= self.options.times.heartbeat => {
+                self.send_proposal();
+            }
+            Phase::Reading { .. } | Phase::Proposing { .. } => {}
         }
     }
 
@@ -513,10 +524,41 @@ impl Elector {
         self.ask(|ticket| RegisterRequest::Read { ticket });
     }
 
-    fn write(&mut self, target: Configuration, expected: Option<Revision>) {
-        let configuration = Box::new(target.clone());
-        self.phase = Phase::Writing { target: Box::new(target) };
-        self.ask(|ticket| RegisterRequest::Write { ticket, configuration, expected });
+    fn propose(&mut self, target: Configuration, expected: Option<Revision>) {
+        self.asked_at = self.now.mono;
+        self.phase = Phase::Proposing { target: Box::new(target), expected, sent: self.now.mono };
+        self.send_proposal();
+    }
+
+    /// Sends the proposal, again and again until it is answered: who has it already does not begin anew.
+    fn send_proposal(&mut self) {
+        let now = self.now.mono;
+        let Phase::Proposing { target, expected, sent } = &mut self.phase else { return };
+        *sent = now;
+        let message = Message::Propose { configuration: target.clone(), expected: *expected };
+        self.wishes.push_back(Wish::Send(Peer::Order(target.leader.id), message));
+    }
+
+    /// The replica that would lead says what became of the proposal.
+    pub(crate) fn proposal_answered(&mut self, now: Now, nonce: Nonce, verdict: Verdict) {
+        self.now = now;
+        let Phase::Proposing { target, .. } = &self.phase else { return };
+        if target.nonce != nonce {
+            return;
+        }
+        let target = target.clone();
+        match verdict {
+            Verdict::Written => {
+                self.adopt(now, &target);
+            }
+            // Whatever became of it, the register knows: a read follows, and shows it or the winner's.
+            Verdict::Conflict | Verdict::Unknown(_) => self.read_register(None),
+            Verdict::Refused(why) => {
+                let (id, epoch) = (target.leader.id, target.epoch);
+                self.wishes.push_back(Wish::Output(Output::info(format!("order-{id} refuses epoch {epoch}: {why}"))));
+                self.calm(RETRY);
+            }
+        }
     }
 
     pub(crate) fn register_answered(&mut self, now: Now, answer: RegisterAnswer) {
@@ -528,12 +570,6 @@ impl Elector {
             (Phase::Reading { candidates }, RegisterAnswer::Read { configuration, floor, .. }) => {
                 self.was_read(candidates, &configuration, &floor);
             }
-            (Phase::Writing { target }, RegisterAnswer::Written { .. }) => {
-                self.adopt(now, &target);
-                self.announce();
-            }
-            // Whatever became of it, the register knows: a read follows, and shows it or the winner's.
-            (Phase::Writing { .. } | Phase::Floor, _) => self.read_register(None),
             (_, RegisterAnswer::Unknown { why, .. }) => {
                 if self.serving(now.mono).is_none() {
                     self.trouble = Some(format!("the broker's register does not answer: {why}"));
@@ -545,41 +581,19 @@ impl Elector {
     }
 
     fn was_read(&mut self, candidates: Option<Vec<Status>>, slot: &Slot<Configuration>, floor: &Slot<Epoch>) {
-        let value = slot.value().cloned();
-        let known = self.configuration.clone();
-        let statuses = || self.peers.values().filter_map(|view| view.status.as_ref());
-        let reported = statuses().filter_map(|status| status.configuration.as_ref());
-        let highest_known = reported.chain(&known).map(|held| held.epoch).max().unwrap_or_default();
-        let Some(value) = value else {
-            return self.repair(slot, floor, highest_known);
+        let statuses = self.peers.values().filter_map(|view| view.status.as_ref());
+        let Some(value) = slot.value().filter(|value| stands(value, floor, statuses)).cloned() else {
+            return self.repair(slot, floor);
         };
-        let floor_stands =
-            floor.value().is_some_and(|floor| *floor <= value.epoch) || floor.is_missing() && value.epoch == Epoch(1);
-        let floor_stands = floor_stands || bug(Bug::IgnoreTheFloor);
-        let highest_known = if bug(Bug::IgnoreReportedEpochs) { Epoch(0) } else { highest_known };
-        // Two records of one epoch: the register went back and gave the number again. Whether somebody served in the lost one
-        // the floor tells: below the epoch, nobody did; else both have to be counted with.
-        let reported = statuses().filter_map(|status| status.configuration.as_ref());
-        let twin = reported.chain(&known).any(|held| held.epoch == value.epoch && held.nonce != value.nonce);
-        let served = floor.value().is_some_and(|floor| *floor >= value.epoch);
-        let of_that_epoch = |status: &Status| status.configuration.as_ref().is_some_and(|c| c.epoch == value.epoch);
-        let contested = statuses().any(|status| status.contested && of_that_epoch(status));
-        if value.epoch < highest_known || !floor_stands || twin && served || contested {
-            return self.repair(slot, floor, highest_known);
+        let known = self.configuration.as_ref();
+        if known.is_some_and(|held| held.cluster != value.cluster) {
+            return self.troubled("the register holds another exchange's record".to_owned());
         }
-        if known.as_ref().is_none_or(|held| held.epoch < value.epoch) {
+        if known.is_none_or(|held| held.nonce != value.nonce) {
+            // Where it is not newer, the register went back, and the floor shows that nobody served in the lost record.
+            self.configuration = known.filter(|held| held.epoch < value.epoch).cloned();
             self.adopt(self.now, &value);
-            self.announce();
             return;
-        }
-        if known.as_ref().is_some_and(|held| held.nonce != value.nonce) {
-            if known.as_ref().is_none_or(|held| held.cluster != value.cluster) {
-                return self.troubled("the register holds another exchange's record".to_owned());
-            }
-            // It went back and handed out the epoch's number again. The floor shows that nobody served in the lost record.
-            self.configuration = None;
-            self.adopt(self.now, &value);
-            return self.announce();
         }
         let Some(candidates) = candidates else {
             return self.calm(Duration::ZERO);
@@ -591,7 +605,7 @@ impl Elector {
         let leader = Leader { id: best.id, boot: best.boot };
         let in_sync = candidates.iter().map(|status| Member { id: status.id, store: status.store }).collect();
         let target = self.next(value.cluster, value.epoch.next(), leader, in_sync, why);
-        self.write(target, slot.revision());
+        self.propose(target, slot.revision());
     }
 
     fn next(
@@ -609,9 +623,8 @@ impl Elector {
         Configuration { cluster, epoch, nonce, leader, in_sync, members, by, why, at: self.now.wall_ms }
     }
 
-    /// Rules R7 and R8: the register is missing, unreadable or older than what is known. It is written again by itself only
-    /// from what **all** replicas hold, and only where that shows that nothing acknowledged can be missing.
-    fn repair(&mut self, slot: &Slot<Configuration>, floor: &Slot<Epoch>, highest_known: Epoch) {
+    /// The register is missing, unreadable or older than what is known (rules R7 and R8).
+    fn repair(&mut self, slot: &Slot<Configuration>, floor: &Slot<Epoch>) {
         let (now, suspect) = (self.now.mono, self.options.times.suspect);
         let lately = |view: &PeerView| view.heard.is_some_and(|at| now.since(at) < suspect) && !view.gone;
         let ready = |view: &&PeerView| lately(view) && view.status.as_ref().is_some_and(|s| s.role != Role::Starting);
@@ -621,14 +634,12 @@ impl Elector {
             .filter(|(_, view)| !ready(view) && !bug(Bug::RebuildFromSome))
             .map(|(id, _)| *id)
             .collect();
-        let state = match slot {
-            Slot::BucketMissing | Slot::KeyMissing => "is empty",
-            Slot::Unreadable { .. } => "can't be read",
-            Slot::Present { .. } => "or its floor is older than what the replicas know",
-        };
+        let statuses: Vec<_> = self.peers.values().filter_map(|view| view.status.clone()).collect();
+        let state = proposal::state(slot);
         if !missing.is_empty() {
             let missing = name(missing);
-            if highest_known == Epoch(0) && slot.is_missing() && floor.is_missing() {
+            let held_by_none = statuses.iter().all(|status| status.configuration.is_none());
+            if held_by_none && slot.is_missing() && floor.is_missing() {
                 return self.troubled(format!("first start: waiting for {missing}"));
             }
             return self.troubled(format!(
@@ -636,108 +647,28 @@ impl Elector {
                  may be lost with: tradenet recover"
             ));
         }
-        let statuses: Vec<_> = self.peers.values().filter_map(|view| view.status.clone()).collect();
-        // What this frontend saw written counts too, and what the register still holds: perhaps no replica has heard of it
-        // yet. A leader that ended before it raised the floor for the first time leaves a good record without any floor.
-        let held = statuses.iter().filter_map(|status| status.configuration.as_ref());
-        let all: Vec<_> = held.chain(&self.configuration).chain(slot.value()).cloned().collect();
-        let newest = match bug(Bug::RebuildFromTheOldest) {
-            true => all.iter().min_by_key(|held| held.epoch).cloned(),
-            false => all.iter().max_by_key(|held| held.epoch).cloned(),
+        let evidence = Evidence { configuration: slot, floor, statuses: &statuses, seen: self.seen };
+        let rebuild = match proposal::rebuild(&evidence) {
+            Ok(rebuild) => rebuild,
+            Err(why) => return self.troubled(why),
         };
-        let Some(held) = newest else {
-            return self.first_start(slot, floor, &statuses);
+        let Some((leader, in_sync)) = rebuild.choice() else { return };
+        let Some(newest) = &rebuild.newest else {
+            if self.configuration.is_some() {
+                return self.troubled(proposal::EMPTIED.to_owned());
+            }
+            self.info("first start: proposing the first configuration".to_owned());
+            let cluster = ClusterId(self.options.boot.0.rotate_left(17) ^ self.now.wall_ms);
+            let target = self.next(cluster, rebuild.epoch, leader, in_sync, "first start".to_owned());
+            return self.propose(target, None);
         };
-        let floor_value = floor.value().copied().unwrap_or_default();
-        let newest: Vec<_> = all.iter().filter(|other| other.epoch == held.epoch).collect();
-        let whole = newest
-            .iter()
-            .flat_map(|held| &held.in_sync)
-            .all(|member| statuses.iter().any(|status| status.id == member.id && status.store == member.store));
-        if !whole || floor_value > held.epoch {
-            return self.troubled(format!(
-                "the register {state}, and a disk that may hold acknowledged orders is gone. To go on with what the \
-                 replicas have: tradenet recover"
-            ));
-        }
-        if floor_value < held.epoch && (floor.is_missing() || floor.value().is_none()) {
-            self.phase = Phase::Floor;
-            // Whoever served had its epoch on disk. A record that no replica has adopted may be lost again, and must not
-            // leave a floor behind that nobody can explain.
-            let adopted = statuses.iter().filter_map(|status| status.configuration.as_ref()).map(|held| held.epoch);
-            let (floor, expected) = (adopted.max().unwrap_or_default(), floor.revision());
-            return self.ask(|ticket| RegisterRequest::Floor { ticket, floor, expected });
-        }
-        let seen = highest(statuses.iter().map(|status| status.committed).chain([self.seen]));
-        // Whichever of them was served in, who is in sync by each has every order.
-        let stand = standing(&newest, &statuses);
-        let fit: Vec<_> = statuses
-            .iter()
-            .filter(|status| {
-                stand.iter().all(|held| held.is_in_sync(status.id, status.store))
-                    && status.tail.seq >= seen
-                    && !status.leaving
-            })
-            .collect();
-        // While a leader serves in that record, orders go on, and what was heard of the others is always a little old: the
-        // record is written again as it is.
-        let serves = self.serving(self.now.mono).filter(|status| !status.contested);
-        let serves = serves.and_then(|status| status.configuration.as_ref());
-        let (leader, in_sync) = if serves.is_some_and(|serves| serves.nonce == held.nonce) {
-            (held.leader, held.in_sync.clone())
-        } else if let Some(best) = fit.iter().max_by_key(|status| status.id) {
-            let in_sync = fit.iter().map(|status| Member { id: status.id, store: status.store });
-            (Leader { id: best.id, boot: best.boot }, in_sync.collect())
-        } else {
-            return self.troubled(format!("the register {state}, and no replica has every order: tradenet recover"));
-        };
-        let epoch = highest_known.max(slot.value().map_or(Epoch(0), |value| value.epoch)).next();
-        self.info(format!("the register {state}: written anew from what all replicas hold, as epoch {epoch}"));
-        let target = self.next(held.cluster, epoch, leader, in_sync, "the register was repaired".to_owned());
-        self.write(target, slot.revision());
+        // A record that only this frontend has seen was served by nobody, but its number is not given again.
+        let known = self.configuration.as_ref().map(|held| held.epoch.next());
+        let epoch = rebuild.epoch.max(known.unwrap_or_default());
+        self.info(format!("the register {state}: to be written anew from what all replicas hold, as epoch {epoch}"));
+        let target = self.next(newest.cluster, epoch, leader, in_sync, "the register was repaired".to_owned());
+        self.propose(target, slot.revision());
     }
-
-    /// The very first start: every replica is empty, and so is the register.
-    fn first_start(&mut self, slot: &Slot<Configuration>, floor: &Slot<Epoch>, statuses: &[Status]) {
-        let fresh = statuses.iter().all(|status| status.tail.seq == SeqNum(0));
-        if !slot.is_missing() || !floor.is_missing() || !fresh || self.configuration.is_some() {
-            return self.troubled(
-                "the replicas are empty, but the register is not: if their data is really gone, tradenet recover"
-                    .to_owned(),
-            );
-        }
-        let Some(best) = statuses.iter().max_by_key(|status| status.id) else {
-            return;
-        };
-        let leader = Leader { id: best.id, boot: best.boot };
-        let in_sync = statuses.iter().map(|status| Member { id: status.id, store: status.store }).collect();
-        let cluster = ClusterId(self.options.boot.0.rotate_left(17) ^ self.now.wall_ms);
-        self.info("first start: writing the first configuration".to_owned());
-        let target = self.next(cluster, Epoch(1), leader, in_sync, "first start".to_owned());
-        self.write(target, None);
-    }
-}
-
-/// The register went back and gave an epoch's number twice: those of the records by which somebody may have served. The
-/// floor lets only one of them begin, and all replicas have answered.
-fn standing<'a>(twins: &[&'a Configuration], statuses: &[Status]) -> Vec<&'a Configuration> {
-    let begun = |held: &Configuration| statuses.iter().any(|s| holds(s, held.nonce) && s.tail.epoch == held.epoch);
-    let contested = |held: &Configuration| statuses.iter().any(|s| s.contested && holds(s, held.nonce));
-    // Whoever is newly elected commits nothing before its first entry; a leader who goes on may have, without a new one.
-    let goes_on = |held: &Configuration| held.by == Node::Order(held.leader.id, held.leader.boot);
-    let those = |which: &dyn Fn(&Configuration) -> bool| -> Option<Vec<&'a Configuration>> {
-        let found: Vec<_> = twins.iter().filter(|held| which(held)).copied().collect();
-        (!found.is_empty()).then_some(found)
-    };
-    those(&begun)
-        .or_else(|| those(&|held| goes_on(held) && !contested(held)))
-        .or_else(|| those(&|held| !contested(held)))
-        .unwrap_or_else(|| twins.to_vec())
-}
-
-/// Whether that record is the newest on the replica's disk.
-fn holds(status: &Status, nonce: Nonce) -> bool {
-    status.configuration.as_ref().is_some_and(|held| held.nonce == nonce)
 }
 
 /// Replicas by name: `order-1, order-2`.

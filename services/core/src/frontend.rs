@@ -339,6 +339,9 @@ impl Frontend {
             (Message::Vote { willing, status }, Node::Order(..)) => {
                 self.elector.vote_arrived(self.now, willing, *status);
             }
+            (Message::Proposed { nonce, verdict }, Node::Order(..)) => {
+                self.elector.proposal_answered(self.now, nonce, verdict);
+            }
             (Message::Announce(configuration), _) => self.adopt(&configuration),
             (Message::Outcomes { seq, outcomes }, Node::Order(..)) => {
                 self.elector.saw(seq);

@@ -13,6 +13,7 @@
 //! - [`journal`]: an entry as a line of text, chained by checksum.
 //! - [`replica`]: leader, follower, learner (rules R1–R9).
 //! - [`election`]: which replica leads, decided by frontends.
+//! - [`proposal`]: what replicas check before they write what frontends have decided.
 //! - [`catalog`]: the read model that answers look-ups and invalidates caches (C1–C4).
 //! - [`cache`]: what a frontend may serve without asking.
 //! - [`frontend`]: requests of clients: look up, submit, retry until known.
@@ -26,6 +27,7 @@ pub mod election;
 pub mod exchange;
 pub mod frontend;
 pub mod journal;
+pub mod proposal;
 pub mod replica;
 pub mod times;
 pub mod wire;

@@ -72,7 +72,8 @@ pub async fn run(args: Args, shutdown: Shutdown) -> anyhow::Result<()> {
 
 /// Who the replica is on the broker, and what it listens to.
 fn presence(id: ReplicaId, boot: Boot, times: Times) -> driver::Options {
-    let own = [Topic::Heartbeat, Topic::Submit, Topic::Read, Topic::Ack, Topic::Fetch, Topic::Authority];
+    let own =
+        [Topic::Heartbeat, Topic::Propose, Topic::Submit, Topic::Read, Topic::Ack, Topic::Fetch, Topic::Authority];
     let all = [Topic::Announce, Topic::Replicate];
     let own = own.map(|topic| (topic, Peer::Order(id)));
     let all = all.map(|topic| (topic, Peer::All));

@@ -50,6 +50,8 @@ pub(super) struct Change {
     kind: Kind,
     target: Configuration,
     stage: Stage,
+    /// The request to the register that waits for its answer.
+    ticket: u64,
     asked: Mono,
     retry_at: Option<Mono>,
     /// A write was asked for: it may take effect at any time.
@@ -93,6 +95,7 @@ impl Replica {
             kind,
             target,
             stage,
+            ticket: 0,
             asked: self.now.mono,
             retry_at: None,
             written: false,
@@ -112,7 +115,7 @@ impl Replica {
         let Some(change) = self.leading.as_mut().and_then(|leading| leading.change.as_mut()) else {
             return;
         };
-        change.stage = stage;
+        (change.stage, change.ticket) = (stage, ticket);
         change.asked = now;
         change.retry_at = None;
         change.written |= stage == Stage::Write;
@@ -132,6 +135,9 @@ impl Replica {
         let Some(change) = self.leading.as_ref().and_then(|leading| leading.change.as_ref()) else {
             return;
         };
+        if change.ticket != answer.ticket() {
+            return;
+        }
         match (change.stage, answer) {
             (Stage::Read, RegisterAnswer::Read { configuration, floor, .. }) => {
                 self.was_read_before(&configuration, &floor);

@@ -14,10 +14,12 @@
 //!
 //! - this file: start, adoption of configurations, what all roles answer;
 //! - [`follow`]: appending what the leader sends, catching up;
-//! - [`lead`]: activation, batches, commit, release; [`change`]: changes of the configuration; [`attach`]: the catalog.
+//! - [`lead`]: activation, batches, commit, release; [`change`]: changes of the configuration; [`attach`]: the catalog;
+//! - [`clerk`]: what frontends propose, checked and written.
 
 mod attach;
 mod change;
+mod clerk;
 mod disk;
 mod follow;
 mod lead;
@@ -40,6 +42,7 @@ use crate::{
     Decider, DiskAnswer, DiskRequest, DiskTicket, Input, Mono, Now, Output, Packet, RegisterAnswer, ReplyTo, Stop,
     journal,
 };
+use clerk::Clerk;
 use disk::Disk;
 use follow::Following;
 use lead::{Acknowledgement, Leading};
@@ -137,6 +140,7 @@ pub struct Replica {
     committed: SeqNum,
     following: Following,
     leading: Option<Box<Leading>>,
+    clerk: Clerk,
     votes: Vec<Vote>,
     /// Since when no pre-vote's probe of the leader was answered, though the leader is heard.
     deaf_since: Option<Mono>,
@@ -179,6 +183,7 @@ impl Replica {
             committed: SeqNum(0),
             following: Following::default(),
             leading: None,
+            clerk: Clerk::default(),
             votes: Vec::new(),
             deaf_since: None,
             rounds: 0,
@@ -595,7 +600,12 @@ impl Replica {
                 self.reply(reply, status);
             }
             (Message::PreVote { suspect }, _, Some(reply)) => self.pre_vote(reply, packet.envelope.epoch, suspect),
-            (Message::Announce(configuration) | Message::Fenced(configuration), ..) => self.adopt(&configuration),
+            (Message::Announce(configuration) | Message::Fenced(configuration), Node::Order(..), _) => {
+                self.adopt(&configuration);
+            }
+            (Message::Propose { configuration, expected }, _, Some(reply)) => {
+                self.proposed(*configuration, expected, reply);
+            }
             (Message::Status(status), Node::Order(..), _) => self.peer_answered(&status),
             (body @ Message::Append { .. }, Node::Order(id, boot), reply) => {
                 let sender = Leader { id, boot };
@@ -636,13 +646,13 @@ impl Replica {
     fn pre_vote(&mut self, reply: ReplyTo, epoch: Epoch, suspect: Leader) {
         // Who asks about an epoch that is over learns of the newer one from the status.
         if suspect == self.me() || self.newest().is_some_and(|held| held.epoch > epoch) {
-            return self.vote(reply, false);
+            return self.vote(reply, suspect, false);
         }
         let followed = self.newest().is_some_and(|held| held.leader == suspect);
         let heard =
             followed && self.following.heard().is_some_and(|at| self.now.mono.since(at) < self.options.times.pre_vote);
         if !heard {
-            return self.vote(reply, true);
+            return self.vote(reply, suspect, true);
         }
         if self.votes.len() < VOTES_MAX {
             self.votes.push(Vote { reply, suspect, since: self.now.mono });
@@ -650,15 +660,19 @@ impl Replica {
         }
     }
 
-    fn vote(&mut self, reply: ReplyTo, willing: bool) {
+    fn vote(&mut self, reply: ReplyTo, suspect: Leader, willing: bool) {
         let status = Box::new(self.status());
-        self.reply(reply, Message::Vote { willing: willing && self.leaving.is_none(), status });
+        let willing = willing && self.leaving.is_none();
+        if willing {
+            self.agreed_to_replace(suspect);
+        }
+        self.reply(reply, Message::Vote { willing, status });
     }
 
     fn votes_decided(&mut self, decide: impl Fn(&Vote) -> Option<bool>) {
         for vote in std::mem::take(&mut self.votes) {
             match decide(&vote) {
-                Some(willing) => self.vote(vote.reply, willing),
+                Some(willing) => self.vote(vote.reply, vote.suspect, willing),
                 None => self.votes.push(vote),
             }
         }
@@ -676,6 +690,7 @@ impl Replica {
             self.adopt(configuration);
         }
         self.follower_lives(status.id, status.boot);
+        self.clerk_hears(status);
     }
 
     fn nobody_there(&mut self, peer: Peer) {
@@ -779,6 +794,7 @@ impl Replica {
             self.votes_decided(|vote| (now.since(vote.since) > VOTE_WAIT).then_some(deaf));
         }
         self.retry_full_disk();
+        self.clerk_tick();
         self.follow_tick();
         self.lead_tick(late);
         self.leave_tick();
@@ -858,7 +874,7 @@ impl Replica {
     }
 
     fn register_answered(&mut self, answer: RegisterAnswer) {
-        if self.leading.is_some() && answer.ticket() == self.register_ticket {
+        if !self.clerk_answered(&answer) {
             self.change_answered(answer);
         }
     }

@@ -1,0 +1,307 @@
+//! May this record be written? What frontends propose, and what replicas check before they write it.
+//!
+//! Problem: frontends elect, but they face the outside: whoever has taken one over must not be able to change the
+//! configuration.
+//! Idea: a frontend only *proposes* a record, to the replica that would lead by it. That replica looks for itself, at the
+//! register, at its own state, and for a rebuild at every other replica, and writes the record only if it could have
+//! decided so too. Both sides use the same functions, so that they agree on what is allowed.
+//! Rules kept: R1 and R3, the leader and `in_sync` come from the old `in_sync`, with the same disks; R7, nothing is
+//! elected by a register that is older than anything known; R8, a register is rebuilt only from *all* replicas; R9, who
+//! leads has everything that anyone was told of. And a leader that is heard is not replaced (the pre-vote).
+
+use tradenet_schemas::ids::{Epoch, Leader, Member, Node, Nonce, ReplicaId, SeqNum};
+use tradenet_schemas::message::{Configuration, Role, Status};
+
+use crate::bugs::{Bug, bug};
+use crate::{Slot, highest};
+
+/// A frontend may know of so many more lost epochs than the replicas do.
+const LOST_EPOCHS_MAX: u64 = 16;
+
+/// What is said where replicas lost their disks.
+pub(crate) const EMPTIED: &str =
+    "the replicas are empty, but the register is not: if their data is really gone, tradenet recover";
+
+/// Whether a record of the register can be built on: it is not older than its floor, nor than anything that the replicas
+/// of `statuses` hold (R7).
+///
+/// Two records of one epoch mean that the register went back and gave the number again. Whether somebody served in the
+/// lost one the floor tells: below the epoch, nobody did; else both have to be counted with. A replica that was elected by
+/// one of them may have found the epoch contested.
+pub(crate) fn stands<'a>(
+    record: &Configuration,
+    floor: &Slot<Epoch>,
+    statuses: impl IntoIterator<Item = &'a Status>,
+) -> bool {
+    let floor_stands = floor.value().is_some_and(|floor| *floor <= record.epoch)
+        || floor.is_missing() && record.epoch == Epoch(1)
+        || bug(Bug::IgnoreTheFloor);
+    let served = floor.value().is_some_and(|floor| *floor >= record.epoch);
+    let outdated = |held: &Configuration| {
+        held.epoch > record.epoch && !bug(Bug::IgnoreReportedEpochs)
+            || held.epoch == record.epoch && held.nonce != record.nonce && served
+    };
+    let against = |status: &Status| {
+        status
+            .configuration
+            .as_ref()
+            .is_some_and(|held| outdated(held) || status.contested && held.epoch == record.epoch)
+    };
+    floor_stands && !statuses.into_iter().any(against)
+}
+
+/// Whether that record is the newest on the replica's disk.
+pub(crate) fn holds(status: &Status, nonce: Nonce) -> bool {
+    status.configuration.as_ref().is_some_and(|held| held.nonce == nonce)
+}
+
+/// What is known where a register that does not stand is to be written anew.
+pub(crate) struct Evidence<'a> {
+    /// What the register holds.
+    pub(crate) configuration: &'a Slot<Configuration>,
+    /// And its floor.
+    pub(crate) floor: &'a Slot<Epoch>,
+    /// What **all** replicas say of themselves, each behind the start.
+    pub(crate) statuses: &'a [Status],
+    /// The newest entry that anybody was told of, as far as the asker knows.
+    pub(crate) seen: SeqNum,
+}
+
+/// What may be written in place of a register that does not stand.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Rebuild {
+    /// The record to go on from; none at the first start of all.
+    pub(crate) newest: Option<Configuration>,
+    /// The epoch of the new record.
+    pub(crate) epoch: Epoch,
+    /// The floor to write before it, where there is none.
+    pub(crate) floor: Option<Epoch>,
+    /// The leader that serves in the newest record: it stays, with those who are in sync with it.
+    pub(crate) serving: Option<Leader>,
+    /// Who has every order, by id: any of them may lead, together with any others of them.
+    pub(crate) fit: Vec<Status>,
+}
+
+impl Rebuild {
+    /// Leader and in-sync set of the record to write: as they are where a leader serves, else all who are fit, and the
+    /// highest id.
+    pub(crate) fn choice(&self) -> Option<(Leader, Vec<Member>)> {
+        if let (Some(leader), Some(newest)) = (self.serving, &self.newest) {
+            return Some((leader, newest.in_sync.clone()));
+        }
+        let best = self.fit.iter().max_by_key(|status| status.id)?;
+        let in_sync = self.fit.iter().map(|status| Member { id: status.id, store: status.store }).collect();
+        Some((Leader { id: best.id, boot: best.boot }, in_sync))
+    }
+
+    fn allows(&self, target: &Configuration) -> bool {
+        match (self.serving, &self.newest) {
+            (Some(leader), Some(newest)) => target.leader == leader && target.in_sync == newest.in_sync,
+            _ => target
+                .in_sync
+                .iter()
+                .all(|member| self.fit.iter().any(|status| (status.id, status.store) == (member.id, member.store))),
+        }
+    }
+}
+
+/// Rules R7 and R8: what may be written where the register is missing, unreadable or older than what is known, and only
+/// where nothing acknowledged can be missing.
+///
+/// # Errors
+/// Only the operator can go on; the text says why and how.
+pub(crate) fn rebuild(evidence: &Evidence<'_>) -> Result<Rebuild, String> {
+    let Evidence { configuration: slot, floor, statuses, .. } = *evidence;
+    let state = state(slot);
+    // What the register still holds counts too: a leader that ended before it raised the floor for the first time leaves a
+    // good record without any floor. A record that is on no disk was served by nobody.
+    let held = || statuses.iter().filter_map(|status| status.configuration.as_ref());
+    let all: Vec<_> = held().chain(slot.value()).collect();
+    let newest = match bug(Bug::RebuildFromTheOldest) {
+        true => all.iter().min_by_key(|held| held.epoch),
+        false => all.iter().max_by_key(|held| held.epoch),
+    };
+    let Some(newest) = newest.copied() else {
+        return first_start(evidence);
+    };
+    let twins: Vec<_> = all.iter().copied().filter(|other| other.epoch == newest.epoch).collect();
+    let disks = |member: &Member| statuses.iter().any(|s| (s.id, s.store) == (member.id, member.store));
+    let whole = twins.iter().flat_map(|held| &held.in_sync).all(disks);
+    let floor_value = floor.value().copied().unwrap_or_default();
+    if !whole || floor_value > newest.epoch {
+        return Err(format!(
+            "the register {state}, and a disk that may hold acknowledged orders is gone. To go on with what the \
+             replicas have: tradenet recover"
+        ));
+    }
+    let seen = highest(statuses.iter().map(|status| status.committed).chain([evidence.seen]));
+    // Whichever of them was served in, who is in sync by each has every order.
+    let stand = standing(&twins, statuses);
+    let fit = |status: &&Status| {
+        stand.iter().all(|held| held.is_in_sync(status.id, status.store)) && status.tail.seq >= seen && !status.leaving
+    };
+    let fit: Vec<_> = statuses.iter().filter(fit).cloned().collect();
+    // While a leader serves in that record, orders go on, and what was heard of the others is always a little old.
+    let serves = |status: &Status| {
+        let leader = Leader { id: status.id, boot: status.boot };
+        status.role == Role::Leader && leader == newest.leader && holds(status, newest.nonce) && !status.contested
+    };
+    let serving = statuses.iter().any(serves).then_some(newest.leader);
+    if serving.is_none() && fit.is_empty() {
+        return Err(format!("the register {state}, and no replica has every order: tradenet recover"));
+    }
+    // Whoever served had its epoch on disk. A record that no replica has adopted may be lost again, and must not leave a
+    // floor behind that nobody can explain.
+    let adopted = held().map(|held| held.epoch).max().unwrap_or_default();
+    Ok(Rebuild {
+        newest: Some(newest.clone()),
+        epoch: newest.epoch.next(),
+        floor: floor.value().is_none().then_some(adopted),
+        serving,
+        fit,
+    })
+}
+
+/// The register went back and gave an epoch's number twice: those of the records by which somebody may have served. The
+/// floor lets only one of them begin, and all replicas have answered.
+fn standing<'a>(twins: &[&'a Configuration], statuses: &[Status]) -> Vec<&'a Configuration> {
+    let begun = |held: &Configuration| statuses.iter().any(|s| holds(s, held.nonce) && s.tail.epoch == held.epoch);
+    let contested = |held: &Configuration| statuses.iter().any(|s| s.contested && holds(s, held.nonce));
+    // Whoever is newly elected commits nothing before its first entry; a leader who goes on may have, without a new one.
+    let goes_on = |held: &Configuration| held.by == Node::Order(held.leader.id, held.leader.boot);
+    let those = |which: &dyn Fn(&Configuration) -> bool| -> Option<Vec<&'a Configuration>> {
+        let found: Vec<_> = twins.iter().filter(|held| which(held)).copied().collect();
+        (!found.is_empty()).then_some(found)
+    };
+    those(&begun)
+        .or_else(|| those(&|held| goes_on(held) && !contested(held)))
+        .or_else(|| those(&|held| !contested(held)))
+        .unwrap_or_else(|| twins.to_vec())
+}
+
+/// The very first start: every replica is empty, and so is the register.
+fn first_start(evidence: &Evidence<'_>) -> Result<Rebuild, String> {
+    let fresh = evidence.statuses.iter().all(|status| status.tail.seq == SeqNum(0));
+    if !evidence.configuration.is_missing() || !evidence.floor.is_missing() || !fresh {
+        return Err(EMPTIED.to_owned());
+    }
+    Ok(Rebuild { newest: None, epoch: Epoch(1), floor: None, serving: None, fit: evidence.statuses.to_vec() })
+}
+
+/// What is wrong with a register that does not stand, for people.
+pub(crate) fn state(slot: &Slot<Configuration>) -> &'static str {
+    match slot {
+        Slot::BucketMissing | Slot::KeyMissing => "is empty",
+        Slot::Unreadable { .. } => "can't be read",
+        Slot::Present { .. } => "or its floor is older than what the replicas know",
+    }
+}
+
+/// Why a replica does not write what a frontend proposes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum Refusal {
+    /// Only who would lead writes it.
+    #[error("it names another process as leader")]
+    NotMine,
+    /// This replica is starting, leaving, or misses what it was told of.
+    #[error("this replica is not fit to lead")]
+    Unfit,
+    /// Another exchange's record, or one with other replicas.
+    #[error("it is of another exchange")]
+    Foreign,
+    /// Each record's epoch is the one before plus one.
+    #[error("its epoch does not follow")]
+    Epoch,
+    /// Leader or in-sync set are not of the old in-sync set with its disks (R1, R3).
+    #[error("it names a disk that may lack orders")]
+    NotInSync,
+    /// The leader is heard, so it stays (pre-vote).
+    #[error("the present leader is heard")]
+    LeaderHeard,
+    /// The register is to be written anew, and what all replicas say does not show that it may be.
+    #[error("the replicas' state does not allow to write the register anew")]
+    NoRebuild,
+}
+
+/// What the replica that would lead knows of itself.
+pub(crate) struct Heir<'a> {
+    /// How it is.
+    pub(crate) status: &'a Status,
+    /// All replicas of the exchange, by id.
+    pub(crate) members: &'a [ReplicaId],
+    /// The leader that it has lately agreed to replace.
+    pub(crate) agreed: Option<Leader>,
+}
+
+impl Heir<'_> {
+    /// What holds for every record that it may write.
+    ///
+    /// # Errors
+    /// What does not hold.
+    pub(crate) fn may_lead(&self, target: &Configuration) -> Result<(), Refusal> {
+        let Status { id, boot, store, .. } = *self.status;
+        let ordered = target.in_sync.is_sorted_by(|one, other| one.id < other.id);
+        let unfit = self.status.role == Role::Starting
+            || self.status.leaving
+            || self.status.tail.seq < self.status.committed && !bug(Bug::ElectShortTails);
+        if (target.leader.id, target.leader.boot) != (id, boot) {
+            return Err(Refusal::NotMine);
+        }
+        if unfit {
+            return Err(Refusal::Unfit);
+        }
+        if target.members != self.members {
+            return Err(Refusal::Foreign);
+        }
+        if !ordered || !target.is_in_sync(id, store) {
+            return Err(Refusal::NotInSync);
+        }
+        Ok(())
+    }
+
+    /// Whether `target` may replace `held`, a record that stands: an election.
+    ///
+    /// # Errors
+    /// Which rule is against it.
+    pub(crate) fn may_follow(&self, held: &Configuration, target: &Configuration) -> Result<(), Refusal> {
+        self.may_lead(target)?;
+        if target.cluster != held.cluster {
+            return Err(Refusal::Foreign);
+        }
+        if target.epoch != held.epoch.next() {
+            return Err(Refusal::Epoch);
+        }
+        let from_old = |member: &Member| {
+            held.is_in_sync(member.id, member.store)
+                || bug(Bug::ElectFromAnyone)
+                || bug(Bug::ElectAnyStore) && held.in_sync_member(member.id).is_some()
+        };
+        if !target.in_sync.iter().all(from_old) {
+            return Err(Refusal::NotInSync);
+        }
+        // One that was elected and never heard of it may be elected again.
+        let never_took_it_up = held.leader == target.leader
+            && self.status.configuration.as_ref().is_none_or(|own| own.nonce != held.nonce);
+        if self.agreed != Some(held.leader) && !never_took_it_up {
+            return Err(Refusal::LeaderHeard);
+        }
+        Ok(())
+    }
+
+    /// Whether `target` may be written where the register does not stand.
+    ///
+    /// # Errors
+    /// Which rule is against it.
+    pub(crate) fn may_rebuild(&self, rebuild: &Rebuild, target: &Configuration) -> Result<(), Refusal> {
+        self.may_lead(target)?;
+        if rebuild.newest.as_ref().is_some_and(|newest| newest.cluster != target.cluster) {
+            return Err(Refusal::Foreign);
+        }
+        let ahead = target.epoch.0.checked_sub(rebuild.epoch.0);
+        let ahead_max = if rebuild.newest.is_some() { LOST_EPOCHS_MAX } else { 0 };
+        if ahead.is_none_or(|ahead| ahead > ahead_max) {
+            return Err(Refusal::Epoch);
+        }
+        if rebuild.allows(target) { Ok(()) } else { Err(Refusal::NoRebuild) }
+    }
+}
