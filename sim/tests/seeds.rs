@@ -8,7 +8,7 @@ use tradenet_sim::trace::Detail;
 
 #[test]
 fn the_same_seed_gives_the_same_trace_byte_by_byte() {
-    for seed in [1, 8] {
+    for seed in [1, 6] {
         let (first, again) = (run(seed, Detail::Text), run(seed, Detail::Text));
         assert!(first.trace.len() > 500, "{} lines", first.trace.len());
         assert_eq!(first.trace, again.trace);
