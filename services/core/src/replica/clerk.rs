@@ -137,13 +137,11 @@ impl Replica {
         if let Err(refusal) = heir.may_lead(target) {
             return self.refuse(refusal);
         }
+        // What this replica can't allow by itself, the others may: they may know that the register does not stand.
         let held = configuration.value().filter(|held| stands(held, &found.floor, [&status]));
-        match held.filter(|held| target.epoch == held.epoch.next()) {
-            Some(held) => match heir.may_follow(held, target) {
-                Ok(()) => self.write_proposed(),
-                Err(refusal) => self.refuse(refusal),
-            },
-            None => self.ask_everybody(found, status),
+        match held.is_some_and(|held| heir.may_follow(held, target).is_ok()) {
+            true => self.write_proposed(),
+            false => self.ask_everybody(found, status),
         }
     }
 
@@ -189,11 +187,11 @@ impl Replica {
         }
         let Found { configuration, floor } = &**found;
         let statuses: Vec<_> = statuses.values().cloned().collect();
-        let stands = configuration.value().is_some_and(|record| stands(record, floor, &statuses));
-        if stands {
-            return self.refuse(Refusal::NoRebuild);
-        }
         let own = self.status();
+        if let Some(held) = configuration.value().filter(|held| stands(held, floor, &statuses)) {
+            let refusal = self.as_heir(&own).may_follow(held, target).err();
+            return self.refuse(refusal.unwrap_or(Refusal::NoRebuild));
+        }
         let allowed = rebuild(&Evidence { configuration, floor, statuses: &statuses, seen: self.committed })
             .map_err(|_| Refusal::NoRebuild)
             .and_then(|rebuild| self.as_heir(&own).may_rebuild(&rebuild, target).map(|()| rebuild));
