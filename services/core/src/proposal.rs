@@ -305,3 +305,145 @@ impl Heir<'_> {
         if rebuild.allows(target) { Ok(()) } else { Err(Refusal::NoRebuild) }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tradenet_schemas::ids::{Boot, ClusterId, Position, StoreId};
+
+    use super::*;
+
+    fn id(id: u8) -> ReplicaId {
+        ReplicaId::new(id).unwrap_or_else(|| panic!("{id} is no id"))
+    }
+
+    fn member(number: u8) -> Member {
+        Member { id: id(number), store: StoreId(u64::from(number)) }
+    }
+
+    /// The run of that replica that is alive.
+    fn leader(number: u8) -> Leader {
+        Leader { id: id(number), boot: Boot(100 + u64::from(number)) }
+    }
+
+    fn record(epoch: u64, leads: u8, in_sync: &[u8]) -> Configuration {
+        Configuration {
+            cluster: ClusterId(1),
+            epoch: Epoch(epoch),
+            nonce: Nonce(epoch),
+            leader: leader(leads),
+            in_sync: in_sync.iter().map(|&number| member(number)).collect(),
+            members: vec![id(1), id(2), id(3)],
+            by: Node::Frontend(Boot(9)),
+            why: String::new(),
+            at: 0,
+        }
+    }
+
+    fn status(number: u8, held: Option<Configuration>, tail: u64) -> Status {
+        let Leader { id, boot } = leader(number);
+        Status {
+            id,
+            boot,
+            store: member(number).store,
+            role: Role::Follower,
+            configuration: held,
+            tail: Position { seq: SeqNum(tail), ..Position::default() },
+            durable: SeqNum(tail),
+            committed: SeqNum(0),
+            applied: SeqNum(0),
+            released: SeqNum(0),
+            catalog: None,
+            contested: false,
+            leaving: false,
+            trouble: None,
+        }
+    }
+
+    fn present<T>(value: T) -> Slot<T> {
+        Slot::Present { value, revision: 7 }
+    }
+
+    #[test]
+    fn a_record_stands_unless_its_floor_or_a_replica_knows_better() {
+        #[track_caller]
+        fn check(epoch: u64, floor: Option<u64>, held: Option<Configuration>, expected: bool) {
+            let floor = floor.map_or(Slot::KeyMissing, |floor| present(Epoch(floor)));
+            assert_eq!(stands(&record(epoch, 3, &[3]), &floor, &[status(1, held, 0)]), expected);
+        }
+        let twin = Configuration { nonce: Nonce(99), ..record(5, 2, &[2]) };
+        check(5, Some(5), None, true);
+        check(5, Some(4), Some(record(4, 3, &[3])), true);
+        check(5, Some(6), None, false);
+        check(5, None, None, false);
+        check(1, None, None, true);
+        check(5, Some(4), Some(record(6, 3, &[3])), false);
+        check(5, Some(5), Some(twin.clone()), false);
+        check(5, Some(4), Some(twin), true);
+    }
+
+    #[test]
+    fn the_heir_writes_only_what_may_follow() {
+        /// order-3 led epoch 5, and order-2 is asked to write `target`.
+        #[track_caller]
+        fn check(
+            change: impl FnOnce(&mut Configuration, &mut Status, &mut Option<Leader>),
+            expected: Result<(), Refusal>,
+        ) {
+            let held = record(5, 3, &[1, 2, 3]);
+            let (mut target, mut own) = (record(6, 2, &[1, 2]), status(2, Some(held.clone()), 9));
+            let mut agreed = Some(held.leader);
+            change(&mut target, &mut own, &mut agreed);
+            let heir = Heir { status: &own, members: &held.members, agreed };
+            assert_eq!(heir.may_follow(&held, &target), expected);
+        }
+        check(|_, _, _| {}, Ok(()));
+        check(|target, _, _| target.in_sync = vec![member(2)], Ok(()));
+        check(|_, _, agreed| *agreed = None, Err(Refusal::LeaderHeard));
+        check(|_, _, agreed| *agreed = Some(leader(1)), Err(Refusal::LeaderHeard));
+        check(|target, _, _| target.leader = leader(1), Err(Refusal::NotMine));
+        check(|target, _, _| target.leader.boot = Boot(1), Err(Refusal::NotMine));
+        check(|_, own, _| own.role = Role::Starting, Err(Refusal::Unfit));
+        check(|_, own, _| own.leaving = true, Err(Refusal::Unfit));
+        check(|_, own, _| own.committed = SeqNum(10), Err(Refusal::Unfit));
+        check(|_, own, _| own.store = StoreId(77), Err(Refusal::NotInSync));
+        check(|target, _, _| target.in_sync[0].store = StoreId(77), Err(Refusal::NotInSync));
+        check(|target, _, _| target.in_sync = vec![member(1)], Err(Refusal::NotInSync));
+        check(|target, _, _| target.in_sync.reverse(), Err(Refusal::NotInSync));
+        check(|target, _, _| target.epoch = Epoch(7), Err(Refusal::Epoch));
+        check(|target, _, _| target.epoch = Epoch(5), Err(Refusal::Epoch));
+        check(|target, _, _| target.cluster = ClusterId(2), Err(Refusal::Foreign));
+        check(|target, _, _| target.members = vec![id(2)], Err(Refusal::Foreign));
+    }
+
+    #[test]
+    fn a_register_is_written_anew_only_from_what_all_replicas_hold() {
+        /// The register is empty, and order-2 is asked to write `target`; what the replicas hold.
+        #[track_caller]
+        fn check(held: [Option<Configuration>; 3], target: &Configuration, expected: Result<(), Refusal>) {
+            let numbered = (1..).zip(held);
+            let statuses: Vec<_> = numbered.map(|(number, held)| status(number, held, u64::from(number))).collect();
+            let (configuration, floor) = (Slot::BucketMissing, Slot::BucketMissing);
+            let seen = SeqNum(0);
+            let evidence = Evidence { configuration: &configuration, floor: &floor, statuses: &statuses, seen };
+            let members = [id(1), id(2), id(3)];
+            let heir = Heir { status: &statuses[1], members: &members, agreed: None };
+            let allowed = rebuild(&evidence).map_err(|_| Refusal::NoRebuild);
+            assert_eq!(allowed.and_then(|rebuild| heir.may_rebuild(&rebuild, target)), expected);
+        }
+        let (old, new) = (record(4, 1, &[1, 2, 3]), record(5, 3, &[2, 3]));
+        let held = || [Some(old.clone()), Some(new.clone()), Some(new.clone())];
+        check(held(), &record(6, 2, &[2, 3]), Ok(()));
+        check(held(), &record(6, 2, &[2]), Ok(()));
+        check(held(), &record(6 + LOST_EPOCHS_MAX, 2, &[2]), Ok(()));
+        check(held(), &record(7 + LOST_EPOCHS_MAX, 2, &[2]), Err(Refusal::Epoch));
+        check(held(), &record(5, 2, &[2]), Err(Refusal::Epoch));
+        check(held(), &record(6, 2, &[1, 2]), Err(Refusal::NoRebuild));
+        check(held(), &record(6, 3, &[2, 3]), Err(Refusal::NotMine));
+        // order-3's disk is another one than the record names.
+        let gone =
+            Configuration { in_sync: vec![member(2), Member { store: StoreId(77), ..member(3) }], ..new.clone() };
+        check([None, Some(gone), None], &record(6, 2, &[2]), Err(Refusal::NoRebuild));
+        // Nobody holds anything, and order-1 has entries: this is no first start.
+        check([None, None, None], &record(1, 2, &[1, 2, 3]), Err(Refusal::NoRebuild));
+    }
+}
