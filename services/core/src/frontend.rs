@@ -64,6 +64,8 @@ struct Pending {
     known: SeqNum,
     since: Mono,
     sending: Sending,
+    /// The epoch in which it was sent last. A refusal of an earlier one says nothing: the next leader may accept it.
+    sent_in: Epoch,
 }
 
 /// A question without an answer.
@@ -218,8 +220,8 @@ impl Frontend {
             ClientRequest::Command(key, command) => {
                 let key = key.map_or_else(|| CommandKey::generated(self.options.boot, number), |key| command.key(&key));
                 self.tickets.insert(ticket, number);
-                let known = self.elector.seen();
-                self.commands.insert(number, Pending { ticket, key, command, known, since, sending });
+                let (known, sent_in) = (self.elector.seen(), Epoch(0));
+                self.commands.insert(number, Pending { ticket, key, command, known, since, sending, sent_in });
                 return;
             }
             ClientRequest::Stock(symbol) => {
@@ -286,10 +288,12 @@ impl Frontend {
     fn send_commands(&mut self) {
         let now = self.now.mono;
         let Some(leader) = self.elector.leader().filter(|leader| self.missing != Some(*leader)) else { return };
+        let epoch = self.elector.configuration().map_or(Epoch(0), |held| held.epoch);
         let mut batch = Vec::new();
         for (&request, pending) in self.commands.iter_mut().filter(|(_, pending)| pending.sending.again_at <= now) {
             let again = pending.sending.attempts > 0;
             pending.sending.sent(now);
+            pending.sent_in = epoch;
             let (key, command, known) = (pending.key.clone(), pending.command.clone(), pending.known);
             batch.push(Submission { request, key, command, known, again });
         }
@@ -330,7 +334,7 @@ impl Frontend {
             return;
         }
         let before = self.elector.leader();
-        let from = packet.envelope.from;
+        let (from, epoch) = (packet.envelope.from, packet.envelope.epoch);
         match (packet.envelope.body, from) {
             (Message::Status(status), Node::Order(..)) => {
                 self.learn_catalog(&status);
@@ -345,7 +349,7 @@ impl Frontend {
             (Message::Announce(configuration), _) => self.adopt(&configuration),
             (Message::Outcomes { seq, outcomes }, Node::Order(..)) => {
                 self.elector.saw(seq);
-                outcomes.into_iter().for_each(|(request, outcome)| self.decided(request, outcome, seq));
+                outcomes.into_iter().for_each(|(request, outcome)| self.decided(epoch, request, outcome, seq));
             }
             (Message::Answer { request, seq, answer }, Node::Order(..)) => {
                 self.elector.saw(seq);
@@ -378,7 +382,11 @@ impl Frontend {
         }
     }
 
-    fn decided(&mut self, request: u64, outcome: Outcome, seq: SeqNum) {
+    fn decided(&mut self, epoch: Epoch, request: u64, outcome: Outcome, seq: SeqNum) {
+        let sent_since = self.commands.get(&request).is_some_and(|pending| epoch < pending.sent_in);
+        if matches!(outcome, Outcome::Refused(_)) && sent_since {
+            return;
+        }
         let Some(pending) = self.commands.remove(&request) else {
             return;
         };
