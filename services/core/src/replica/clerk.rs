@@ -27,7 +27,7 @@ const AGREED: Duration = Duration::from_secs(1);
 const ASK: Duration = Duration::from_millis(300);
 
 /// What the clerk has to do, and has done.
-#[derive(Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Clerk {
     work: Option<Work>,
     /// What became of the last proposal, should its answer be lost.
@@ -37,6 +37,7 @@ pub(super) struct Clerk {
 }
 
 /// A proposal under way.
+#[derive(Clone, Debug)]
 struct Work {
     target: Configuration,
     expected: Option<Revision>,
@@ -46,6 +47,7 @@ struct Work {
     stage: Stage,
 }
 
+#[derive(Clone, Debug)]
 enum Stage {
     /// Reads the register.
     Read,
@@ -60,6 +62,7 @@ enum Stage {
 }
 
 /// What the register holds.
+#[derive(Clone, Debug)]
 struct Found {
     configuration: Slot<Configuration>,
     floor: Slot<Epoch>,
