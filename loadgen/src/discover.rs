@@ -45,7 +45,8 @@ impl Discovery {
     /// # Errors
     /// The broker can't be asked.
     pub(crate) async fn frontends(&self) -> anyhow::Result<Vec<BaseUrl>> {
-        let found = self.broker.discover(ANSWER).await.context("the broker can't be asked for frontends")?;
+        let found =
+            self.broker.discover(Some(FRONTEND), ANSWER).await.context("the broker can't be asked for frontends")?;
         Ok(addresses(&found))
     }
 }

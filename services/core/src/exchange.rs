@@ -114,6 +114,11 @@ impl Exchange {
         }
     }
 
+    /// Whether a command was done under that key, as far as is remembered.
+    pub fn knows(&self, key: &CommandKey) -> bool {
+        self.keys(key).get(key).is_some()
+    }
+
     /// Judges a command against the state as it is; changes nothing.
     pub fn decide(&self, key: &CommandKey, command: &Command) -> Decision {
         let done = self.keys(key).get(key);

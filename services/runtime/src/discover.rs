@@ -29,14 +29,16 @@ pub struct Found {
 }
 
 impl Broker {
-    /// All Trade-Net services of this exchange that answer within `limit`, by kind, name and run.
+    /// All Trade-Net services of this exchange that answer within `limit`, or those of one kind (such as
+    /// `tradenet-catalog`), by kind, name and run.
     ///
     /// # Errors
     /// The broker can't be asked.
-    pub async fn discover(&self, limit: Duration) -> anyhow::Result<Vec<Found>> {
+    pub async fn discover(&self, kind: Option<&str>, limit: Duration) -> anyhow::Result<Vec<Found>> {
         let inbox = self.client.new_inbox();
         let mut answers = self.client.subscribe(inbox.clone()).await?;
-        self.client.publish_with_reply("$SRV.PING", inbox, "".into()).await?;
+        let ping = kind.map_or_else(|| "$SRV.PING".to_owned(), |kind| format!("$SRV.PING.{kind}"));
+        self.client.publish_with_reply(ping, inbox, "".into()).await?;
         let (end, mut found) = (Instant::now() + limit, Vec::new());
         while found.len() < SERVICES_MAX {
             let quiet = (Instant::now() + Duration::from_millis(QUIET_MS)).min(end);

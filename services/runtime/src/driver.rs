@@ -35,7 +35,8 @@ use tradenet_schemas::subjects::{Peer, Prefix, Topic};
 use crate::clock::Clock;
 use crate::disk::Disk;
 use crate::limited::Limited;
-use crate::nats::{Broker, Link, Publisher};
+use crate::nats::{Broker, Link, Publisher, is_inbox};
+use crate::permissions;
 use crate::register::Register;
 use crate::service_api::{self, Counts, Endpoint, Service};
 use crate::shutdown::{Reason, Shutdown};
@@ -98,11 +99,15 @@ pub async fn run<D: Decider>(decider: D, mut options: Options, ports: Ports, shu
     // By these, tools tell the services of several exchanges on one broker apart.
     let own = [("name", ports.broker.name.clone()), ("prefix", ports.broker.prefix.as_str().to_owned())];
     options.service.metadata.extend(own);
+    let broker = ports.broker.clone();
     let mut driver = Driver::new(decider, &options, ports, shutdown).await?;
     let endpoints = driver.endpoints();
     let api = service_api::serve(driver.main.client().clone(), options.service, options.node.boot(), endpoints).await?;
     let api = tokio::spawn(api);
-    let ended = driver.drive().await;
+    let ended = tokio::select! {
+        ended = driver.drive() => ended,
+        refused = permissions::refused(&broker, options.node) => refused,
+    };
     api.abort();
     let flush = Duration::from_millis(LAST_FLUSH_MS);
     driver.main.flush(flush).await;
@@ -315,7 +320,7 @@ impl<D: Decider> Driver<D> {
     fn hear(&mut self, index: usize, message: &Message) {
         let ear = &self.ears[index];
         ear.counts.add_request();
-        match read(message, ear.topic) {
+        match read(message, ear.topic, &self.prefix) {
             Ok(input) => self.take(input),
             Err(why) => {
                 ear.counts.add_error();
@@ -462,6 +467,8 @@ enum Rejected {
     Malformed(String),
     /// A request on another topic's subject, or something that is no answer where answers arrive.
     Elsewhere,
+    /// The answer would go where no answers belong: to a topic, or into the register.
+    Detour(String),
     /// The broker says something else than that nobody is there.
     Status(StatusCode),
 }
@@ -471,13 +478,14 @@ impl fmt::Display for Rejected {
         match self {
             Self::Malformed(why) => f.write_str(why),
             Self::Elsewhere => f.write_str("a message that does not belong there"),
+            Self::Detour(reply) => write!(f, "its answer would go to {reply}, where no answers belong"),
             Self::Status(status) => write!(f, "the broker's status {status}"),
         }
     }
 }
 
 /// What a message on a subscription of `topic` (none: of answers) means.
-fn read(message: &Message, topic: Option<Topic>) -> Result<Input, Rejected> {
+fn read(message: &Message, topic: Option<Topic>, prefix: &Prefix) -> Result<Input, Rejected> {
     match message.status {
         Some(StatusCode::NO_RESPONDERS) if topic.is_none() => {
             let peer = Prefix::peer_of_reply(&message.subject).ok_or(Rejected::Elsewhere)?;
@@ -490,7 +498,17 @@ fn read(message: &Message, topic: Option<Topic>) -> Result<Input, Rejected> {
     if Topic::of(packet.body()) != topic {
         return Err(Rejected::Elsewhere);
     }
+    // Who may ask must not make others say something where it may not itself.
+    if let Some(reply) = message.reply.as_deref().filter(|reply| !is_for_answers(reply, prefix)) {
+        return Err(Rejected::Detour(reply.to_owned()));
+    }
     Ok(Input::Received { packet, reply: message.reply.as_ref().map(|reply| ReplyTo(Arc::from(reply.as_str()))) })
+}
+
+/// Whether a subject is one on which somebody waits for answers.
+fn is_for_answers(subject: &str, prefix: &Prefix) -> bool {
+    let own = subject.strip_prefix(prefix.as_str()).and_then(|rest| rest.strip_prefix('.'));
+    is_inbox(subject) || own.and_then(|rest| rest.split('.').nth(1)) == Some("reply")
 }
 
 fn tell(notice: &Notice) {

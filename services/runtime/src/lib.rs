@@ -8,6 +8,7 @@ pub mod driver;
 pub mod limited;
 pub mod members;
 pub mod nats;
+mod permissions;
 pub mod ports;
 pub mod process;
 pub mod register;

@@ -7,12 +7,16 @@
 //! few seconds, and everything goes on by itself; nothing that is sent waits longer than [`PUBLISH_WAIT_MS`]; nothing is
 //! queued for a broker that is away, because a message that arrives minutes late helps nobody.
 
+use std::collections::BTreeSet;
+use std::ffi::OsString;
 use std::fmt;
+use std::path::PathBuf;
 use std::str::FromStr;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use anyhow::{Context as _, bail};
 use async_nats::connection::State;
 use async_nats::{Client, ClientError, ConnectOptions, Event, ServerAddr, ServerError};
 use bytes::Bytes;
@@ -43,6 +47,10 @@ const LINE_EVERY_MS: u64 = 5_000;
 const FIRST_LINE_AFTER_MS: u64 = 1_000;
 /// How often the state of the connection is looked at, should the client's event about it be lost, in milliseconds.
 const LINK_CHECK_EVERY_MS: u64 = 500;
+/// What the subjects begin with on which answers arrive that are not the protocol's own.
+const INBOX: &str = "_INBOX";
+/// How many different refusals of the broker are remembered.
+const DENIALS_MAX: usize = 64;
 /// The oldest broker that the exchange is tested with.
 const BROKER_VERSION_MIN: (i64, i64, i64) = (2, 12, 0);
 
@@ -57,11 +65,19 @@ pub struct ConnectArgs {
     #[arg(long, env = "NATS_URL", default_value = "nats://127.0.0.1:4222", value_name = "URL", hide_env_values = true)]
     pub nats_url: BrokerUrl,
     /// The user to connect as.
-    #[arg(long, env = "NATS_USER", value_name = "NAME", hide_env_values = true, requires = "nats_password")]
-    pub nats_user: Option<String>,
+    #[arg(long, env = "NATS_USER", value_name = "NAME", hide_env_values = true, requires = "nats_secret")]
+    pub nats_user: Option<UserName>,
     /// The user's password; better given as NATS_PASSWORD than on the command line, which others can see.
     #[arg(long, env = "NATS_PASSWORD", value_name = "PASSWORD", hide_env_values = true, requires = "nats_user")]
+    #[arg(group = "nats_secret")]
     pub nats_password: Option<Password>,
+    /// A file that holds the user's password, such as a container's secret; a line feed at its end does not count.
+    #[arg(long, env = "NATS_PASSWORD_FILE", value_name = "FILE", requires = "nats_user", group = "nats_secret")]
+    pub nats_password_file: Option<PathBuf>,
+    /// The certificates (PEM) of the authority that signed the broker's: the connection is then encrypted, or not made.
+    #[arg(long, env = "NATS_CA", value_name = "FILE")]
+    // Not a path: Compose sets what is not wanted to nothing.
+    pub nats_ca: Option<OsString>,
     /// Names the exchange: the first part of all its subjects and buckets.
     #[arg(long, env = "TRADENET_PREFIX", default_value = "tradenet", value_parser = Prefix::new)]
     pub prefix: Prefix,
@@ -79,6 +95,22 @@ fn register_replicas(text: &str) -> Result<u8, String> {
         "3" => Ok(3),
         "5" => Ok(5),
         _ => Err("the register is kept by 1, 3 or 5 servers".to_owned()),
+    }
+}
+
+/// The name of a user at the broker: part of a subject, since each user's answers arrive below `_INBOX.NAME`.
+#[derive(Clone, Debug)]
+pub struct UserName(String);
+
+impl FromStr for UserName {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_');
+        if (1..=64).contains(&text.len()) && text.bytes().all(plain) {
+            Ok(Self(text.to_owned()))
+        } else {
+            Err("a user's name has 1 to 64 letters, digits, - and _".to_owned())
+        }
     }
 }
 
@@ -152,6 +184,30 @@ impl Link {
     }
 }
 
+impl ConnectArgs {
+    /// User and password, from the options or from the address.
+    fn credentials(&self) -> anyhow::Result<Option<(String, String)>> {
+        let Some(UserName(user)) = self.nats_user.clone() else {
+            return Ok(self.nats_url.credentials());
+        };
+        let password = match (&self.nats_password, &self.nats_password_file) {
+            (Some(password), _) => password.0.clone(),
+            (None, Some(file)) => {
+                let text = std::fs::read_to_string(file);
+                let text = text.with_context(|| format!("the password in {} cannot be read", file.display()))?;
+                text.trim_end_matches(['\r', '\n']).to_owned()
+            }
+            (None, None) => bail!("--nats-user has no password: give NATS_PASSWORD or NATS_PASSWORD_FILE"),
+        };
+        Ok(Some((user, password)))
+    }
+
+    /// What the subjects of answers begin with: a user's own, so that the broker can keep others from hearing them.
+    fn inbox_prefix(&self) -> String {
+        self.nats_user.as_ref().map_or_else(|| INBOX.to_owned(), |user| format!("{INBOX}.{}", user.0))
+    }
+}
+
 /// A connection to the broker. Cheap to clone; it ends when the last clone is gone.
 #[derive(Clone, Debug)]
 pub struct Broker {
@@ -164,6 +220,7 @@ pub struct Broker {
     pub url: BrokerUrl,
     /// How many servers of a cluster keep the register.
     pub register_replicas: u8,
+    heard: Arc<Heard>,
     link: watch::Receiver<Link>,
 }
 
@@ -213,22 +270,27 @@ async fn open(args: &ConnectArgs, name: &str, voice: Voice) -> anyhow::Result<Br
     };
     let mut options = ConnectOptions::new()
         .name(name)
+        .custom_inbox_prefix(args.inbox_prefix())
         .ping_interval(ms(PING_EVERY_MS))
         .connection_timeout(ms(CONNECT_WAIT_MS))
         .reconnect_delay_callback(reconnect_wait)
         .retry_on_initial_connect()
         .subscription_capacity(SUBSCRIPTION_MESSAGES_MAX)
         .event_callback(on_event);
-    let given = args.nats_user.clone().zip(args.nats_password.clone().map(|password| password.0));
-    if let Some((user, password)) = given.or_else(|| args.nats_url.credentials()) {
+    if let Some((user, password)) = args.credentials()? {
         options = options.user_and_password(user, password);
+    }
+    if let Some(file) = args.nats_ca.as_ref().filter(|file| !file.is_empty()).map(PathBuf::from) {
+        std::fs::metadata(&file).with_context(|| format!("--nats-ca {} cannot be read", file.display()))?;
+        options = options.add_root_certificates(file).require_tls(true);
     }
     let client = options.connect(args.nats_url.0.as_slice()).await?;
     let (sender, link) = watch::channel(Link::default());
     let speaker = Speaker::new(voice, &args.nats_url);
-    tokio::spawn(watch_link(client.clone(), heard, sender, speaker));
+    tokio::spawn(watch_link(client.clone(), heard.clone(), sender, speaker));
     Ok(Broker {
         client,
+        heard,
         prefix: args.prefix.clone(),
         name: name.to_owned(),
         url: args.nats_url.clone(),
@@ -257,6 +319,11 @@ impl Broker {
         self.link.clone()
     }
 
+    /// What the broker has refused so far, in its words.
+    pub(crate) fn denials(&self) -> Vec<String> {
+        self.heard.denials.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
+    }
+
     /// Waits until the broker can be reached, for at most `limit`; whether it can.
     pub async fn reached_within(&self, limit: Duration) -> bool {
         let mut link = self.link.clone();
@@ -281,6 +348,11 @@ impl Broker {
             })?;
         Packet::decode(&answer).map_err(|error| CallError::Malformed(error.to_string()))
     }
+}
+
+/// Whether answers to the client's own requests arrive on that subject.
+pub(crate) fn is_inbox(subject: &str) -> bool {
+    subject.strip_prefix(INBOX).is_some_and(|rest| rest.starts_with('.'))
 }
 
 /// Why a request has no answer.
@@ -388,6 +460,7 @@ async fn send(
 }
 
 /// What the client tells of itself.
+#[derive(Debug)]
 struct Heard {
     /// Something about the connection may have changed.
     changed: Notify,
@@ -395,12 +468,20 @@ struct Heard {
     trouble: Mutex<Option<String>>,
     slow: Mutex<Limited>,
     refused: Mutex<Limited>,
+    /// What the user may not do, in the broker's words.
+    denials: Mutex<BTreeSet<String>>,
 }
 
 impl Default for Heard {
     fn default() -> Self {
         let lines = || Mutex::new(Limited::new(ms(LINE_EVERY_MS)));
-        Self { changed: Notify::new(), trouble: Mutex::default(), slow: lines(), refused: lines() }
+        Self {
+            changed: Notify::new(),
+            trouble: Mutex::default(),
+            slow: lines(),
+            refused: lines(),
+            denials: Mutex::default(),
+        }
     }
 }
 
@@ -413,6 +494,10 @@ impl Heard {
                 warn!("messages come faster than this service handles them; one was dropped{held_back}");
             }),
             Event::ServerError(ServerError::Other(text)) if text.to_lowercase().contains("permissions violation") => {
+                let mut denials = self.denials.lock().unwrap_or_else(PoisonError::into_inner);
+                if denials.len() < DENIALS_MAX {
+                    denials.insert(text.clone());
+                }
                 say(&self.refused, |held_back| {
                     warn!(
                         "the broker does not let this service do something: {text}{held_back}; see the users in nats/"
@@ -553,6 +638,12 @@ mod tests {
         check(&["--nats-url", "nats://me:secret@a:1,b:2"], Ok("nats://a:1,nats://b:2"));
         check(&["--nats-user", "me", "--nats-password", "secret"], Ok("(hidden)"));
         check(&["--nats-user", "me"], Err("--nats-password"));
+        check(&["--nats-user", "me", "--nats-password-file", "x"], Ok("(\"x\")"));
+        check(
+            &["--nats-user", "me", "--nats-password-file", "x", "--nats-password", "secret"],
+            Err("cannot be used with"),
+        );
+        check(&["--nats-user", "a.b", "--nats-password", "secret"], Err("letters, digits"));
         check(&["--nats-url", "http://a"], Err("nats://127.0.0.1:4222"));
         check(&["--prefix", "A.b"], Err("1 to 32 of a-z"));
         check(&["--register-replicas", "2"], Err("1, 3 or 5"));

@@ -138,7 +138,7 @@ impl Register {
 
     /// The last message of the key, from the stream's leader.
     async fn read(&self, bucket: &str) -> Result<Raw, Refused> {
-        let subject = format!("$JS.API.STREAM.MSG.GET.KV_{bucket}");
+        let subject = read_subject(bucket);
         let body = format!(r#"{{"last_by_subj":"{}"}}"#, key_subject(bucket));
         let answer = request(&self.client, subject, None, body.into(), self.limit).await?;
         match serde_json::from_slice(&answer) {
@@ -219,6 +219,22 @@ impl Register {
             Err(error) => Err(Refused::Unknown(format!("the bucket {bucket} cannot be made: {error}"))),
         }
     }
+}
+
+/// The subjects that are published to for reading the register.
+pub(crate) fn subjects_read(prefix: &Prefix) -> [String; 2] {
+    [prefix.configuration_bucket(), prefix.floor_bucket()].map(|bucket| read_subject(&bucket))
+}
+
+/// The subjects that are published to for writing it, and for making its buckets.
+pub(crate) fn subjects_written(prefix: &Prefix) -> [String; 4] {
+    let (configuration, floor) = (prefix.configuration_bucket(), prefix.floor_bucket());
+    let created = |bucket: &str| format!("$JS.API.STREAM.CREATE.KV_{bucket}");
+    [key_subject(&configuration), key_subject(&floor), created(&configuration), created(&floor)]
+}
+
+fn read_subject(bucket: &str) -> String {
+    format!("$JS.API.STREAM.MSG.GET.KV_{bucket}")
 }
 
 fn key_subject(bucket: &str) -> String {

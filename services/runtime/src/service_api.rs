@@ -21,6 +21,8 @@ use serde::Serialize;
 use tracing::debug;
 use tradenet_schemas::ids::Boot;
 
+use crate::nats::is_inbox;
+
 /// What a service says of itself.
 #[derive(Clone, Debug)]
 pub struct Service {
@@ -93,7 +95,8 @@ pub(crate) async fn serve(
             let Some(answer) = described.answer(&request) else {
                 continue;
             };
-            if let Some(reply) = request.reply
+            // Nobody makes a service say something where it may not itself.
+            if let Some(reply) = request.reply.filter(|reply| is_inbox(reply))
                 && let Err(error) = client.publish(reply, answer.into()).await
             {
                 debug!("a service request was not answered: {error}");

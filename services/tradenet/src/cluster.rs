@@ -35,7 +35,7 @@ impl Cluster {
         if !broker.reached_within(CONNECT).await {
             bail!("no broker answers at {}: start it, or name another with --nats-url", connection.nats_url);
         }
-        let services = broker.discover(ANSWER).await?;
+        let services = broker.discover(None, ANSWER).await?;
         let found = services.iter().filter(|service| service.name == "tradenet-order");
         let mut ids: BTreeSet<_> = found.filter_map(|service| service.metadata.get("id")?.parse().ok()).collect();
         ids.extend(members);

@@ -5,6 +5,7 @@
 
 mod cluster;
 mod dev;
+mod healthcheck;
 mod http;
 mod recover;
 mod status;
@@ -39,6 +40,8 @@ enum Command {
     Frontend(tradenet_frontend::Args),
     /// Show who leads, who is in sync, and how far everybody is. Exit 0 only where trades can be served.
     Status(status::Args),
+    /// Ask the service in this container whether it does its work; for the engine that watches it.
+    Healthcheck(healthcheck::Args),
     /// Check order files offline, and compare those of several replicas.
     Verify(verify::Args),
     /// Go on with what is left when disks that hold acknowledged orders are gone.
@@ -80,6 +83,7 @@ fn run(cli: Cli, matches: &ArgMatches) -> anyhow::Result<()> {
                 use_running_dev(&mut args.connection, matches);
                 Box::pin(status::run(&args)).await
             }
+            Command::Healthcheck(args) => Box::pin(healthcheck::run(&args)).await,
             Command::Verify(args) => verify::run(&args),
             Command::Recover(mut args) => {
                 use_running_dev(&mut args.connection, matches);

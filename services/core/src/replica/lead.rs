@@ -314,17 +314,26 @@ impl Replica {
     // ------------------------------------------------------------ requests
 
     pub(super) fn submitted(&mut self, from: Boot, epoch: Epoch, submissions: Vec<Submission>, reply: ReplyTo) {
-        let requests = || submissions.iter().map(|submission| submission.request).collect();
-        let full = self.disk.is_full();
         // A command that was sent to an earlier leader comes late: whoever sent it has long sent it again.
-        let Some(leading) = self.leading.as_mut().filter(|leading| epoch >= leading.first_epoch) else {
-            return self.not_leader(requests(), reply);
+        let Some(leading) = self.leading.as_ref().filter(|leading| epoch >= leading.first_epoch) else {
+            let requests = submissions.iter().map(|submission| submission.request).collect();
+            return self.not_leader(requests, reply);
         };
-        if full && leading.serves {
-            let why = "the leader's disk is full, and no other replica is in sync".to_owned();
-            let requests = requests();
-            return self.reply(reply, Message::Unavailable { requests, why });
+        if self.disk.is_full() && leading.serves {
+            // A copy of what is under way waits for that one's answer: "nothing was done" would be wrong.
+            let taken = |submission: &Submission| {
+                let same = |queued: &Queued| queued.submission.key == submission.key;
+                self.exchange.knows(&submission.key) || leading.queue.iter().any(same)
+            };
+            let new: Vec<u64> = submissions.iter().filter(|new| !taken(new)).map(|new| new.request).collect();
+            if !new.is_empty() {
+                let why = "the leader's disk is full, and no other replica is in sync".to_owned();
+                self.reply(reply, Message::Unavailable { requests: new, why });
+            }
+            return;
         }
+        let requests = || submissions.iter().map(|submission| submission.request).collect();
+        let Some(leading) = &mut self.leading else { return };
         if leading.queue.len() + submissions.len() > QUEUE_COMMANDS_MAX || leading.waiting.len() > WAITING_MAX {
             let requests = requests();
             return self.reply(reply, Message::Overloaded { requests });

@@ -43,6 +43,8 @@ impl Server {
             nats_url: self.process.url().parse().unwrap(),
             nats_user: None,
             nats_password: None,
+            nats_password_file: None,
+            nats_ca: None,
             prefix: Prefix::new("test").unwrap(),
             name: None,
             register_replicas: 1,
