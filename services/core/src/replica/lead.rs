@@ -448,8 +448,10 @@ impl Replica {
                 return self.decide_one(Queued { from, submission, reply }, lines);
             }
             Decision::Replay { order, seq } => {
+                // A first sending may be overtaken by its own repetition; with a key that no client gave it is nothing else.
+                let before = key.is_of_client() && (!again || seq <= known);
                 // What can change since is a read, and needs what a read needs (R5).
-                let outcome = self.exchange.outcome(&command, order, !again || seq <= known);
+                let outcome = self.exchange.outcome(&command, order, before);
                 let fixed = order != OrderNumber(0);
                 (outcome, if fixed { seq } else { self.log.tail().seq }, !fixed)
             }
