@@ -31,8 +31,10 @@ type Test = (&'static str, fn(&Image));
 
 /// The longest first, so that the two at a time end together.
 const TESTS: &[Test] = &[
-    ("every_fault_of_every_service_under_load_loses_nothing", faults::every_fault_under_load),
+    ("no_fault_of_catalog_frontend_or_broker_under_load_loses_anything", faults::of_the_others),
     ("the_loss_of_each_broker_of_a_cluster_in_turn_loses_nothing", cluster::each_broker_in_turn),
+    ("no_fault_of_the_leader_under_load_loses_anything", faults::of_the_leader),
+    ("no_fault_of_a_follower_under_load_loses_anything", faults::of_followers),
     ("a_full_disk_stops_one_replica_until_there_is_room", disks::a_full_disk),
     ("state_outlives_down_and_up_but_not_the_volumes", lifecycle::down_and_up),
     ("a_removed_volume_is_filled_by_a_peer", disks::a_removed_volume),
