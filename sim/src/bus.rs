@@ -63,6 +63,8 @@ pub struct Weather {
     pub twice_ppm: u64,
     /// Of a million requests to the register, so many get no answer: half of them took effect.
     pub register_lost_ppm: u64,
+    /// Of a million reads of the register, so many are answered by a copy that lags behind.
+    pub register_stale_ppm: u64,
     /// How long the register takes at most.
     pub register_us: u64,
     /// Every message is encoded and decoded on its way.
@@ -78,6 +80,7 @@ impl Default for Weather {
             overtaken_ppm: 0,
             twice_ppm: 0,
             register_lost_ppm: 0,
+            register_stale_ppm: 0,
             register_us: 2_000,
             encodes: true,
         }
@@ -295,7 +298,9 @@ impl World {
         if writes && self.machines[from].id.is_none() {
             return self.violated("only replicas write", format!("{name}: {request:?}"));
         }
-        let answer = self.register.serve(request);
+        let stale = self.weather.register_stale_ppm > 0 && self.rng.u64(0..1_000_000) < self.weather.register_stale_ppm;
+        let behind = if stale { self.rng.usize(1..4) } else { 0 };
+        let answer = self.register.serve(request, behind);
         if let Some(asked) = asked.filter(|_| writes) {
             let lost = if answers { "" } else { " (the answer is lost)" };
             let now = self.now;

@@ -27,6 +27,12 @@ impl Clock {
         Self { base, since: now, ppm, wall_offset_ms }
     }
 
+    /// The wall clock jumps, and the monotonic one goes on from what it shows at another rate.
+    pub fn jump(&mut self, now: u64, ppm: i64, wall_offset_ms: u64) {
+        let base = self.local(now).mono.0;
+        *self = Self::new(now, base, ppm, wall_offset_ms);
+    }
+
     /// What it shows at that time of the world.
     pub fn local(&self, now: u64) -> Now {
         let passed = i128::from(now.saturating_sub(self.since));

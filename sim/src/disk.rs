@@ -21,6 +21,15 @@ struct Line {
     position: Position,
 }
 
+/// What the next operation of a kind comes to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Fails {
+    /// A write, or its sync: any part of it may be in the file.
+    Write,
+    /// A read.
+    Read,
+}
+
 /// One directory on one disk.
 #[derive(Clone, Debug)]
 pub struct Disk {
@@ -32,8 +41,12 @@ pub struct Disk {
     pub configuration: Option<Configuration>,
     /// No append finds room.
     pub full: bool,
-    /// The next sync fails.
-    pub fails: bool,
+    /// The next operation of that kind fails.
+    pub fails: Option<Fails>,
+    /// A bit of the journal was flipped, in this byte.
+    pub flipped: Option<usize>,
+    /// A bit of the configuration file was flipped.
+    pub configuration_flipped: bool,
     /// How long a sync takes, in microseconds.
     pub sync_us: u64,
     /// Appends fail until the next cut, as the file's end is not known.
@@ -53,7 +66,9 @@ impl Disk {
             file: Vec::new(),
             configuration: None,
             full: false,
-            fails: false,
+            fails: None,
+            flipped: None,
+            configuration_flipped: false,
             sync_us,
             refusing: false,
             broken: false,
@@ -95,10 +110,14 @@ impl Disk {
     }
 
     /// Carries out the oldest request.
-    pub fn carry_out(&mut self, now: u64) -> Option<DiskAnswer> {
+    pub fn carry_out(&mut self, now: u64, rng: &mut Rng) -> Option<DiskAnswer> {
         let (asked, request) = self.waiting.pop_front()?;
         let took = Duration::from_micros(now.saturating_sub(asked));
         Some(match request {
+            DiskRequest::Read { ticket, .. } if self.fails == Some(Fails::Read) => {
+                self.fails = None;
+                DiskAnswer::Broken { ticket, why: "reading the journal: Input/output error (os error 5)".to_owned() }
+            }
             DiskRequest::Read { ticket, offset, bytes_max } => {
                 let start = usize::try_from(offset).unwrap_or(usize::MAX).min(self.file.len());
                 let end = start.saturating_add(bytes_max).min(self.file.len());
@@ -107,6 +126,7 @@ impl Disk {
             }
             DiskRequest::Append { ticket, .. }
             | DiskRequest::Cut { ticket, .. }
+            | DiskRequest::GiveUp { ticket, .. }
             | DiskRequest::Persist { ticket, .. }
                 if self.broken =>
             {
@@ -117,13 +137,17 @@ impl Disk {
                 self.refusing = true;
                 DiskAnswer::Full { ticket }
             }
-            DiskRequest::Append { ticket, .. }
+            ref failed @ (DiskRequest::Append { ticket, .. }
             | DiskRequest::Cut { ticket, .. }
-            | DiskRequest::Persist { ticket, .. }
-                if self.fails =>
+            | DiskRequest::GiveUp { ticket, .. }
+            | DiskRequest::Persist { ticket, .. })
+                if self.fails == Some(Fails::Write) =>
             {
-                self.fails = false;
+                self.fails = None;
                 self.broken = true;
+                if let DiskRequest::Append { lines, .. } = failed {
+                    self.append(&lines[..rng.usize(0..=lines.len())]);
+                }
                 let why = "fdatasync: Input/output error (os error 5)".to_owned();
                 DiskAnswer::Broken { ticket, why }
             }
@@ -145,7 +169,13 @@ impl Disk {
                 self.cut(usize::try_from(*bytes).unwrap_or(usize::MAX));
                 *ticket
             }
+            DiskRequest::GiveUp { ticket, store, bytes } => {
+                self.store = *store;
+                self.cut(usize::try_from(*bytes).unwrap_or(usize::MAX));
+                *ticket
+            }
             DiskRequest::Persist { ticket, configuration } => {
+                self.configuration_flipped = false;
                 self.configuration = Some((**configuration).clone());
                 *ticket
             }
@@ -161,9 +191,31 @@ impl Disk {
     /// Cuts the file, as a request or a repairing hand would.
     pub fn cut(&mut self, bytes: usize) {
         self.file.truncate(bytes);
+        self.flipped = self.flipped.filter(|&at| at < bytes);
         while self.lines.last().is_some_and(|line| line.end > self.file.len()) {
             self.lines.pop();
         }
+    }
+
+    /// Whether everything in it is as it was written.
+    pub fn is_good(&self) -> bool {
+        self.flipped.is_none() && !self.configuration_flipped
+    }
+
+    /// A bit goes bad: in the last record, in any, or in the configuration file. `false` if there is nothing to harm.
+    pub fn flip(&mut self, rng: &mut Rng) -> bool {
+        let kind = rng.u8(0..3);
+        if kind == 2 {
+            self.configuration_flipped = self.configuration.is_some();
+            return self.configuration_flipped;
+        }
+        let line = if kind == 0 { self.lines.len().saturating_sub(1) } else { rng.usize(0..self.lines.len().max(1)) };
+        let Some(end) = self.lines.get(line).map(|line| line.end) else { return false };
+        let start = line.checked_sub(1).map_or(0, |before| self.lines[before].end);
+        let at = rng.usize(start..end);
+        self.file[at] ^= 1 << rng.u8(0..8);
+        self.flipped = Some(self.flipped.map_or(at, |known| known.min(at)));
+        true
     }
 
     /// Finds the whole lines behind the last known one. Only what a replica wrote is looked at, so little is checked.
@@ -200,8 +252,10 @@ impl Disk {
         let whole = rng.usize(0..=self.waiting.len());
         let mut waiting = std::mem::take(&mut self.waiting);
         self.busy_until = 0;
-        if self.full || self.refusing || self.fails || self.broken {
-            (self.refusing, self.fails, self.broken) = (false, false, false);
+        let idle = self.full || self.refusing || self.fails == Some(Fails::Write) || self.broken;
+        (self.fails, self.broken) = (None, false);
+        if idle {
+            self.refusing = false;
             return;
         }
         for (_, request) in waiting.drain(..whole) {

@@ -21,6 +21,8 @@ pub enum Who {
     Catalog(u8),
     /// A frontend.
     Frontend(u8),
+    /// Another machine, with a disk of its own, on which somebody starts an order replica of that id a second time.
+    Twin(u8),
 }
 
 /// The order replica of that id.
@@ -44,6 +46,7 @@ impl std::fmt::Display for Who {
             Self::Order(id) => write!(f, "order-{id}"),
             Self::Catalog(id) => write!(f, "catalog-{id}"),
             Self::Frontend(id) => write!(f, "frontend-{id}"),
+            Self::Twin(id) => write!(f, "order-{id}-twin"),
         }
     }
 }
@@ -218,6 +221,10 @@ impl Machine {
             _ => None,
         }
     }
+    /// Whether this is a replica's own machine.
+    pub fn is_replica(&self) -> bool {
+        matches!(self.who, Who::Order(_))
+    }
     /// Whether a process runs that is not paused.
     pub fn is_running(&self) -> bool {
         self.process.is_some() && self.paused_until.is_none()
@@ -226,7 +233,7 @@ impl Machine {
     pub fn node(&self) -> Option<Node> {
         let boot = self.process.as_ref()?.boot;
         Some(match (self.who, self.id) {
-            (Who::Order(_), Some(id)) => Node::Order(id, boot),
+            (_, Some(id)) => Node::Order(id, boot),
             (Who::Catalog(_), _) => Node::Catalog(boot),
             _ => Node::Frontend(boot),
         })

@@ -3,7 +3,7 @@
 //! Most are read off what core tells people; a test fails if the standard swarm misses any of [`ALL`].
 
 /// What a notice contains, and the situation it tells of.
-pub(crate) const NOTICES: [(&str, &str); 14] = [
+pub(crate) const NOTICES: [(&str, &str); 18] = [
     ("which a former leader wrote", "a divergent tail cut"),
     ("its authority is over", "a catalog's authority waited out"),
     ("was paused", "a leader that was paused"),
@@ -18,6 +18,10 @@ pub(crate) const NOTICES: [(&str, &str); 14] = [
     ("is too slow or full)", "a hand-over for the disk's sake"),
     ("has caught up)", "a learner taken in"),
     ("silent or too slow)", "a follower taken out"),
+    ("a lease was waited out", "a lease waited out"),
+    ("requests wait", "a hand-over with requests in flight"),
+    ("batches that came meanwhile", "catch-up joined to live batches mid-way"),
+    ("is damaged at line", "a damaged journal given up"),
 ];
 /// A leader had entries that were not committed when another one took over.
 pub(crate) const DEPOSED_AHEAD: &str = "a leader deposed with uncommitted entries";

@@ -10,6 +10,7 @@
 use tradenet_core::Input;
 
 use crate::clock::DRIFT_PPM_MAX;
+use crate::disk::Fails;
 use crate::workload::Load;
 use crate::world::{Event, World};
 
@@ -28,6 +29,8 @@ pub enum Kind {
     Stop,
     /// A process is paused.
     Pause,
+    /// A replica is started a second time on another machine, with the same id and a disk of its own.
+    Twin,
     /// A line is cut, in one or both directions.
     Cut,
     /// The broker restarts.
@@ -40,8 +43,12 @@ pub enum Kind {
     SlowDisk,
     /// A disk is full.
     FullDisk,
-    /// A sync fails.
+    /// A write or its sync fails, with any part of it in the file.
     FailDisk,
+    /// A read fails.
+    FailRead,
+    /// A bit flips on a disk, while its replica runs or not.
+    FlipBit,
     /// A disk is emptied.
     Wipe,
     /// A disk that was taken away is put back as it was.
@@ -52,16 +59,19 @@ pub enum Kind {
     RegisterWipe,
     /// The register can't be parsed.
     RegisterGarbage,
+    /// A machine's wall clock jumps, and its monotonic one goes at another rate from now on.
+    ClockJump,
 }
 
 /// All kinds.
-pub const KINDS: [Kind; 18] = [
+pub const KINDS: [Kind; 22] = [
     Kind::Kill,
     Kind::KillLeader,
     Kind::Power,
     Kind::KillMany,
     Kind::Stop,
     Kind::Pause,
+    Kind::Twin,
     Kind::Cut,
     Kind::Broker,
     Kind::Split,
@@ -69,12 +79,22 @@ pub const KINDS: [Kind; 18] = [
     Kind::SlowDisk,
     Kind::FullDisk,
     Kind::FailDisk,
+    Kind::FailRead,
+    Kind::FlipBit,
     Kind::Wipe,
     Kind::Remount,
     Kind::RegisterBack,
     Kind::RegisterWipe,
     Kind::RegisterGarbage,
+    Kind::ClockJump,
 ];
+
+/// Every run has at least so many faults.
+pub(crate) const FAULTS_MIN: u64 = 20;
+/// So many strikes in a row that find nothing to harm are followed by a kill.
+const MISSES_MAX: u32 = 20;
+/// A wall clock may jump to any time before this, in milliseconds since 1970.
+pub(crate) const WALL_MS_MAX: u64 = 2_000_000_000_000;
 
 /// Something the nemesis does or undoes.
 #[derive(Clone, Copy, Debug)]
@@ -89,6 +109,8 @@ pub enum Fault {
     DiskWell(usize),
     /// The two parts hear each other again.
     Join,
+    /// One of the two processes with an id is stopped.
+    TwinEnds(usize),
 }
 
 /// What the seed has in store.
@@ -150,8 +172,12 @@ impl World {
         let disks = self.rng.bool();
         let register = |kind: Kind| matches!(kind, Kind::RegisterBack | Kind::RegisterWipe | Kind::RegisterGarbage);
         diet.retain(|(kind, _)| {
-            keep_both || if disks { !register(*kind) } else { !matches!(kind, Kind::Wipe | Kind::Remount) }
+            keep_both
+                || if disks { !register(*kind) } else { !matches!(kind, Kind::Wipe | Kind::Remount | Kind::FlipBit) }
         });
+        if diet.is_empty() {
+            diet.push((Kind::Kill, pace));
+        }
         self.nemesis.away_us = [50_000, 500_000, 3_000_000, 8_000_000][self.rng.usize(0..4)];
         self.nemesis.asleep = false;
         for (kind, every) in &diet {
@@ -172,6 +198,7 @@ impl World {
         self.auditor.doubled = weather.twice_ppm > 0;
         weather.register_us = [1_000, 5_000, 50_000, 600_000][rng.usize(0..4)];
         weather.register_lost_ppm = [0, 0, 50_000, 300_000][rng.usize(0..4)];
+        weather.register_stale_ppm = [0, 0, 20_000, 200_000][rng.usize(0..4)];
     }
 
     /// What is drawn before anything starts: clocks and disks.
@@ -188,6 +215,7 @@ impl World {
         match fault {
             Fault::Mend(machine) => self.mend_line(machine),
             Fault::Join => self.split.clear(),
+            Fault::TwinEnds(machine) => self.end_twin(machine),
             Fault::InTime(machine) => self.machines[machine].lag_us = 0,
             Fault::DiskWell(machine) => {
                 self.machines[machine].disk.full = false;
@@ -200,29 +228,45 @@ impl World {
                 let every = self.nemesis.diet.iter().find(|(of, _)| *of == kind).map_or(u64::MAX / 4, |(_, e)| *e);
                 let at = self.now + self.rng.u64(every / 10..every * 2);
                 self.at(at, Event::Fault(fault));
-                self.nemesis.faults += 1;
-                let now = self.now;
-                self.trace.line(now, "nemesis", "strikes", || format!("{kind:?}"));
-                self.do_harm(kind);
+                self.strike_with(kind);
             }
         }
     }
 
-    fn do_harm(&mut self, kind: Kind) {
-        let any = self.rng.usize(0..self.machines.len());
+    fn strike_with(&mut self, kind: Kind) -> bool {
+        let now = self.now;
+        self.trace.line(now, "nemesis", "strikes", || format!("{kind:?}"));
+        let harmed = self.do_harm(kind);
+        self.nemesis.faults += u64::from(harmed);
+        harmed
+    }
+
+    /// One more fault of the diet, at once.
+    pub(crate) fn strike_now(&mut self) {
+        for _ in 0..MISSES_MAX {
+            let (kind, _) = self.nemesis.diet[self.rng.usize(0..self.nemesis.diet.len())];
+            if self.strike_with(kind) {
+                return;
+            }
+        }
+        self.strike_with(Kind::Kill);
+    }
+
+    /// `false` if there was nothing to harm.
+    fn do_harm(&mut self, kind: Kind) -> bool {
+        let any = self.rng.usize(0..self.crew);
         let order = self.rng.usize(0..usize::from(self.size.orders));
         match kind {
             Kind::Kill => self.kill_and_start(any, false),
             Kind::Power => self.kill_and_start(any, true),
             Kind::KillLeader => {
-                if let Some(leader) = self.leader() {
-                    self.kill_and_start(self.index(leader), false);
-                }
+                let Some(leader) = self.leader() else { return false };
+                self.kill_and_start(self.index(leader), false);
             }
             Kind::KillMany => {
                 let host = self.rng.bool();
                 let all = self.rng.u32(0..100) < 30;
-                for machine in 0..self.machines.len() {
+                for machine in 0..self.crew {
                     if all || self.rng.bool() {
                         self.kill_and_start(machine, host);
                     }
@@ -238,6 +282,7 @@ impl World {
                 let until = self.now + self.rng.u64(1_000..most);
                 self.pause_machine(any, until);
             }
+            Kind::Twin => return self.start_twin(order),
             Kind::Cut => self.cut_for_a_while(any),
             Kind::Broker => {
                 let most = [100, 1_000, 4_000][self.rng.usize(0..3)];
@@ -251,10 +296,18 @@ impl World {
                 let at = self.now + self.rng.u64(10_000..3_000_000);
                 self.at(at, Event::Fault(Fault::InTime(any)));
             }
-            Kind::Remount => self.remount(order),
-            Kind::SlowDisk | Kind::FullDisk | Kind::FailDisk | Kind::Wipe => self.harm_disk(kind, order),
-            Kind::RegisterBack | Kind::RegisterWipe | Kind::RegisterGarbage => self.harm_register(kind),
+            Kind::Remount => return self.remount(order),
+            Kind::FlipBit => return self.flip_bit(order),
+            Kind::Wipe => return self.empty_disk(order),
+            Kind::SlowDisk | Kind::FullDisk | Kind::FailDisk | Kind::FailRead => self.harm_disk(kind, order),
+            Kind::RegisterBack | Kind::RegisterWipe | Kind::RegisterGarbage => return self.harm_register(kind),
+            Kind::ClockJump => {
+                let (ppm, wall) = (self.rng.i64(-self.drift_ppm..=self.drift_ppm), self.rng.u64(0..WALL_MS_MAX));
+                self.machines[any].clock.jump(self.now, ppm, wall);
+                self.clock_has_jumped(any);
+            }
         }
+        true
     }
 
     fn away(&mut self) -> u64 {
@@ -265,6 +318,36 @@ impl World {
         self.kill_machine(machine, host);
         let at = self.now + self.away();
         self.at(at, Event::Start { machine });
+    }
+
+    fn start_twin(&mut self, machine: usize) -> bool {
+        let id = self.machines[machine].id;
+        let twin = (self.crew..self.machines.len()).find(|&twin| self.machines[twin].id == id);
+        let Some(twin) = twin.filter(|&twin| self.machines[twin].process.is_none()) else { return false };
+        self.start_machine(twin);
+        let most = [100_000, 1_000_000, 6_000_000][self.rng.usize(0..3)];
+        let at = self.now + self.rng.u64(10_000..most);
+        self.at(at, Event::Fault(Fault::TwinEnds(twin)));
+        true
+    }
+
+    /// The operator stops one of the two, and goes on with the disk that is in sync, if only one is.
+    fn end_twin(&mut self, twin: usize) {
+        if self.machines[twin].process.is_none() {
+            return;
+        }
+        self.kill_machine(twin, false);
+        let id = self.machines[twin].id;
+        let own = (0..self.crew).find(|&own| self.machines[own].id == id);
+        let in_sync = |machine: usize| {
+            let newest = self.invariants.newest.as_ref();
+            newest.is_some_and(|newest| id.is_some_and(|id| newest.is_in_sync(id, self.machines[machine].disk.store)))
+        };
+        let Some(own) = own.filter(|&own| in_sync(twin) && !in_sync(own)) else { return };
+        self.kill_machine(own, false);
+        let disk = self.machines[twin].disk.clone();
+        self.machines[twin].disk = std::mem::replace(&mut self.machines[own].disk, disk);
+        self.start_machine(own);
     }
 
     fn cut_for_a_while(&mut self, machine: usize) {
@@ -293,12 +376,12 @@ impl World {
     }
 
     /// An operator puts a disk back that was taken away before.
-    fn remount(&mut self, machine: usize) {
+    fn remount(&mut self, machine: usize) -> bool {
         let Some(index) = self.attic.iter().position(|(of, _)| *of == machine) else {
-            return;
+            return false;
         };
         if !self.may_be_wiped(machine) {
-            return;
+            return false;
         }
         self.nemesis.wiped += 1;
         self.kill_machine(machine, false);
@@ -310,6 +393,34 @@ impl World {
         self.trace.line(now, &name, "remount", || format!("its disk is now store {store} again"));
         let at = self.now + self.away();
         self.at(at, Event::Start { machine });
+        true
+    }
+
+    /// As good as a lost disk: the replica will give it up as soon as it notices.
+    fn flip_bit(&mut self, machine: usize) -> bool {
+        if !self.may_be_wiped(machine) || !self.machines[machine].disk.flip(&mut self.rng) {
+            return false;
+        }
+        self.nemesis.wiped += 1;
+        let (now, name) = (self.now, self.machines[machine].name.clone());
+        let at = self.machines[machine].disk.flipped;
+        self.trace.line(now, &name, "flipped", || format!("a bit of its disk, journal byte {at:?}"));
+        if self.rng.bool() {
+            self.kill_and_start(machine, false);
+        }
+        true
+    }
+
+    fn empty_disk(&mut self, machine: usize) -> bool {
+        if !self.may_be_wiped(machine) {
+            return false;
+        }
+        self.nemesis.wiped += 1;
+        self.kill_machine(machine, false);
+        self.wipe_disk(machine);
+        let at = self.now + self.away();
+        self.at(at, Event::Start { machine });
+        true
     }
 
     fn harm_disk(&mut self, kind: Kind, machine: usize) {
@@ -319,20 +430,11 @@ impl World {
                 self.machines[machine].disk.sync_us = self.rng.u64(1_000..most);
             }
             Kind::FullDisk => self.machines[machine].disk.full = true,
-            Kind::FailDisk => {
-                self.machines[machine].disk.fails = true;
+            _ => {
+                let fails = if kind == Kind::FailRead { Fails::Read } else { Fails::Write };
+                self.machines[machine].disk.fails = Some(fails);
                 let at = self.now + self.away() + 200_000;
                 self.at(at, Event::Start { machine });
-                return;
-            }
-            _ => {
-                if self.may_be_wiped(machine) {
-                    self.nemesis.wiped += 1;
-                    self.kill_machine(machine, false);
-                    self.wipe_disk(machine);
-                    let at = self.now + self.away();
-                    self.at(at, Event::Start { machine });
-                }
                 return;
             }
         }
@@ -345,23 +447,30 @@ impl World {
         let whole = |machine: &&crate::machine::Machine| {
             let newest = self.invariants.newest.as_ref();
             newest.is_some_and(|newest| machine.id.is_some_and(|id| newest.is_in_sync(id, machine.disk.store)))
+                && machine.disk.is_good()
         };
         let others = self.machines.iter().filter(|other| other.who != self.machines[machine].who);
         others.filter(whole).filter(|other| other.is_running()).count() >= 1
     }
 
-    fn harm_register(&mut self, kind: Kind) {
+    fn harm_register(&mut self, kind: Kind) -> bool {
         match kind {
             Kind::RegisterBack => {
-                for _ in 0..self.rng.u32(1..4) {
+                // Where both records are lost, nobody can tell that they are.
+                if self.register.floor.value().is_none() || !self.register.configuration.go_back() {
+                    return false;
+                }
+                for _ in 0..self.rng.u32(0..3) {
                     self.register.configuration.go_back();
                 }
             }
             Kind::RegisterWipe => {
                 let stays = self.rng.bool();
+                let newest = self.invariants.newest.as_ref().map(|newest| newest.nonce);
+                let went_back = self.register.configuration.value().is_some_and(|held| Some(held.nonce) != newest);
                 match self.rng.u32(0..3) {
                     0 => self.register.configuration.wipe(stays),
-                    1 => self.register.floor.wipe(stays),
+                    1 if !went_back => self.register.floor.wipe(stays),
                     _ => {
                         self.register.configuration.wipe(stays);
                         self.register.floor.wipe(stays);
@@ -374,10 +483,13 @@ impl World {
                     self.register.floor.unreadable = true;
                 } else if self.register.configuration.value().is_some() {
                     self.register.configuration.unreadable = true;
+                } else {
+                    return false;
                 }
             }
         }
         self.register_was_tampered();
+        true
     }
 
     /// Everything is mended, and started: from now on nothing bad happens.
@@ -388,18 +500,23 @@ impl World {
         self.nemesis.supervised = true;
         self.split.clear();
         self.weather = crate::bus::Weather { encodes, ..crate::bus::Weather::default() };
-        for machine in 0..self.machines.len() {
+        (self.crew..self.machines.len()).for_each(|twin| self.end_twin(twin));
+        for machine in 0..self.crew {
             let place = &mut self.machines[machine];
             place.lag_us = 0;
             place.ghost_until = 0;
             place.disk.full = false;
-            place.disk.fails = false;
+            place.disk.fails = None;
             place.disk.sync_us = self.sync_us;
             if place.paused_until.is_some() {
                 place.paused_until = Some(now);
                 self.resume_machine(machine);
             }
             self.mend_line(machine);
+            if !self.machines[machine].disk.is_good() {
+                // Somebody has all files checked; only who starts notices.
+                self.kill_machine(machine, false);
+            }
             self.start_machine(machine);
         }
     }

@@ -29,11 +29,13 @@ impl<T: Clone> Record<T> {
         self.history.last().map(|(_, value)| value)
     }
 
-    fn slot(&self) -> Slot<T> {
-        match self.history.last() {
+    /// What a copy shows that is so many writes behind.
+    fn slot(&self, behind: usize) -> Slot<T> {
+        match self.history.get(self.history.len().wrapping_sub(behind + 1)) {
+            _ if behind > 0 && self.history.len() <= behind => Slot::KeyMissing,
             None if self.bucket => Slot::KeyMissing,
             None => Slot::BucketMissing,
-            Some((revision, _)) if self.unreadable => {
+            Some((revision, _)) if self.unreadable && behind == 0 => {
                 Slot::Unreadable { why: "expected value at line 1 column 1".to_owned(), revision: *revision }
             }
             Some((revision, value)) => Slot::Present { value: value.clone(), revision: *revision },
@@ -85,14 +87,14 @@ impl Register {
         Self { configuration: Record::new(), floor: Record::new(), tampered: false }
     }
 
-    /// Carries out a request.
-    pub fn serve(&mut self, request: RegisterRequest) -> RegisterAnswer {
+    /// Carries out a request; a read shows what a copy holds that is so many writes behind.
+    pub fn serve(&mut self, request: RegisterRequest, behind: usize) -> RegisterAnswer {
         let (ticket, written) = match request {
             RegisterRequest::Read { ticket } => {
                 return RegisterAnswer::Read {
                     ticket,
-                    configuration: self.configuration.slot(),
-                    floor: self.floor.slot(),
+                    configuration: self.configuration.slot(behind),
+                    floor: self.floor.slot(behind),
                 };
             }
             RegisterRequest::Write { ticket, configuration, expected } => {

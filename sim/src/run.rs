@@ -11,6 +11,8 @@ use crate::bus::Weather;
 use crate::invariants::Violation;
 use crate::ledger::Ledger;
 use crate::linear::{self, Checked};
+use crate::machine::Machine;
+use crate::nemesis::FAULTS_MIN;
 use crate::tell::buy;
 use crate::trace::Detail;
 use crate::workload::Load;
@@ -117,6 +119,11 @@ fn safety(world: &mut World) -> Result<(), Violation> {
     world.trace.line(now, "nemesis", "diet", || format!("{diet:?} {load:?}"));
     let length = world.rng.u64(3_000_000..20_000_000);
     run_while(world, length, |_| true)?;
+    while world.nemesis.faults < FAULTS_MIN {
+        world.strike_now();
+        let pause = world.rng.u64(10_000..400_000);
+        run_while(world, pause, |_| true)?;
+    }
     Ok(())
 }
 
@@ -169,7 +176,7 @@ fn late(world: &World, what: &str) -> Violation {
     let replicas: Vec<_> = world
         .machines
         .iter()
-        .filter(|machine| machine.id.is_some())
+        .filter(|machine| machine.is_replica())
         .map(|machine| {
             let status = machine.replica().map(|replica| {
                 let status = replica.status();
@@ -243,7 +250,8 @@ impl World {
             return true;
         }
         !newest.in_sync.iter().any(|member| {
-            self.machines.iter().any(|machine| machine.id == Some(member.id) && machine.disk.store == member.store)
+            let named = |machine: &&Machine| machine.id == Some(member.id) && machine.disk.store == member.store;
+            self.machines.iter().filter(named).any(|machine| machine.disk.is_good())
         })
     }
 }

@@ -52,7 +52,7 @@ impl World {
 
     /// Starts everything that does not run.
     pub fn start_all(&mut self) {
-        (0..self.machines.len()).for_each(|machine| self.start_machine(machine));
+        (0..self.crew).for_each(|machine| self.start_machine(machine));
     }
     /// Starts a process.
     pub fn start(&mut self, who: Who) {
@@ -249,12 +249,13 @@ impl World {
     pub(crate) fn whole_journal(&self) -> Option<&[u8]> {
         let end = self.invariants.truth.end();
         let disks = self.machines.iter().map(|machine| &machine.disk).chain(self.attic.iter().map(|(_, disk)| disk));
-        let mut whole = disks.filter(|disk| disk.position(end) == self.invariants.truth.position(end));
+        let mut whole =
+            disks.filter(|disk| disk.is_good() && disk.position(end) == self.invariants.truth.position(end));
         whole.find_map(|disk| disk.journal_up_to(end))
     }
     /// Whether all journals hold the same bytes.
     pub fn journals_are_equal(&self) -> bool {
-        let mut files = self.machines.iter().filter(|m| m.id.is_some()).map(|m| &m.disk.file);
+        let mut files = self.machines.iter().filter(|m| m.is_replica()).map(|m| &m.disk.file);
         let first = files.next();
         files.all(|file| Some(file) == first)
     }

@@ -26,7 +26,7 @@ use crate::history::History;
 use crate::invariants::{Invariants, Violation};
 use crate::linear::Checked;
 use crate::machine::{Decided, LastSeen, Link, Machine, Process, Who};
-use crate::nemesis::Fault;
+use crate::nemesis::{Fault, WALL_MS_MAX};
 use crate::register::Register;
 use crate::trace::{Detail, Trace};
 use crate::workload::Client;
@@ -198,6 +198,8 @@ pub struct World {
     pub(crate) size: Size,
     pub(crate) times: Times,
     pub(crate) machines: Vec<Machine>,
+    /// So many of them are the exchange's; the others are for [`Who::Twin`]s.
+    pub(crate) crew: usize,
     pub(crate) register: Register,
     pub(crate) register_free: u64,
     pub(crate) broker_up: bool,
@@ -257,6 +259,7 @@ impl World {
             rng: Rng::with_seed(seed),
             times: Times::default(),
             machines: Vec::new(),
+            crew: 0,
             register: Register::new(),
             register_free: 0,
             broker_up: true,
@@ -283,6 +286,8 @@ impl World {
         (1..=orders).for_each(|id| world.add_machine(Who::Order(id)));
         (1..=catalogs).for_each(|id| world.add_machine(Who::Catalog(id)));
         (1..=frontends).for_each(|id| world.add_machine(Who::Frontend(id)));
+        world.crew = world.machines.len();
+        (1..=orders).for_each(|id| world.add_machine(Who::Twin(id)));
         world
     }
 
@@ -296,7 +301,7 @@ impl World {
 
     fn add_machine(&mut self, who: Who) {
         let id = match who {
-            Who::Order(id) => ReplicaId::new(id),
+            Who::Order(id) | Who::Twin(id) => ReplicaId::new(id),
             _ => None,
         };
         let store = StoreId(self.fresh());
@@ -391,11 +396,15 @@ impl World {
             return;
         }
         let boot = Boot(self.fresh());
+        if self.machines[machine].disk.configuration_flipped {
+            // The runtime sets such a directory aside and begins with an empty one.
+            self.wipe_disk(machine);
+        }
         let decider = self.decider(machine, boot);
         let ppm = self.rng.i64(-self.drift_ppm..=self.drift_ppm);
         // The runtime counts from the start of the process.
         let base = if self.rng.bool() { 0 } else { self.rng.u64(0..5_000_000) };
-        let wall = self.rng.u64(0..2_000_000_000_000);
+        let wall = self.rng.u64(0..WALL_MS_MAX);
         let now = self.now;
         let place = &mut self.machines[machine];
         place.clock = Clock::new(now, base, ppm, wall);
@@ -427,7 +436,7 @@ impl World {
         let times = self.times;
         let place = &self.machines[machine];
         match (place.who, place.id) {
-            (Who::Order(_), Some(id)) => Decided::Replica(Box::new(replica::Replica::new(replica::Options {
+            (_, Some(id)) => Decided::Replica(Box::new(replica::Replica::new(replica::Options {
                 id,
                 boot,
                 store: place.disk.store,
@@ -567,6 +576,14 @@ impl World {
         self.set_timer(machine);
     }
 
+    /// A timer that was set by the old rate is set anew.
+    pub(crate) fn clock_has_jumped(&mut self, machine: usize) {
+        if let Some(process) = &mut self.machines[machine].process {
+            process.timer_at = None;
+        }
+        self.set_timer(machine);
+    }
+
     fn set_timer(&mut self, machine: usize) {
         let now = self.now;
         let place = &mut self.machines[machine];
@@ -676,7 +693,7 @@ impl World {
             return;
         }
         let entries = place.disk.entries();
-        if let Some(answer) = place.disk.carry_out(now) {
+        if let Some(answer) = place.disk.carry_out(now, &mut self.rng) {
             if place.disk.entries() < entries {
                 self.check_disk(machine);
             }
@@ -754,7 +771,7 @@ impl World {
         let Some(newest) = &self.invariants.newest else {
             return false;
         };
-        let mut orders = self.machines.iter().filter(|machine| machine.id.is_some());
+        let mut orders = self.machines.iter().filter(|machine| machine.is_replica());
         orders.all(|machine| {
             let status = machine.replica().map(replica::Replica::status);
             status.is_some_and(|status| {

@@ -602,6 +602,11 @@ impl Catalog {
             return;
         }
         self.next_tick = now.after(TICK);
+        let before = self.sessions.len();
+        self.sessions.retain(|_, session| now <= session.lease_until || session.outstanding.is_empty());
+        if self.sessions.len() < before {
+            self.outputs.push_back(Output::debug("a lease was waited out: its cache did not confirm in time"));
+        }
         self.sessions.retain(|_, session| now <= session.lease_until);
         self.send_invalidations();
         self.ask_for_authority();

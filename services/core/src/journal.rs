@@ -60,9 +60,8 @@ pub enum BadLine {
 }
 
 impl BadLine {
-    /// Whether an append that was cut short by a crash can have left this. Where the checksum is right it can't: the line
-    /// is as it was written, and must not be cut.
-    pub fn may_be_torn(&self) -> bool {
+    /// Whether these are not the bytes that were written. Where the checksum is right they are, and must stay.
+    pub fn is_damage(&self) -> bool {
         matches!(self, Self::NotALine | Self::Checksum)
     }
 }
@@ -165,7 +164,7 @@ impl<'a> Scan<'a> {
     /// Once the iterator has ended at the end of a file: whether the rest can be cut, see [`is_torn_tail`]. `false` if
     /// nothing is left.
     pub fn is_torn(&self) -> bool {
-        !self.rest.is_empty() && self.bad.as_ref().is_none_or(BadLine::may_be_torn) && is_torn_tail(self.rest)
+        !self.rest.is_empty() && is_torn_tail(self.rest, self.prev)
     }
 }
 
@@ -191,23 +190,20 @@ impl Iterator for Scan<'_> {
     }
 }
 
-/// Whether `rest`, the end of a file from its first bad or incomplete line on, can be what a crash left of an append, and
-/// so may be cut; otherwise it is damage, and the replica must stop. Ask only for a line that [`BadLine::may_be_torn`];
-/// [`Scan::is_torn`] asks both.
+/// Whether `rest`, the end of a file behind the entry at `prev`, is what a crash left of an append, and so may be cut;
+/// otherwise it is damage, and acknowledged entries may be missing.
 ///
 /// An append is one or more lines that nobody was told about before it was synced. A crash keeps any part of it: the file
-/// ends at any byte, and blocks that were allocated but not written read as NULs. So torn is: one bad line, whole or not,
-/// that nothing follows but NULs. A second line's beginning anywhere in it means damage, since a bad line before others
-/// may be one that was synced and answered. This errs on the side of stopping: a batch whose *middle* was not written,
-/// with lines of it behind the hole, is torn in truth but looks just like a bad sector among acknowledged entries.
-///
-/// What can't be told apart is a last line that went bad after it was synced; it is cut like a torn one, and the protocol
-/// gets it back from the other replicas.
-pub fn is_torn_tail(rest: &[u8]) -> bool {
-    let behind = rest.iter().position(|&byte| byte == b'\n').map_or(&[][..], |end| &rest[end + 1..]);
-    // Within the line, too: the line feed between two entries may be what is damaged.
+/// ends at any byte, and blocks that were allocated but not written read as NULs. So torn is: one line that was begun, and
+/// nothing behind it but NULs. What has a line feed was whole once, and a second line's beginning means that the line feed
+/// before it is what is damaged; so does a whole line with one other byte in its place. This errs on the side of damage: a
+/// batch whose *middle* was not written is torn in truth, but looks just like a bad sector among acknowledged entries.
+pub fn is_torn_tail(rest: &[u8], prev: Position) -> bool {
+    let whole_once = rest.contains(&b'\n');
     let second_opening = rest.iter().skip(1).zip(1..).any(|(&b, at)| b == b'{' && rest[at..].starts_with(OPENING));
-    behind.iter().all(|&byte| byte == 0) && !second_opening
+    let stray = rest.split_last().is_some_and(|(&last, line)| last != 0 && decode(line, prev).is_ok());
+    let in_text = rest.iter().position(|&byte| byte == 0).unwrap_or(rest.len());
+    !whole_once && !second_opening && !stray && rest[in_text..].iter().all(|&byte| byte == 0)
 }
 
 fn chain_of(json: &[u8], prev: Chain) -> Chain {

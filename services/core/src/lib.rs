@@ -37,7 +37,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use tradenet_schemas::ids::{Epoch, OrderNumber, SeqNum};
+use tradenet_schemas::ids::{Epoch, OrderNumber, SeqNum, StoreId};
 use tradenet_schemas::message::{Answer, Configuration, Query};
 use tradenet_schemas::subjects::Peer;
 use tradenet_schemas::trade::{Command, IdempotencyKey, Order, Outcome, Stock, Symbol};
@@ -136,6 +136,16 @@ pub enum DiskRequest {
     Cut {
         /// Which operation.
         ticket: DiskTicket,
+        /// How many bytes stay.
+        bytes: u64,
+    },
+    /// The journal is damaged behind `bytes` bytes, so the directory is not what it was named for: keep a copy of the journal
+    /// for people, give the directory another name (write aside, fsync, rename, fsync the directory), then cut.
+    GiveUp {
+        /// Which operation.
+        ticket: DiskTicket,
+        /// The new name.
+        store: StoreId,
         /// How many bytes stay.
         bytes: u64,
     },

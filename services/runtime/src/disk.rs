@@ -12,6 +12,7 @@
 //!                  configuration.json  the newest configuration that was adopted
 //!                  orders.jsonl        the journal
 //!                  reserve             room for one more configuration when the disk is full
+//!                  *.damaged           what was not as it was written, for people
 //! ```
 
 use std::fs::{self, File, OpenOptions};
@@ -241,7 +242,10 @@ impl Directory {
                 store
             }
         };
-        let configuration = read_record(&dir.join(CONFIGURATION))?;
+        let (store, configuration) = match read_record(&dir.join(CONFIGURATION)) {
+            Err(DirectoryError::Damaged { why, .. }) => (begin_anew(&dir, &why).at(&dir)?, None),
+            read => (store, read?),
+        };
         let journal = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&journal_path);
         let journal = journal.at(&journal_path)?;
         let journal_bytes = journal.metadata().at(&journal_path)?.len();
@@ -261,6 +265,26 @@ impl Directory {
     pub fn path(&self) -> &Path {
         &self.dir
     }
+}
+
+/// Which epochs this directory has promised not to go below is not known any more (rule R4). So it is not the one that any
+/// record names: what it holds is set aside, and under another name it begins empty. In this order, so that it is done
+/// again where it was cut short.
+fn begin_anew(dir: &Path, why: &str) -> io::Result<StoreId> {
+    let aside = |name: &str| dir.join(format!("{name}.damaged"));
+    match fs::rename(dir.join(JOURNAL), aside(JOURNAL)) {
+        Err(error) if error.kind() == ErrorKind::NotFound => {}
+        moved => moved?,
+    }
+    let store = StoreId(rand::random());
+    write_record(dir, STORE, &Store { store })?;
+    fs::rename(dir.join(CONFIGURATION), aside(CONFIGURATION))?;
+    sync_dir(dir)?;
+    tracing::warn!(
+        "{} was damaged ({why}): set aside with the journal; beginning empty, to be filled by the others",
+        dir.join(CONFIGURATION).display()
+    );
+    Ok(store)
 }
 
 /// Writes the newest part of the journal again and syncs it. What a killed process left may be in memory only, and pages
@@ -447,6 +471,9 @@ impl Worker {
         let (ticket, done) = match request {
             DiskRequest::Append { .. } => return,
             DiskRequest::Cut { ticket, bytes } => (ticket, self.unless_broken(|worker| worker.cut(bytes))),
+            DiskRequest::GiveUp { ticket, store, bytes } => {
+                (ticket, self.unless_broken(|worker| worker.give_up(store, bytes)))
+            }
             DiskRequest::Persist { ticket, configuration } => {
                 (ticket, self.unless_broken(|worker| worker.persist(&configuration)))
             }
@@ -489,6 +516,16 @@ impl Worker {
         *bytes = to;
         self.full = false;
         Ok(())
+    }
+
+    /// Another name before the cut: from then on nobody counts on what is cut.
+    fn give_up(&mut self, store: StoreId, bytes: u64) -> io::Result<()> {
+        let dir = &self.directory.dir;
+        if let Err(error) = fs::copy(dir.join(JOURNAL), dir.join(format!("{JOURNAL}.damaged"))) {
+            tracing::warn!("no copy of the damaged journal was kept: {error}");
+        }
+        write_record(dir, STORE, &Store { store })?;
+        self.cut(bytes)
     }
 
     /// On a full disk the reserve makes room: a replica without room for orders must still be able to follow an epoch.

@@ -1,7 +1,8 @@
 //! S2: every committed order, and so every answered one, is on the disk of every in-sync member.
 //!
 //! Stronger than what clients see: it must hold for the newest record that was ever written, at every moment, since that
-//! record alone says who may be elected. A member whose disk was replaced is not fit, and can't be elected (S5).
+//! record alone says who may be elected. A member whose disk was replaced is not fit, and can't be elected (S5);
+//! one whose disk was damaged gives up its name as soon as it notices.
 
 use tradenet_schemas::message::Configuration;
 
@@ -16,7 +17,8 @@ pub(super) fn check(newest: &Configuration, truth: &Truth, holders: &[Holder<'_>
         return Ok(());
     };
     for member in &newest.in_sync {
-        let holds = |holder: &&Holder<'_>| holder.id == member.id && holder.disk.store == member.store;
+        let holds =
+            |holder: &&Holder<'_>| holder.id == member.id && holder.disk.store == member.store && holder.disk.is_good();
         let Some(holder) = holders.iter().find(holds) else {
             continue;
         };

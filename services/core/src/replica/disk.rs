@@ -9,6 +9,7 @@
 use std::collections::VecDeque;
 
 use bytes::Bytes;
+use tradenet_schemas::ids::StoreId;
 
 use crate::{DiskRequest, DiskTicket};
 
@@ -81,6 +82,12 @@ impl Disk {
         // What found no room is not in the file, so there is nothing of it to cut.
         let bytes = if self.full { self.confirmed } else { bytes };
         DiskRequest::Cut { ticket: self.ticket(), bytes }
+    }
+
+    /// Cuts a file that is damaged behind `bytes`, under another name; the request to make.
+    pub(super) fn give_up(&mut self, store: StoreId, bytes: u64) -> DiskRequest {
+        self.confirmed = self.confirmed.min(bytes);
+        DiskRequest::GiveUp { ticket: self.ticket(), store, bytes }
     }
 
     /// The operation is done; whether that made more of the log durable.

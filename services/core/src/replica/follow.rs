@@ -49,6 +49,8 @@ struct Fetch {
     peer: ReplicaId,
     from: Position,
     since: Mono,
+    /// The leader's end when it was asked.
+    leader_tail: SeqNum,
 }
 
 impl Following {
@@ -130,7 +132,6 @@ impl Replica {
 
     /// The own log equals the leader's up to `end`.
     fn matched_up_to(&mut self, end: SeqNum, committed: SeqNum) {
-        self.suspect_cut = false;
         self.following.matched = self.following.matched.max(end);
         self.following.leader_tail = self.following.leader_tail.max(end);
         self.committed = self.committed.max(committed.min(self.following.matched));
@@ -185,7 +186,8 @@ impl Replica {
             return;
         }
         let Some(peer) = self.fetch_peer() else { return };
-        self.following.fetch = Some(Fetch { peer, from, since: self.now.mono });
+        self.following.fetch =
+            Some(Fetch { peer, from, since: self.now.mono, leader_tail: self.following.leader_tail });
         self.send(Peer::Order(peer), Message::Fetch { from });
     }
 
@@ -231,7 +233,7 @@ impl Replica {
         if !expected || self.leading.is_some() || self.adopting.is_some() {
             return;
         }
-        self.following.fetch = None;
+        let leader_tail = self.following.fetch.take().map(|fetch| fetch.leader_tail);
         if epoch > self.epoch() {
             return; // Entries of an epoch that is not on disk here (rule R4): asked for again when it is.
         }
@@ -260,6 +262,10 @@ impl Replica {
                 self.committed = self.committed.max(committed.min(end));
             }
             None => self.following.tries += 1,
+        }
+        let end = self.log.tail().seq;
+        if end > before.seq && end == self.following.leader_tail && Some(end) > leader_tail {
+            self.outputs.push_back(Output::debug(format!("caught up with batches that came meanwhile, at {end}")));
         }
         // Without progress the next attempt waits for the next tick.
         if self.log.tail() != before && self.log.tail().seq < tail.max(self.following.leader_tail) {

@@ -897,6 +897,10 @@ impl Replica {
         let Some(boot) = leading.followers.get(&id).map(|follower| follower.boot) else {
             return;
         };
+        let waiting = leading.queue.len() + leading.waiting.len();
+        if waiting > 0 {
+            self.outputs.push_back(Output::info(format!("hands over to order-{id} while {waiting} requests wait")));
+        }
         let me = self.options.id;
         let mut next = self.next_configuration(why.to_owned());
         next.leader = tradenet_schemas::ids::Leader { id, boot };

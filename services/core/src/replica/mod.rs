@@ -154,8 +154,8 @@ pub struct Replica {
     /// When the configuration was adopted.
     adopted_at: Mono,
     connected: bool,
-    /// A whole last line was bad at the start and cut: an acknowledged entry may be missing until a leader's log was seen.
-    suspect_cut: bool,
+    /// The journal was damaged: under another name the directory's good part counts when this is done.
+    giving_up: Option<DiskTicket>,
     /// How often each replica fell out lately.
     falls: BTreeMap<ReplicaId, Falls>,
     leaving: Option<Mono>,
@@ -192,7 +192,7 @@ impl Replica {
             cuts: 0,
             adopted_at: Mono(0),
             connected: false,
-            suspect_cut: false,
+            giving_up: None,
             falls: BTreeMap::new(),
             leaving: None,
             full_since: None,
@@ -272,9 +272,6 @@ impl Replica {
     fn trouble(&self) -> Option<String> {
         if self.disk.is_full() {
             return Some("its disk is full: make room".to_owned());
-        }
-        if self.suspect_cut {
-            return Some("its last entry was damaged: it has to see a leader's log first".to_owned());
         }
         let stuck = self.leading.as_ref().and_then(|leading| leading.stuck_since())?;
         let long = self.now.mono.since(stuck) > self.options.times.stuck * 2;
@@ -378,24 +375,24 @@ impl Replica {
         }
         rest.drain(..used);
         let checked = checked + used as u64;
-        // Also behind a bad line more may follow: whether it is a torn tail shows at the end of the file.
-        if !bytes.is_empty() && (bad.is_none() || rest.len() <= 4 * READ_BYTES_MAX) {
+        if !bytes.is_empty() && bad.is_none() {
             let offset = checked + rest.len() as u64;
             self.starting = Some((checked, rest));
             return self.read(ReadFor::Start, offset, READ_BYTES_MAX);
         }
         let line = self.log.tail().seq.next();
         match bad {
-            Some(error) if !(error.may_be_torn() && journal::is_torn_tail(&rest)) => {
-                return self.broken(format!(
-                    "orders.jsonl is damaged at line {line}, byte {checked}: {error}; good entries may follow. Restore \
-                     the directory from a backup, or remove it and let this replica fill itself from its peers"
-                ));
+            Some(error) if !error.is_damage() => {
+                return self
+                    .broken(format!("orders.jsonl can't be used from line {line}, byte {checked}, on: {error}"));
             }
-            _ if rest.is_empty() => {}
-            _ => {
+            Some(error) => return self.give_up(checked, &error.to_string()),
+            None if rest.is_empty() => {}
+            None if !journal::is_torn_tail(&rest, self.log.tail()) => {
+                return self.give_up(checked, "it does not end as it was written");
+            }
+            None => {
                 let lost = rest.len();
-                self.suspect_cut = rest.contains(&b'\n');
                 self.outputs.push_back(Output::warn(format!(
                     "orders.jsonl ends in the middle of line {line}: cut the last {lost} bytes, a torn write that began \
                      at byte {checked}"
@@ -404,6 +401,31 @@ impl Replica {
                 self.outputs.push_back(Output::Disk(request));
             }
         }
+        self.started();
+    }
+
+    /// What was acknowledged may be missing, so this is not the disk any more that the record names: under another name it
+    /// is a learner's (rule R3), which keeps what is good and is filled again by its peers.
+    fn give_up(&mut self, bytes: u64, why: &str) {
+        let line = self.log.tail().seq.next();
+        // A boot is random and never comes again, so nobody else has this name.
+        let store = StoreId(self.options.boot.0);
+        self.outputs.push_back(Output::warn(format!(
+            "orders.jsonl is damaged at line {line}, byte {bytes}: {why}. Kept aside; its good part counts as a learner's, \
+             store {store}, and is filled again by the others"
+        )));
+        self.options.store = store;
+        self.starting = Some((bytes, Vec::new()));
+        let request = self.disk.give_up(store, bytes);
+        if let DiskRequest::GiveUp { ticket, .. } = &request {
+            self.giving_up = Some(*ticket);
+        }
+        self.outputs.push_back(Output::Disk(request));
+    }
+
+    fn given_up(&mut self) {
+        self.giving_up = None;
+        self.starting = None;
         self.started();
     }
 
@@ -710,6 +732,9 @@ impl Replica {
                     self.became_durable(took);
                 }
                 self.adopted(ticket);
+                if self.giving_up == Some(ticket) {
+                    self.given_up();
+                }
             }
             DiskAnswer::Read { ticket, bytes } => self.was_read(ticket, &bytes),
             DiskAnswer::Full { ticket } => {
@@ -757,6 +782,9 @@ impl Replica {
     fn answer_fetch(&mut self, reply: ReplyTo, asked: Position, prev: Position, bytes: &Bytes) {
         if !self.log.contains(prev) {
             return; // It was cut while it was read.
+        }
+        if let Some(Err(error)) = journal::scan(bytes, prev).find(Result::is_err) {
+            return self.broken(format!("orders.jsonl has gone bad behind line {}: {error}. Start again", prev.seq));
         }
         let mut whole = bytes.iter().rposition(|&byte| byte == b'\n').map_or(0, |last| last + 1);
         let left = self.log.bytes() - self.log.offset_behind(prev.seq);
