@@ -300,7 +300,7 @@ impl World {
         }
         let stale = self.weather.register_stale_ppm > 0 && self.rng.u64(0..1_000_000) < self.weather.register_stale_ppm;
         let behind = if stale { self.rng.usize(1..4) } else { 0 };
-        let answer = self.register.serve(request, behind);
+        let answer = self.register.serve_behind(request, behind);
         if let Some(asked) = asked.filter(|_| writes) {
             let lost = if answers { "" } else { " (the answer is lost)" };
             let now = self.now;

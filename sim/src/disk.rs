@@ -24,8 +24,11 @@ struct Line {
 /// What the next operation of a kind comes to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Fails {
-    /// A write, or its sync: any part of it may be in the file.
-    Write,
+    /// A write, or its sync: so many bytes of it are in the file.
+    Write {
+        /// At most.
+        kept: usize,
+    },
     /// A read.
     Read,
 }
@@ -110,7 +113,7 @@ impl Disk {
     }
 
     /// Carries out the oldest request.
-    pub fn carry_out(&mut self, now: u64, rng: &mut Rng) -> Option<DiskAnswer> {
+    pub fn carry_out(&mut self, now: u64) -> Option<DiskAnswer> {
         let (asked, request) = self.waiting.pop_front()?;
         let took = Duration::from_micros(now.saturating_sub(asked));
         Some(match request {
@@ -141,12 +144,12 @@ impl Disk {
             | DiskRequest::Cut { ticket, .. }
             | DiskRequest::GiveUp { ticket, .. }
             | DiskRequest::Persist { ticket, .. })
-                if self.fails == Some(Fails::Write) =>
+                if let Some(Fails::Write { kept }) = self.fails =>
             {
                 self.fails = None;
                 self.broken = true;
                 if let DiskRequest::Append { lines, .. } = failed {
-                    self.append(&lines[..rng.usize(0..=lines.len())]);
+                    self.append(&lines[..kept.min(lines.len())]);
                 }
                 let why = "fdatasync: Input/output error (os error 5)".to_owned();
                 DiskAnswer::Broken { ticket, why }
@@ -252,7 +255,7 @@ impl Disk {
         let whole = rng.usize(0..=self.waiting.len());
         let mut waiting = std::mem::take(&mut self.waiting);
         self.busy_until = 0;
-        let idle = self.full || self.refusing || self.fails == Some(Fails::Write) || self.broken;
+        let idle = self.full || self.refusing || matches!(self.fails, Some(Fails::Write { .. })) || self.broken;
         (self.fails, self.broken) = (None, false);
         if idle {
             self.refusing = false;

@@ -4,8 +4,8 @@
 //! another, or a pace of their own (Groce et al., Swarm Testing, 2012).
 //! Idea: each seed has a *diet*: every kind of fault is on or off, and comes at a pace of its own. At the end of the safety
 //! phase everything is mended, and the exchange must become whole by itself.
-//! Rule kept: what no protocol can survive is not done: the last disk that has an order is not emptied, configuration and
-//! floor do not both go back at once.
+//! Rule kept: what no protocol can survive is not done: the last disk that has an order is not emptied or damaged,
+//! configuration and floor do not both go back at once, empty twins of all replicas do not meet an empty register.
 
 use tradenet_core::Input;
 
@@ -93,6 +93,8 @@ pub const KINDS: [Kind; 22] = [
 pub(crate) const FAULTS_MIN: u64 = 20;
 /// So many strikes in a row that find nothing to harm are followed by a kill.
 const MISSES_MAX: u32 = 20;
+/// Of a write that fails, fewer bytes than these are in the file.
+const FAILED_WRITE_BYTES_MAX: usize = 400;
 /// A wall clock may jump to any time before this, in milliseconds since 1970.
 pub(crate) const WALL_MS_MAX: u64 = 2_000_000_000_000;
 
@@ -171,9 +173,11 @@ impl World {
         let keep_both = self.rng.u8(0..8) == 0;
         let disks = self.rng.bool();
         let register = |kind: Kind| matches!(kind, Kind::RegisterBack | Kind::RegisterWipe | Kind::RegisterGarbage);
-        diet.retain(|(kind, _)| {
-            keep_both
-                || if disks { !register(*kind) } else { !matches!(kind, Kind::Wipe | Kind::Remount | Kind::FlipBit) }
+        let disk = |kind: Kind| matches!(kind, Kind::Wipe | Kind::Remount | Kind::FlipBit);
+        diet.retain(|(kind, _)| match kind {
+            // All replicas' twins are empty: with an empty register that looks like the first start.
+            Kind::Twin => disks && !keep_both,
+            kind => keep_both || if disks { !register(*kind) } else { !disk(*kind) },
         });
         if diet.is_empty() {
             diet.push((Kind::Kill, pace));
@@ -431,7 +435,8 @@ impl World {
             }
             Kind::FullDisk => self.machines[machine].disk.full = true,
             _ => {
-                let fails = if kind == Kind::FailRead { Fails::Read } else { Fails::Write };
+                let kept = self.rng.usize(0..FAILED_WRITE_BYTES_MAX);
+                let fails = if kind == Kind::FailRead { Fails::Read } else { Fails::Write { kept } };
                 self.machines[machine].disk.fails = Some(fails);
                 let at = self.now + self.away() + 200_000;
                 self.at(at, Event::Start { machine });

@@ -87,8 +87,13 @@ impl Register {
         Self { configuration: Record::new(), floor: Record::new(), tampered: false }
     }
 
-    /// Carries out a request; a read shows what a copy holds that is so many writes behind.
-    pub fn serve(&mut self, request: RegisterRequest, behind: usize) -> RegisterAnswer {
+    /// Carries out a request.
+    pub fn serve(&mut self, request: RegisterRequest) -> RegisterAnswer {
+        self.serve_behind(request, 0)
+    }
+
+    /// The same; a read shows what a copy holds that is so many writes behind.
+    pub fn serve_behind(&mut self, request: RegisterRequest, behind: usize) -> RegisterAnswer {
         let (ticket, written) = match request {
             RegisterRequest::Read { ticket } => {
                 return RegisterAnswer::Read {

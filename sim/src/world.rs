@@ -693,7 +693,7 @@ impl World {
             return;
         }
         let entries = place.disk.entries();
-        if let Some(answer) = place.disk.carry_out(now, &mut self.rng) {
+        if let Some(answer) = place.disk.carry_out(now) {
             if place.disk.entries() < entries {
                 self.check_disk(machine);
             }
