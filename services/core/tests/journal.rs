@@ -276,7 +276,6 @@ fn out_of_order(found: u64) -> BadLine {
 /// Puts a right chain before `json`, spoils the line with `spoil`, and decodes it behind (epoch 5, seq 7). A form that is
 /// not known is compared without its reason.
 #[track_caller]
-#[expect(clippy::needless_pass_by_value, reason = "the table reads better")]
 fn check(name: &str, json: &str, spoil: impl Fn(&str) -> Vec<u8>, expected: Result<u64, BadLine>) {
     let prev = Position { epoch: Epoch(5), seq: SeqNum(7), chain: Chain::from_str("00000000000000c7").unwrap() };
     let chain = Chain(xxh3_64_with_seed(json.as_bytes(), prev.chain.0));
