@@ -393,6 +393,13 @@ impl Frontend {
         if let (Some(symbol), false) = (pending.command.trades(), matches!(outcome, Outcome::Refused(_))) {
             self.cache.seen(symbol, seq);
         }
+        // A first sending that was overtaken by the second finds the command done, by this very request.
+        let own = pending.sending.attempts > 1 && seq > pending.known;
+        let outcome = match outcome {
+            Outcome::Accepted { order, .. } if own => Outcome::Accepted { order, replayed: false },
+            Outcome::Done { receipt, .. } if own => Outcome::Done { receipt, replayed: false },
+            other => other,
+        };
         self.answer(pending.ticket, ClientAnswer::Outcome(outcome));
     }
 
