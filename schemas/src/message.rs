@@ -123,9 +123,6 @@ pub struct Submission {
     /// The newest entry that the frontend knew of when the client asked: what was done by then was done for an earlier
     /// request.
     pub known: SeqNum,
-    /// Whether it was sent before: then what was done since may have been done by the former sending.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub again: bool,
 }
 
 /// What a frontend asks the leader.
@@ -232,6 +229,9 @@ pub enum Message {
         seq: SeqNum,
         /// Request number and outcome.
         outcomes: Vec<(u64, Outcome)>,
+        /// Those of the requests that were surely done for an earlier request of their client: before this one was made.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        before: Vec<u64>,
     },
     /// Asks for something that may change.
     Read {

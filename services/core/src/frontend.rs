@@ -291,11 +291,10 @@ impl Frontend {
         let epoch = self.elector.configuration().map_or(Epoch(0), |held| held.epoch);
         let mut batch = Vec::new();
         for (&request, pending) in self.commands.iter_mut().filter(|(_, pending)| pending.sending.again_at <= now) {
-            let again = pending.sending.attempts > 0;
             pending.sending.sent(now);
             pending.sent_in = epoch;
             let (key, command, known) = (pending.key.clone(), pending.command.clone(), pending.known);
-            batch.push(Submission { request, key, command, known, again });
+            batch.push(Submission { request, key, command, known });
         }
         while !batch.is_empty() {
             let rest = batch.split_off(batch.len().min(SUBMISSIONS_PER_MESSAGE_MAX));
@@ -347,9 +346,11 @@ impl Frontend {
                 self.elector.proposal_answered(self.now, nonce, verdict);
             }
             (Message::Announce(configuration), _) => self.adopt(&configuration),
-            (Message::Outcomes { seq, outcomes }, Node::Order(..)) => {
+            (Message::Outcomes { seq, outcomes, before }, Node::Order(..)) => {
                 self.elector.saw(seq);
-                outcomes.into_iter().for_each(|(request, outcome)| self.decided(epoch, request, outcome, seq));
+                for (request, outcome) in outcomes {
+                    self.decided(epoch, request, outcome, seq, before.contains(&request));
+                }
             }
             (Message::Answer { request, seq, answer }, Node::Order(..)) => {
                 self.elector.saw(seq);
@@ -382,7 +383,7 @@ impl Frontend {
         }
     }
 
-    fn decided(&mut self, epoch: Epoch, request: u64, outcome: Outcome, seq: SeqNum) {
+    fn decided(&mut self, epoch: Epoch, request: u64, mut outcome: Outcome, seq: SeqNum, before: bool) {
         let sent_since = self.commands.get(&request).is_some_and(|pending| epoch < pending.sent_in);
         if matches!(outcome, Outcome::Refused(_)) && sent_since {
             return;
@@ -393,13 +394,11 @@ impl Frontend {
         if let (Some(symbol), false) = (pending.command.trades(), matches!(outcome, Outcome::Refused(_))) {
             self.cache.seen(symbol, seq);
         }
-        // A first sending that was overtaken by the second finds the command done, by this very request.
-        let own = pending.sending.attempts > 1 && seq > pending.known;
-        let outcome = match outcome {
-            Outcome::Accepted { order, .. } if own => Outcome::Accepted { order, replayed: false },
-            Outcome::Done { receipt, .. } if own => Outcome::Done { receipt, replayed: false },
-            other => other,
-        };
+        // Without a key of the client's, or sent more than once from here, what was done may be this very request.
+        let own = !pending.key.is_of_client() || pending.sending.attempts > 1 && !before;
+        if let (true, Outcome::Accepted { replayed, .. } | Outcome::Done { replayed, .. }) = (own, &mut outcome) {
+            *replayed = false;
+        }
         self.answer(pending.ticket, ClientAnswer::Outcome(outcome));
     }
 

@@ -75,10 +75,19 @@ impl Refused {
     }
 }
 
+/// What a frontend is told of a command.
+#[derive(Clone, Debug)]
+pub(super) struct Told {
+    request: u64,
+    outcome: Outcome,
+    /// Whether it was done before its client asked.
+    before: bool,
+}
+
 /// What is owed.
 #[derive(Clone, Debug)]
 pub(super) enum Due {
-    Outcome { request: u64, outcome: Outcome },
+    Outcome(Told),
     Answer { request: u64, answer: Answer },
     Listed,
     Grant { request: u64, catalog: Boot, asked: Mono },
@@ -297,11 +306,11 @@ impl Replica {
             orphans.entry(queued.reply).or_default().push(queued.submission.request);
         }
         for waiting in leading.waiting {
-            if let (true, Due::Outcome { request, outcome }) = (bug(Bug::AnswerWhenDeposed), &waiting.due) {
-                let outcomes = vec![(*request, outcome.clone())];
-                self.reply(waiting.reply.clone(), Message::Outcomes { seq: waiting.seq, outcomes });
+            if let (true, Due::Outcome(told)) = (bug(Bug::AnswerWhenDeposed), &waiting.due) {
+                let outcomes = vec![(told.request, told.outcome.clone())];
+                self.reply(waiting.reply.clone(), Message::Outcomes { seq: waiting.seq, outcomes, before: vec![] });
             }
-            if let Due::Outcome { request, .. } | Due::Answer { request, .. } = waiting.due {
+            if let Due::Outcome(Told { request, .. }) | Due::Answer { request, .. } = waiting.due {
                 orphans.entry(waiting.reply).or_default().push(request);
             }
         }
@@ -433,10 +442,11 @@ impl Replica {
 
     fn decide_one(&mut self, queued: Queued, lines: &mut Vec<u8>) {
         let Queued { from, submission, reply } = queued;
-        let Submission { request, key, command, known, again } = submission;
+        let Submission { request, key, command, known } = submission;
         let refused = self.leading.as_ref().and_then(|leading| leading.refused.known.get(&(from, request)));
         let refused = refused.filter(|_| !bug(Bug::DecideRefusedAgain));
         let decision = refused.map_or_else(|| self.exchange.decide(&key, &command), |known| Decision::Refuse(*known));
+        let before = matches!(decision, Decision::Replay { seq, .. } if seq <= known);
         let (outcome, seq, confirm) = match decision {
             Decision::Accept(events) => {
                 let seq = self.append_entry(Some(key), events, lines);
@@ -444,14 +454,12 @@ impl Replica {
             }
             Decision::Replay { seq, .. } if bug(Bug::DropKeysAtFailover) && self.is_of_a_former_leader(seq) => {
                 let key = CommandKey::generated(self.options.boot, self.log.tail().seq.0);
-                let submission = Submission { request, key, command, known, again };
+                let submission = Submission { request, key, command, known };
                 return self.decide_one(Queued { from, submission, reply }, lines);
             }
             Decision::Replay { order, seq } => {
-                // A first sending may be overtaken by its own repetition; with a key that no client gave it is nothing else.
-                let before = key.is_of_client() && (!again || seq <= known);
                 // What can change since is a read, and needs what a read needs (R5).
-                let outcome = self.exchange.outcome(&command, order, before);
+                let outcome = self.exchange.outcome(&command, order, true);
                 let fixed = order != OrderNumber(0);
                 (outcome, if fixed { seq } else { self.log.tail().seq }, !fixed)
             }
@@ -464,7 +472,7 @@ impl Replica {
             if let Outcome::Refused(refusal) = &outcome {
                 leading.refused.remember((from, request), *refusal);
             }
-            leading.owe(reply, seq, round, Due::Outcome { request, outcome });
+            leading.owe(reply, seq, round, Due::Outcome(Told { request, outcome, before }));
         }
     }
 
@@ -643,10 +651,10 @@ impl Replica {
         }
         let (due, waiting) = std::mem::take(&mut leading.waiting).into_iter().partition(ready);
         leading.waiting = waiting;
-        let mut outcomes: BTreeMap<ReplyTo, Vec<(u64, Outcome)>> = BTreeMap::new();
+        let mut outcomes: BTreeMap<ReplyTo, Vec<Told>> = BTreeMap::new();
         for Waiting { reply, due, .. } in due {
             match due {
-                Due::Outcome { request, outcome } => outcomes.entry(reply).or_default().push((request, outcome)),
+                Due::Outcome(told) => outcomes.entry(reply).or_default().push(told),
                 Due::Answer { request, answer } => {
                     self.reply(reply, Message::Answer { request, seq: released, answer });
                 }
@@ -655,8 +663,10 @@ impl Replica {
             }
         }
         for (reply, outcomes) in outcomes {
-            for outcomes in in_messages(outcomes) {
-                self.reply(reply.clone(), Message::Outcomes { seq: released, outcomes });
+            for told in in_messages(outcomes) {
+                let before = told.iter().filter(|told| told.before).map(|told| told.request).collect();
+                let outcomes = told.into_iter().map(|told| (told.request, told.outcome)).collect();
+                self.reply(reply.clone(), Message::Outcomes { seq: released, outcomes, before });
             }
         }
     }
@@ -913,18 +923,18 @@ impl Replica {
 }
 
 /// Splits outcomes so that each message stays below its bound, whatever accounts own and orders have met.
-fn in_messages(outcomes: Vec<(u64, Outcome)>) -> Vec<Vec<(u64, Outcome)>> {
+fn in_messages(outcomes: Vec<Told>) -> Vec<Vec<Told>> {
     let mut messages: Vec<Vec<_>> = vec![Vec::new()];
     let mut bytes = 0;
-    for (request, outcome) in outcomes {
-        let more = bytes_max(&outcome);
+    for told in outcomes {
+        let more = bytes_max(&told.outcome);
         if bytes + more > OUTCOMES_BYTES_MAX && bytes > 0 {
             messages.push(Vec::new());
             bytes = 0;
         }
         bytes += more;
         if let Some(message) = messages.last_mut() {
-            message.push((request, outcome));
+            message.push(told);
         }
     }
     messages
