@@ -402,7 +402,9 @@ impl World {
 
     /// As good as a lost disk: the replica will give it up as soon as it notices.
     fn flip_bit(&mut self, machine: usize) -> bool {
-        if !self.may_be_wiped(machine) || !self.machines[machine].disk.flip(&mut self.rng) {
+        // Two flipped bits in the last record can make it look like one that was never whole.
+        let good = self.machines[machine].disk.is_good();
+        if !good || !self.may_be_wiped(machine) || !self.machines[machine].disk.flip(&mut self.rng) {
             return false;
         }
         self.nemesis.wiped += 1;

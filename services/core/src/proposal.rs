@@ -137,6 +137,7 @@ pub(crate) fn rebuild(evidence: &Evidence<'_>) -> Result<Rebuild, String> {
     let seen = highest(statuses.iter().map(|status| status.committed).chain([evidence.seen]));
     // Whichever of them was served in, who is in sync by each has every order.
     let stand = standing(&twins, statuses);
+    let newest = stand.first().copied().unwrap_or(newest);
     let fit = |status: &&Status| {
         stand.iter().all(|held| held.is_in_sync(status.id, status.store)) && status.tail.seq >= seen && !status.leaving
     };
