@@ -454,7 +454,7 @@ impl World {
         let whole = |machine: &&crate::machine::Machine| {
             let newest = self.invariants.newest.as_ref();
             newest.is_some_and(|newest| machine.id.is_some_and(|id| newest.is_in_sync(id, machine.disk.store)))
-                && machine.disk.is_good()
+                && self.has_everything(&machine.disk)
         };
         let others = self.machines.iter().filter(|other| other.who != self.machines[machine].who);
         others.filter(whole).filter(|other| other.is_running()).count() >= 1

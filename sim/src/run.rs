@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 
 use crate::auditor::Counts;
 use crate::bus::Weather;
+use crate::disk::Disk;
 use crate::invariants::Violation;
 use crate::ledger::Ledger;
 use crate::linear::{self, Checked};
@@ -20,6 +21,8 @@ use crate::world::{Answered, Size, World};
 use tradenet_core::ClientAnswer;
 use tradenet_schemas::trade::Outcome;
 
+/// The name under which a run that does not become whole in time fails.
+const LIVENESS: &str = "liveness";
 /// After the last fault, a trade through each frontend is accepted within this, in microseconds.
 const AVAILABLE_WITHIN_US: u64 = 20_000_000;
 /// After the last fault everybody is in sync within this. Who fell often waits up to 30 s, by the protocol's own rule.
@@ -130,10 +133,19 @@ fn safety(world: &mut World) -> Result<(), Violation> {
 fn liveness(world: &mut World) -> Result<(), Violation> {
     world.heal();
     world.nemesis.closing = true;
+    let whole = becomes_whole(world);
+    // Asked at the end: a record that was under way may name none but disks that are gone.
+    if world.is_lost() {
+        world.mark(crate::marks::OPERATOR);
+        return whole.or_else(|late| if late.invariant == LIVENESS { Ok(()) } else { Err(late) });
+    }
+    whole
+}
+
+fn becomes_whole(world: &mut World) -> Result<(), Violation> {
     let healed = world.now;
     run_while(world, AVAILABLE_WITHIN_US, |world| !world.frontends_ready() && !world.is_lost())?;
     if world.is_lost() {
-        world.mark(crate::marks::OPERATOR);
         return Ok(());
     }
     for number in 1..=world.size.frontends {
@@ -186,7 +198,7 @@ fn late(world: &World, what: &str) -> Violation {
         })
         .collect();
     Violation::new(
-        "liveness",
+        LIVENESS,
         format!("not in time: {what}; frontends say {troubles:?}; {replicas:?}; newest {:?}", world.invariants.newest),
     )
 }
@@ -237,6 +249,11 @@ fn run_while(world: &mut World, at_most_us: u64, mut goes_on: impl FnMut(&mut Wo
 }
 
 impl World {
+    /// Whether a disk has everything that was committed. One whose last record went bad looks as if that was never whole.
+    pub(crate) fn has_everything(&self, disk: &Disk) -> bool {
+        disk.is_good() && disk.entries() >= self.invariants.truth.end()
+    }
+
     /// Whether no disk that the newest record names is left: only an operator can help then.
     pub(crate) fn is_lost(&self) -> bool {
         let Some(newest) = &self.invariants.newest else {
@@ -251,7 +268,7 @@ impl World {
         }
         !newest.in_sync.iter().any(|member| {
             let named = |machine: &&Machine| machine.id == Some(member.id) && machine.disk.store == member.store;
-            self.machines.iter().filter(named).any(|machine| machine.disk.is_good())
+            self.machines.iter().filter(named).any(|machine| self.has_everything(&machine.disk))
         })
     }
 }
