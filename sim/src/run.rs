@@ -268,7 +268,8 @@ impl World {
         }
         !newest.in_sync.iter().any(|member| {
             let named = |machine: &&Machine| machine.id == Some(member.id) && machine.disk.store == member.store;
-            self.machines.iter().filter(named).any(|machine| self.has_everything(&machine.disk))
+            // What a twin had under way when it ended may name its disk, which is gone with it.
+            self.machines[..self.crew].iter().filter(named).any(|machine| self.has_everything(&machine.disk))
         })
     }
 }

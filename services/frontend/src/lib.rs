@@ -28,6 +28,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use axum::http::Uri;
 use tokio::net::{TcpListener, TcpSocket};
+use tokio::time::{Instant, sleep};
 use tradenet_core::frontend::{Frontend, Options};
 use tradenet_core::times::Times;
 use tradenet_runtime::clock::Clock;
@@ -40,7 +41,7 @@ use tradenet_schemas::ids::{Boot, Node};
 use tradenet_schemas::subjects::{Peer, Topic};
 
 use crate::desk::{Desk, Shared};
-use crate::limits::{ANSWER_MARGIN_MS, BACKLOG_CONNECTIONS, Limits};
+use crate::limits::{ANSWER_MARGIN_MS, BACKLOG_CONNECTIONS, Limits, TAKEN_RETRY_MS, TAKEN_WAIT_MS};
 
 /// The options of a frontend.
 #[derive(Clone, Debug, clap::Args)]
@@ -87,7 +88,7 @@ fn reached_at(advertise: Option<String>, listen: SocketAddr) -> Option<String> {
 /// # Errors
 /// The address is taken or not of this machine, the broker's address can't be used, or the frontend can't go on.
 pub async fn run(args: Args, shutdown: Shutdown) -> anyhow::Result<()> {
-    let listener = listen(args.listen).with_context(|| {
+    let listener = listen_patiently(args.listen).await.with_context(|| {
         format!("cannot listen on {}: free the address, or choose another one with --listen", args.listen)
     })?;
     let address = listener.local_addr().context("the address to listen on was lost: start again")?;
@@ -144,6 +145,19 @@ fn presence(boot: Boot, times: Times, metadata: Vec<(&'static str, String)>) -> 
             version: env!("CARGO_PKG_VERSION"),
             metadata,
         },
+    }
+}
+
+/// Listens, also where the address is only just being given up, such as by who held it for this process.
+async fn listen_patiently(address: SocketAddr) -> io::Result<TcpListener> {
+    let deadline = Instant::now() + Duration::from_millis(TAKEN_WAIT_MS);
+    loop {
+        match listen(address) {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && Instant::now() < deadline => {
+                sleep(Duration::from_millis(TAKEN_RETRY_MS)).await;
+            }
+            outcome => return outcome,
+        }
     }
 }
 

@@ -12,6 +12,11 @@ pub(crate) const CONNECTIONS_MAX: usize = 4_096;
 pub(crate) const REFUSALS_MAX: usize = 64;
 /// Connections that the kernel keeps until they are accepted.
 pub(crate) const BACKLOG_CONNECTIONS: u32 = 1_024;
+/// An address that is taken is tried again for so long, and so often: `tradenet dev` holds a frontend's port until it starts
+/// it, and a child that it has started just before may hold it a moment longer.
+pub(crate) const TAKEN_WAIT_MS: u64 = 1_000;
+/// See [`TAKEN_WAIT_MS`].
+pub(crate) const TAKEN_RETRY_MS: u64 = 20;
 /// Requests that wait for the core at once; the next gets 503. What the cache answers does not count.
 pub(crate) const REQUESTS_UNDER_WAY_MAX: usize = 2_048;
 /// A request's first line and headers, together. Longer: 431.
