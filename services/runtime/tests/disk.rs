@@ -7,13 +7,13 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use tempfile::TempDir;
 use tokio::time::timeout;
 use tradenet_core::{DiskAnswer, DiskRequest};
-use tradenet_runtime::disk::{Directory, Disk, JOURNAL, Lock, Opened};
+use tradenet_runtime::disk::{Directory, DirectoryError, Disk, JOURNAL, Lock, Opened};
 use tradenet_schemas::ids::{Boot, ClusterId, Epoch, Leader, Member, Node, Nonce, ReplicaId, StoreId};
 use tradenet_schemas::message::Configuration;
 
@@ -60,12 +60,27 @@ async fn ask(disk: &mut Disk, request: DiskRequest) -> String {
     next(disk).await.1
 }
 
+/// Opens it; a program that another test starts in this moment has a copy of its lock until it runs.
+fn try_to_open(data_dir: &Path) -> Result<Opened, DirectoryError> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        match Directory::open(data_dir, id()) {
+            Err(DirectoryError::InUse { .. }) if Instant::now() < deadline => std::thread::yield_now(),
+            opened => return opened,
+        }
+    }
+}
+
 fn open(data_dir: &Path) -> Opened {
-    Directory::open(data_dir, id()).unwrap()
+    try_to_open(data_dir).unwrap()
 }
 
 fn refusal(data_dir: &Path) -> String {
-    let text = Directory::open(data_dir, id()).unwrap_err().to_string();
+    one_line(&try_to_open(data_dir).unwrap_err())
+}
+
+fn one_line(error: &DirectoryError) -> String {
+    let text = error.to_string();
     assert!(!text.contains('\n'), "{text}");
     text
 }
@@ -137,7 +152,7 @@ async fn a_cut_that_makes_no_sense_breaks_the_disk_but_not_what_is_on_it() {
 fn a_second_process_is_refused_and_told_who_is_there() {
     let dir = TempDir::new().unwrap();
     let first = open(dir.path());
-    let text = refusal(dir.path());
+    let text = one_line(&Directory::open(dir.path(), id()).unwrap_err());
     assert!(text.contains(&format!("in use by process {}", std::process::id())), "{text}");
     assert!(text.contains("order-3") && text.contains("--data-dir"), "{text}");
     drop(first);
