@@ -9,7 +9,7 @@ use tradenet_schemas::trade::Outcome;
 
 use crate::tell::{buy, sell};
 use crate::world::{Answered, World, symbol};
-use crate::{catalog, frontend, order};
+use crate::{Who, catalog, frontend, order};
 
 /// A story: its name, and how it goes.
 pub type Story = (&'static str, fn());
@@ -47,6 +47,8 @@ macro_rules! with_stories {
             the_broker_restarts_and_everything_goes_on,
             a_leader_on_the_wrong_side_refuses_nothing,
             a_leader_on_the_wrong_side_grants_nothing,
+            a_leader_on_the_wrong_side_answers_nothing,
+            one_follower_on_the_wrong_side_confirms_nothing,
             a_lease_that_comes_late_is_no_longer,
             an_authority_that_comes_late_is_no_longer,
             no_lease_outlives_the_catalogs_authority,
@@ -409,6 +411,30 @@ fn a_leader_on_the_wrong_side_grants_nothing() {
     world.run_for(300);
     world.join();
     world.answer_to(call);
+    world.run_until(|world| world.is_whole(), "both sides are one again");
+}
+
+fn a_leader_on_the_wrong_side_answers_nothing() {
+    read_on_the_wrong_side(36, &[order(3), frontend(1)]);
+}
+
+fn one_follower_on_the_wrong_side_confirms_nothing() {
+    read_on_the_wrong_side(37, &[order(3), order(1), frontend(1)]);
+}
+
+/// Without a catalog the leader answers look-ups. Cut off with a frontend, it may not: it is replaced on the other side.
+fn read_on_the_wrong_side(seed: u64, away: &[Who]) {
+    let mut world = World::up(seed);
+    world.kill(catalog(1));
+    world.run_for(3_000);
+    world.split(away);
+    world.buy(frontend(2), "HOT", "a");
+    // If there is an answer, the auditor compares it with the purchase.
+    let call = world.ask_later(frontend(1), ClientRequest::Stock(symbol("HOT")));
+    world.run_for(300);
+    world.join();
+    world.answer_to(call);
+    world.start(catalog(1));
     world.run_until(|world| world.is_whole(), "both sides are one again");
 }
 
