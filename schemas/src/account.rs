@@ -83,8 +83,7 @@ impl fmt::Debug for TokenHash {
 impl FromStr for TokenHash {
     type Err = Invalid;
     fn from_str(text: &str) -> Result<Self, Invalid> {
-        let bytes = (text.len() == 64).then_some(()).and_then(|()| unhex(text));
-        bytes.map(Self).ok_or(Invalid("a token's hash has 64 hexadecimal digits"))
+        unhex(text).map(Self).ok_or(Invalid("a token's hash has 64 hexadecimal digits"))
     }
 }
 
@@ -101,8 +100,11 @@ impl<'de> Deserialize<'de> for TokenHash {
     }
 }
 
-/// The 32 bytes that 64 lower-case hexadecimal digits stand for.
+/// The 32 bytes that 64 lower-case hexadecimal digits stand for; nothing for any other text.
 fn unhex(text: &str) -> Option<[u8; 32]> {
+    if text.len() != 64 {
+        return None;
+    }
     let digit = |byte: u8| match byte {
         b'0'..=b'9' => Some(byte - b'0'),
         b'a'..=b'f' => Some(byte - b'a' + 10),
@@ -143,7 +145,7 @@ impl FromStr for Token {
     fn from_str(text: &str) -> Result<Self, Invalid> {
         let invalid = Invalid("not a token");
         let (account, secret) = text.split_once('.').ok_or(invalid.clone())?;
-        let secret = (secret.len() == 64).then_some(()).and_then(|()| unhex(secret)).ok_or(invalid)?;
+        let secret = unhex(secret).ok_or(invalid)?;
         Ok(Self { account: Account::new(account)?, secret })
     }
 }

@@ -143,21 +143,22 @@ impl Accounts {
     }
 
     /// Changes a stake by one rule, and drops it where nothing is left.
-    fn change(&mut self, id: u32, kind: Kind, change: impl FnOnce(&mut Stake) -> Option<()>) {
+    fn change(&mut self, id: u32, kind: Kind, change: impl FnOnce(Stake) -> Option<Stake>) {
         let holder = &mut self.holders[id as usize];
         let stake = match kind {
             Kind::Cash => &mut holder.cash,
             Kind::Stock(listing) => holder.stocks.entry(listing).or_default(),
         };
-        let before = stake.owned;
-        change(stake).unwrap_or_else(|| panic!("{} has less of {kind:?} than leaves it: {stake:?}", holder.name));
-        stake.assert_sound();
-        let after = *stake;
+        let before = *stake;
+        let after = change(before);
+        let after = after.unwrap_or_else(|| panic!("{} has less of {kind:?} than leaves it: {before:?}", holder.name));
+        after.assert_sound();
+        *stake = after;
         if let (Kind::Stock(listing), 0) = (kind, after.owned) {
             holder.stocks.remove(&listing);
         }
         let sums = self.sums(kind);
-        sums.held = sums.held - before + after.owned;
+        sums.held = sums.held - before.owned + after.owned;
     }
 
     pub(super) fn bring(&mut self, id: u32, kind: Kind, amount: u64) {
@@ -172,31 +173,19 @@ impl Accounts {
     }
 
     pub(super) fn credit(&mut self, id: u32, kind: Kind, amount: u64) {
-        self.change(id, kind, |stake| {
-            stake.owned = stake.owned.checked_add(amount)?;
-            Some(())
-        });
+        self.change(id, kind, |stake| Some(Stake { owned: stake.owned.checked_add(amount)?, ..stake }));
     }
 
     pub(super) fn debit(&mut self, id: u32, kind: Kind, amount: u64) {
-        self.change(id, kind, |stake| {
-            stake.owned = stake.owned.checked_sub(amount)?;
-            Some(())
-        });
+        self.change(id, kind, |stake| Some(Stake { owned: stake.owned.checked_sub(amount)?, ..stake }));
     }
 
     pub(super) fn reserve(&mut self, id: u32, kind: Kind, amount: u64) {
-        self.change(id, kind, |stake| {
-            stake.reserved = stake.reserved.checked_add(amount)?;
-            Some(())
-        });
+        self.change(id, kind, |stake| Some(Stake { reserved: stake.reserved.checked_add(amount)?, ..stake }));
     }
 
     pub(super) fn release(&mut self, id: u32, kind: Kind, amount: u64) {
-        self.change(id, kind, |stake| {
-            stake.reserved = stake.reserved.checked_sub(amount)?;
-            Some(())
-        });
+        self.change(id, kind, |stake| Some(Stake { reserved: stake.reserved.checked_sub(amount)?, ..stake }));
     }
 
     /// What was brought in and not taken out is there, of money and of that stock.
