@@ -27,7 +27,7 @@ use tradenet_schemas::trade::{Command, IdempotencyKey, Outcome, Price, Quantity,
 
 use crate::envelope::{Failure, created, data};
 use crate::query::Parameters;
-use crate::routes::{Edge, body, no_answer, percent_decoded, replayed_if, unknown_outcome};
+use crate::routes::{Edge, body, no_answer, percent_decoded, replayed_if, strange, unknown_outcome};
 use crate::{fields, placing};
 
 /// How many levels, trades or orders are shown if nobody asks for another number.
@@ -108,11 +108,6 @@ async fn market(edge: &Edge, query: Query) -> Result<Answer, Failure> {
     }
 }
 
-fn strange(answer: &impl std::fmt::Debug) -> Failure {
-    tracing::error!("the leader answered another question than was asked: {answer:?}");
-    Failure::new(StatusCode::INTERNAL_SERVER_ERROR, "an answer got lost in this frontend; its log says more")
-}
-
 // ---------------------------------------------------------------- opening
 
 #[derive(Deserialize)]
@@ -169,10 +164,8 @@ async fn place(State(edge): State<Edge>, request: Request) -> Result<Response, F
 
 async fn cancel(State(edge): State<Edge>, request: Request) -> Result<Response, Failure> {
     let caller = caller(&edge, request.uri(), request.headers()).await?;
-    match number(request.uri()) {
-        Ok(number) => perform(&edge, None, caller, Instruction::Cancel(number)).await,
-        Err(failure) => Err(unless_unauthorised(&edge, caller, failure).await),
-    }
+    let number = if_authorised(&edge, &caller, number(request.uri())).await?;
+    perform(&edge, None, caller, Instruction::Cancel(number)).await
 }
 
 /// Carries out what the body says.
@@ -182,10 +175,9 @@ async fn instruct(
     read: fn(&[u8]) -> Result<Instruction, Failure>,
 ) -> Result<Response, Failure> {
     let caller = caller(edge, request.uri(), request.headers()).await?;
-    match well_formed(edge, request, read).await {
-        Ok((key, instruction)) => perform(edge, key, caller, instruction).await,
-        Err(failure) => Err(unless_unauthorised(edge, caller, failure).await),
-    }
+    let read = well_formed(edge, request, read).await;
+    let (key, instruction) = if_authorised(edge, &caller, read).await?;
+    perform(edge, key, caller, instruction).await
 }
 
 async fn well_formed(
@@ -198,8 +190,11 @@ async fn well_formed(
 }
 
 /// What is wrong with a request is told only to whom it concerns.
-async fn unless_unauthorised(edge: &Edge, caller: Credentials, failure: Failure) -> Failure {
-    authorise(edge, caller).await.err().unwrap_or(failure)
+async fn if_authorised<T>(edge: &Edge, caller: &Credentials, read: Result<T, Failure>) -> Result<T, Failure> {
+    if read.is_err() {
+        authorise(edge, caller.clone()).await?;
+    }
+    read
 }
 
 async fn perform(
@@ -326,19 +321,13 @@ async fn balance(State(edge): State<Edge>, request: Request) -> Result<Response,
 
 /// The order that the path names.
 fn number(uri: &Uri) -> Result<OrderNumber, Failure> {
-    let text = segment(uri, 4);
-    // `parse` alone would take a leading `+`.
-    let digits = text.bytes().all(|byte| byte.is_ascii_digit());
-    let number = text.parse().ok().filter(|number| digits && *number > 0);
-    Ok(OrderNumber(number.ok_or(Refusal::UnknownOrder)?))
+    let number = fields::positive(&segment(uri, 4)).ok_or(Refusal::UnknownOrder)?;
+    Ok(OrderNumber(number))
 }
 
 async fn order(State(edge): State<Edge>, request: Request) -> Result<Response, Failure> {
     let caller = caller(&edge, request.uri(), request.headers()).await?;
-    let number = match number(request.uri()) {
-        Ok(number) => number,
-        Err(failure) => return Err(unless_unauthorised(&edge, caller, failure).await),
-    };
+    let number = if_authorised(&edge, &caller, number(request.uri())).await?;
     match ask(&edge, caller, AccountQuery::Order(number)).await? {
         AccountAnswer::Order(order) => {
             let order = order.ok_or(Refusal::UnknownOrder)?;
@@ -350,10 +339,7 @@ async fn order(State(edge): State<Edge>, request: Request) -> Result<Response, F
 
 async fn orders(State(edge): State<Edge>, request: Request) -> Result<Response, Failure> {
     let caller = caller(&edge, request.uri(), request.headers()).await?;
-    let page = match page(request.uri()) {
-        Ok(page) => page,
-        Err(failure) => return Err(unless_unauthorised(&edge, caller, failure).await),
-    };
+    let page = if_authorised(&edge, &caller, page(request.uri())).await?;
     match ask(&edge, caller, AccountQuery::Orders(page)).await? {
         AccountAnswer::Orders(orders) => Ok(data(orders.iter().map(shown::AccountOrder::from).collect::<Vec<_>>())),
         other => Err(strange(&other)),

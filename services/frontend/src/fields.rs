@@ -30,6 +30,12 @@ pub(crate) fn string(raw: Option<&RawValue>) -> Option<Cow<'_, str>> {
     serde_json::from_str::<Text<'_>>(raw?.get()).ok().map(|text| text.0)
 }
 
+/// The whole number above 0 that stands in a URL, in plain digits: `parse` alone would take a leading `+`.
+pub(crate) fn positive(text: &str) -> Option<u64> {
+    let digits = text.bytes().all(|byte| byte.is_ascii_digit());
+    text.parse().ok().filter(|number| digits && *number > 0)
+}
+
 /// The value of a JSON number, if it is whole, not below 0, and fits: `1`, `1.0`, `10e-1` and `1E0` are all one.
 pub(crate) fn whole(number: &str) -> Option<u64> {
     number.parse().ok().or_else(|| scaled(number, 0))

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use axum::http::Uri;
 
+use crate::fields;
 use crate::routes::percent_decoded;
 
 /// The parameters of a request.
@@ -40,10 +41,7 @@ impl Parameters {
     /// A whole number above 0.
     pub(crate) fn number(&self, name: &str) -> Result<Option<u64>, String> {
         let Some(text) = self.text(name) else { return Ok(None) };
-        // `parse` alone would take a leading `+`.
-        let digits = text.bytes().all(|byte| byte.is_ascii_digit());
-        let number = text.parse().ok().filter(|number| digits && *number > 0);
-        number.map(Some).ok_or_else(|| format!("{name} must be a whole number above 0"))
+        fields::positive(text).map(Some).ok_or_else(|| format!("{name} must be a whole number above 0"))
     }
 
     /// How many to show: `usual`, unless another number from 1 to `most` is asked for.

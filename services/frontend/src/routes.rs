@@ -9,6 +9,7 @@
 
 use std::borrow::Cow;
 use std::error::Error as _;
+use std::fmt::Debug;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -31,7 +32,7 @@ use crate::accounts;
 use crate::desk::{Desk, NotTaken};
 use crate::envelope::{Failure, data};
 use crate::limits::{Limits, REQUESTS_UNDER_WAY_MAX};
-use crate::placing;
+use crate::{fields, placing};
 
 const X_CACHE: HeaderName = HeaderName::from_static("x-cache");
 const REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
@@ -126,9 +127,7 @@ pub(crate) fn unknown_outcome(keyed: bool) -> Failure {
 async fn order(State(edge): State<Edge>, uri: Uri) -> Result<Response, Failure> {
     let not_found = || Failure::new(StatusCode::NOT_FOUND, "transaction number not found");
     let text = segment(&uri, ORDER_PATH)?;
-    // `parse` alone would take a leading `+`.
-    let digits = text.bytes().all(|byte| byte.is_ascii_digit());
-    let number = text.parse().ok().filter(|number| digits && *number > 0).ok_or_else(not_found)?;
+    let number = fields::positive(&text).ok_or_else(not_found)?;
     match edge.desk.ask(ClientRequest::Order(OrderNumber(number))).await? {
         ClientAnswer::Order(order) => Ok(data(Order::from(&order.ok_or_else(not_found)?))),
         other => Err(no_answer(other)),
@@ -180,11 +179,14 @@ pub(crate) fn no_answer(answer: ClientAnswer) -> Failure {
     match answer {
         ClientAnswer::Unavailable(why) => Failure::unavailable(why),
         ClientAnswer::Unknown => Failure::unavailable("no answer in time; try again"),
-        _ => {
-            tracing::error!("the core answered another question than was asked");
-            Failure::new(StatusCode::INTERNAL_SERVER_ERROR, "an answer got lost in this frontend; its log says more")
-        }
+        other => strange(&other),
     }
+}
+
+/// For an answer to another question than was asked.
+pub(crate) fn strange(answer: &impl Debug) -> Failure {
+    tracing::error!("the core answered another question than was asked: {answer:?}");
+    Failure::new(StatusCode::INTERNAL_SERVER_ERROR, "an answer got lost in this frontend; its log says more")
 }
 
 /// What stands in the path after `prefix`, decoded. The router has made sure of the prefix.
