@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use clap::{Parser, Subcommand};
 use tradenet_sim::explore::{Bounds, explore};
 use tradenet_sim::linear::Checked;
-use tradenet_sim::run::{Verdict, run};
+use tradenet_sim::run::{Recovered, Verdict, run};
 use tradenet_sim::stories::STORIES;
 use tradenet_sim::trace::Detail;
 
@@ -254,8 +254,30 @@ struct Totals {
     epochs: u64,
     answers: u64,
     checked: Checked,
+    /// Of each run that became whole, how long that took.
+    recovered: Vec<Recovered>,
     marks: BTreeMap<&'static str, u64>,
     failed: Vec<(u64, &'static str, String)>,
+}
+
+impl Totals {
+    /// How long runs took to become whole: half of them, all but one in a hundred, and the slowest.
+    fn print_recovery(&mut self) {
+        type Took = fn(&Recovered) -> u64;
+        let kinds: [(&str, Took); 3] = [
+            ("an order is accepted", |took| took.available_us),
+            ("everybody is in sync", |took| took.in_sync_us),
+            ("the highest id leads", |took| took.whole_us),
+        ];
+        for (what, took) in kinds {
+            self.recovered.sort_by_key(took);
+            let at = |percent: usize| {
+                let index = self.recovered.len().saturating_sub(1) * percent / 100;
+                self.recovered.get(index).map_or(0.0, |recovered| took(recovered) as f64 / 1e6)
+            };
+            println!("{what} after {:.2} s (half), {:.2} s (99 %), {:.2} s (all)", at(50), at(99), at(100));
+        }
+    }
 }
 
 impl Swarm {
@@ -317,6 +339,7 @@ impl Swarm {
         let counts = verdict.counts;
         totals.answers += counts.accepted + counts.refused + counts.reads + counts.orders;
         totals.checked.add(verdict.checked);
+        totals.recovered.extend(verdict.recovered);
         for (mark, count) in verdict.marks {
             *totals.marks.entry(mark).or_default() += u64::from(count > 0);
         }
@@ -344,16 +367,27 @@ impl Swarm {
     }
 
     fn conclude(&self, threads: usize) -> ExitCode {
-        self.progress();
-        let Ok(totals) = self.totals.lock() else {
+        let Ok(mut totals) = self.totals.lock() else {
             return ExitCode::FAILURE;
         };
-        println!(
-            "{threads} threads, {} steps, {} answers checked, {} operations put in a linear order, {} objects undecided; \
-             seeds in which it happened:",
-            totals.steps, totals.answers, totals.checked.operations, totals.checked.undecided
-        );
+        println!("seeds in which it happened:");
         totals.marks.iter().for_each(|(mark, seeds)| println!("  {seeds:>8} {mark}"));
+        totals.print_recovery();
+        let (done, seconds) = (self.done.load(Ordering::Relaxed), self.began.elapsed().as_secs_f64());
+        let Totals { virtual_us, steps, faults, epochs, answers, checked, .. } = &*totals;
+        let virtual_s = *virtual_us as f64 / 1e6;
+        println!(
+            "{done} seeds from {} on, {steps} steps, {faults} faults, {epochs} elections and other epochs, {answers} answers \
+             checked, {} operations put in a linear order, {} objects undecided; {:.1} days of virtual time, {:.0} virtual \
+             seconds a real second; {threads} threads, {:.0} seeds a minute and thread; {} failed",
+            self.from,
+            checked.operations,
+            checked.undecided,
+            virtual_s / 86_400.0,
+            virtual_s / seconds,
+            done as f64 / seconds * 60.0 / threads as f64,
+            totals.failed.len()
+        );
         let Some((seed, invariant, text)) = totals.failed.first() else {
             return ExitCode::SUCCESS;
         };

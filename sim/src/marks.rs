@@ -31,6 +31,12 @@ pub(crate) const UNTOLD_WRITE: &str = "a compare-and-set whose answer was lost";
 pub(crate) const LATE: &str = "messages delivered late after a reconnect";
 /// Only an operator could go on.
 pub(crate) const OPERATOR: &str = "only an operator could help";
+/// Why: the register lost its record, and a disk is gone, too.
+pub(crate) const REGISTER_AND_DISK: &str = "operator: register and disk";
+/// Why: register or disk were lost before the first entry was committed.
+pub(crate) const NEVER_BEGUN: &str = "operator: lost before it began";
+/// Why: no disk that the newest record names is left.
+pub(crate) const LAST_DISK: &str = "operator: the last disk";
 /// A command was answered again.
 pub(crate) const REPLAYED: &str = "a key answered again";
 /// A read was served from a cache.

@@ -337,9 +337,6 @@ impl World {
 
     /// The operator stops one of the two, and goes on with the disk that is in sync, if only one is.
     fn end_twin(&mut self, twin: usize) {
-        if self.machines[twin].process.is_none() {
-            return;
-        }
         self.kill_machine(twin, false);
         let id = self.machines[twin].id;
         let own = (0..self.crew).find(|&own| self.machines[own].id == id);

@@ -13,16 +13,20 @@ use crate::invariants::Violation;
 use crate::ledger::Ledger;
 use crate::linear::{self, Checked};
 use crate::machine::Machine;
+use crate::marks;
 use crate::nemesis::FAULTS_MIN;
 use crate::tell::buy;
 use crate::trace::Detail;
 use crate::workload::Load;
 use crate::world::{Answered, Size, World};
 use tradenet_core::ClientAnswer;
+use tradenet_schemas::ids::Member;
 use tradenet_schemas::trade::Outcome;
 
 /// The name under which a run that does not become whole in time fails.
 const LIVENESS: &str = "liveness";
+/// What can be repaired without an operator is repaired within this after the last fault.
+const REPAIRED_WITHIN_US: u64 = 8_000_000;
 /// After the last fault, a trade through each frontend is accepted within this, in microseconds.
 const AVAILABLE_WITHIN_US: u64 = 20_000_000;
 /// After the last fault everybody is in sync within this. Who fell often waits up to 30 s, by the protocol's own rule.
@@ -51,6 +55,8 @@ pub struct Verdict {
     pub counts: Counts,
     /// What was checked once more at the end, from outside.
     pub checked: Checked,
+    /// How long it took to become whole, where it did.
+    pub recovered: Option<Recovered>,
     /// Rare situations.
     pub marks: BTreeMap<&'static str, u64>,
     /// Equal for equal runs.
@@ -59,13 +65,35 @@ pub struct Verdict {
     pub trace: Vec<String>,
 }
 
+/// How long after the last fault, in microseconds.
+#[derive(Clone, Copy, Default, Debug)]
+pub struct Recovered {
+    /// An order is accepted.
+    pub available_us: u64,
+    /// Everybody is in sync.
+    pub in_sync_us: u64,
+    /// The highest id leads, and a catalog answers.
+    pub whole_us: u64,
+}
+
+/// How a run came to its end.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Ending {
+    /// By itself.
+    Whole,
+    /// Only an operator can go on.
+    Lost,
+}
+
 /// Runs a seed.
 pub fn run(seed: u64, detail: Detail) -> Verdict {
     let mut world = draw(seed, detail);
-    let violation = safety(&mut world).and_then(|()| liveness(&mut world)).and_then(|()| finish(&mut world)).err();
-    for (count, mark) in
-        [(world.auditor.counts.replayed, crate::marks::REPLAYED), (world.auditor.counts.hits, crate::marks::HIT)]
-    {
+    let mut recovered = None;
+    let violation = safety(&mut world)
+        .and_then(|()| liveness(&mut world, &mut recovered))
+        .and_then(|ending| finish(&mut world, ending))
+        .err();
+    for (count, mark) in [(world.auditor.counts.replayed, marks::REPLAYED), (world.auditor.counts.hits, marks::HIT)] {
         if count > 0 {
             world.mark(mark);
         }
@@ -79,6 +107,7 @@ pub fn run(seed: u64, detail: Detail) -> Verdict {
         epochs: world.epoch(),
         counts: world.auditor.counts,
         checked: world.checked,
+        recovered,
         marks: world.marks.clone(),
         fingerprint: world.trace.fingerprint(),
         trace: world.trace.last(usize::MAX).map(str::to_owned).collect(),
@@ -130,26 +159,49 @@ fn safety(world: &mut World) -> Result<(), Violation> {
     Ok(())
 }
 
-fn liveness(world: &mut World) -> Result<(), Violation> {
+fn liveness(world: &mut World, recovered: &mut Option<Recovered>) -> Result<Ending, Violation> {
     world.heal();
     world.nemesis.closing = true;
-    let whole = becomes_whole(world);
-    // Asked at the end: a record that was under way may name none but disks that are gone.
-    if world.is_lost() {
-        world.mark(crate::marks::OPERATOR);
-        return whole.or_else(|late| if late.invariant == LIVENESS { Ok(()) } else { Err(late) });
+    match becomes_whole(world) {
+        Ok(took) => {
+            *recovered = Some(took);
+            Ok(Ending::Whole)
+        }
+        // Asked only where it did not: much that looks lost is repaired.
+        Err(late) if late.invariant == LIVENESS => match world.why_lost() {
+            Some(why) => {
+                world.mark(marks::OPERATOR);
+                world.mark(why);
+                names_the_way_out(world)
+            }
+            None => Err(late),
+        },
+        Err(violation) => Err(violation),
     }
-    whole
 }
 
-fn becomes_whole(world: &mut World) -> Result<(), Violation> {
-    let healed = world.now;
-    run_while(world, AVAILABLE_WITHIN_US, |world| !world.frontends_ready() && !world.is_lost())?;
-    if world.is_lost() {
-        return Ok(());
+/// Where only an operator can help, people are told so.
+fn names_the_way_out(world: &World) -> Result<Ending, Violation> {
+    let mut troubles = (1..=world.size.frontends).map(|number| world.trouble(crate::frontend(number)));
+    match troubles.any(|trouble| trouble.contains("tradenet recover")) {
+        true => Ok(Ending::Lost),
+        false => Err(late(world, "a frontend says that only tradenet recover helps")),
     }
+}
+
+fn becomes_whole(world: &mut World) -> Result<Recovered, Violation> {
+    let healed = world.now;
+    let hopeless = |world: &World| world.now > healed + REPAIRED_WITHIN_US && world.why_lost().is_some();
+    run_while(world, AVAILABLE_WITHIN_US, |world| !world.frontends_ready() && !hopeless(world))?;
+    if !world.frontends_ready() {
+        return Err(late(world, "L1 every frontend takes trades"));
+    }
+    let mut took = Recovered::default();
     for number in 1..=world.size.frontends {
         available(world, number, healed)?;
+        if number == 1 {
+            took.available_us = world.now - healed;
+        }
     }
     let left = |world: &World, bound: u64| (healed + bound).saturating_sub(world.now);
     let bound = left(world, IN_SYNC_WITHIN_US);
@@ -157,12 +209,14 @@ fn becomes_whole(world: &mut World) -> Result<(), Violation> {
     if !world.all_in_sync() {
         return Err(late(world, "L4 everybody is in sync"));
     }
+    took.in_sync_us = world.now - healed;
     let bound = left(world, WHOLE_WITHIN_US);
     run_while(world, bound, |world| !world.is_whole())?;
     if !world.is_whole() {
         return Err(late(world, "L4 the highest id leads, a catalog answers"));
     }
-    Ok(())
+    took.whole_us = world.now - healed;
+    Ok(took)
 }
 
 /// A trade through that frontend is accepted soon.
@@ -203,8 +257,8 @@ fn late(world: &World, what: &str) -> Violation {
     )
 }
 
-fn finish(world: &mut World) -> Result<(), Violation> {
-    if world.is_lost() {
+fn finish(world: &mut World, ending: Ending) -> Result<(), Violation> {
+    if ending == Ending::Lost {
         return promises(world);
     }
     run_while(world, 30_000_000, |world| !world.is_quiet())?;
@@ -254,22 +308,24 @@ impl World {
         disk.is_good() && disk.entries() >= self.invariants.truth.end()
     }
 
-    /// Whether no disk that the newest record names is left: only an operator can help then.
-    pub(crate) fn is_lost(&self) -> bool {
-        let Some(newest) = &self.invariants.newest else {
-            return false;
-        };
+    /// Why only an operator may be able to help, if that is so.
+    pub(crate) fn why_lost(&self) -> Option<&'static str> {
+        let newest = self.invariants.newest.as_ref()?;
         // A register that lost its record and a disk that is gone are two faults of which each hides the other.
         let (tampered, wiped) = (self.register.tampered, self.nemesis.wiped > 0);
         // The same where the very first leader never got to raise the floor, or to commit its first entry.
         let unfinished = self.register.floor.value().is_none() || self.committed() == 0;
-        if wiped && (tampered || unfinished) || tampered && unfinished {
-            return true;
+        let named = |machine: &&Machine, member: &Member| {
+            machine.id == Some(member.id) && machine.disk.store == member.store && self.has_everything(&machine.disk)
+        };
+        // What a twin had under way when it ended may name its disk, which is gone with it.
+        let left = |member: &Member| self.machines[..self.crew].iter().any(|machine| named(&machine, member));
+        if wiped && tampered {
+            Some(marks::REGISTER_AND_DISK)
+        } else if unfinished && (wiped || tampered) {
+            Some(marks::NEVER_BEGUN)
+        } else {
+            (!newest.in_sync.iter().any(left)).then_some(marks::LAST_DISK)
         }
-        !newest.in_sync.iter().any(|member| {
-            let named = |machine: &&Machine| machine.id == Some(member.id) && machine.disk.store == member.store;
-            // What a twin had under way when it ended may name its disk, which is gone with it.
-            self.machines[..self.crew].iter().filter(named).any(|machine| self.has_everything(&machine.disk))
-        })
     }
 }

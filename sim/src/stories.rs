@@ -53,6 +53,7 @@ macro_rules! with_stories {
             an_authority_that_comes_late_is_no_longer,
             no_lease_outlives_the_catalogs_authority,
             a_replica_that_lost_an_entry_is_not_elected,
+            a_record_that_only_a_catalog_heard_of_is_forgotten,
         }
     };
 }
@@ -499,6 +500,32 @@ fn a_replica_that_lost_an_entry_is_not_elected() {
     assert_eq!(world.buy(frontend(2), "HOT", "b"), OrderNumber(2));
     assert_eq!(world.leader(), Some(order(2)));
     world.run_until(|world| world.is_whole(), "it got back what it lost, and leads again");
+}
+
+fn a_record_that_only_a_catalog_heard_of_is_forgotten() {
+    let mut world = World::up(34);
+    let first = world.buy(frontend(1), "HOT", "a");
+    for follower in [order(1), order(2)] {
+        world.slow_disk(follower, 2_000);
+    }
+    world.kill(order(3));
+    world.run_until(|world| world.epoch() == 2, "the next record");
+    world.run_for(5);
+    // Told to everybody, on no disk; then the register loses it.
+    for follower in [order(1), order(2)] {
+        world.kill_before_its_disk(follower);
+        world.slow_disk(follower, 1);
+    }
+    world.kill(frontend(1));
+    world.kill(frontend(2));
+    world.register_goes_back();
+    world.start_all();
+    let took = world.time_of(|world| {
+        world.keep_buying("HOT", "b");
+    });
+    assert!(took < 3_000, "{took} ms");
+    assert_eq!(world.buy(frontend(2), "HOT", "c"), OrderNumber(first.0 + 2));
+    world.run_until(|world| world.is_whole(), "the highest leads, and the catalog answers");
 }
 
 fn accepted(order: OrderNumber, replayed: bool) -> Answered {

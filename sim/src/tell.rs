@@ -113,6 +113,12 @@ impl World {
         let disk = &mut self.machines[machine].disk;
         disk.cut(disk.file.len() - 3);
     }
+    /// Kills a replica; of what its disk had not done yet nothing is done.
+    pub fn kill_before_its_disk(&mut self, who: Who) {
+        let machine = self.index(who);
+        self.machines[machine].disk.crash_with(false);
+        self.kill_machine(machine, false);
+    }
     /// Kills a replica and empties its disk.
     pub fn wipe(&mut self, who: Who) {
         let machine = self.index(who);

@@ -6,7 +6,7 @@
 //! Rule kept: same seed, same events. After every event that can matter the invariants look at what is new; the first one
 //! that does not hold ends the run.
 
-use std::cmp::Ordering;
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
 
 use fastrand::Rng;
@@ -143,26 +143,33 @@ impl Event {
     }
 }
 
-struct Queued {
-    at: u64,
-    number: u64,
-    event: Event,
+/// What will happen, by time, and of one time by when it was caused.
+///
+/// An event is large, and a heap moves what is in it many times: so events stay where they are, and the heap orders places.
+#[derive(Default)]
+struct Queue {
+    /// When, the how manieth, and where it is.
+    order: BinaryHeap<Reverse<(u64, u64, usize)>>,
+    places: Vec<Option<Event>>,
+    free: Vec<usize>,
+    numbers: u64,
 }
 
-impl PartialEq for Queued {
-    fn eq(&self, other: &Self) -> bool {
-        self.number == other.number
+impl Queue {
+    fn push(&mut self, at: u64, event: Event) {
+        let place = self.free.pop().unwrap_or_else(|| {
+            self.places.push(None);
+            self.places.len() - 1
+        });
+        self.places[place] = Some(event);
+        self.numbers += 1;
+        self.order.push(Reverse((at, self.numbers, place)));
     }
-}
-impl Eq for Queued {}
-impl PartialOrd for Queued {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-impl Ord for Queued {
-    fn cmp(&self, other: &Self) -> Ordering {
-        (other.at, other.number).cmp(&(self.at, self.number))
+
+    fn pop(&mut self) -> Option<(u64, Event)> {
+        let Reverse((at, _, place)) = self.order.pop()?;
+        self.free.push(place);
+        self.places[place].take().map(|event| (at, event))
     }
 }
 
@@ -191,8 +198,7 @@ pub(crate) struct Call {
 pub struct World {
     /// Microseconds since it began.
     pub(crate) now: u64,
-    numbers: u64,
-    queue: BinaryHeap<Queued>,
+    queue: Queue,
     /// All chance in it.
     pub(crate) rng: Rng,
     pub(crate) size: Size,
@@ -254,8 +260,7 @@ impl World {
     pub fn empty(seed: u64, size: Size, detail: Detail) -> Self {
         let mut world = Self {
             now: 0,
-            numbers: 0,
-            queue: BinaryHeap::new(),
+            queue: Queue::default(),
             rng: Rng::with_seed(seed),
             times: Times::default(),
             machines: Vec::new(),
@@ -336,8 +341,7 @@ impl World {
     // ------------------------------------------------------------ events
 
     pub(crate) fn at(&mut self, at: u64, event: Event) {
-        self.numbers += 1;
-        self.queue.push(Queued { at: at.max(self.now), number: self.numbers, event });
+        self.queue.push(at.max(self.now), event);
     }
 
     /// Lets the next event happen; `false` if there is none or an invariant was violated.
@@ -345,7 +349,7 @@ impl World {
         if self.violation.is_some() {
             return false;
         }
-        let Some(Queued { at, event, .. }) = self.queue.pop() else {
+        let Some((at, event)) = self.queue.pop() else {
             return false;
         };
         self.now = at;
@@ -369,6 +373,8 @@ impl World {
             Event::Wake { machine, incarnation } => self.woken(machine, incarnation),
             Event::Timer { machine, incarnation, at } => self.timer(machine, incarnation, at),
             Event::Disk { machine, incarnation } => self.disk_done(machine, incarnation),
+            // Who runs a twin has stopped it for good when everything was mended.
+            Event::Start { machine } if machine >= self.crew && self.nemesis.asleep => {}
             Event::Start { machine } => self.start_machine(machine),
             Event::Resume { machine } => self.resume_machine(machine),
             Event::Asked { call } => self.asked(call),

@@ -154,6 +154,8 @@ pub struct Catalog {
     options: Options,
     now: Now,
     configuration: Option<Configuration>,
+    /// The newest epoch whose leader has sent anything.
+    led_in: Epoch,
     model: Option<Model>,
     authority_until: Mono,
     /// Nothing older may be shown.
@@ -182,6 +184,7 @@ impl Catalog {
             options,
             now: Now::default(),
             configuration: None,
+            led_in: Epoch(0),
             model: None,
             authority_until: Mono(0),
             floor: SeqNum(0),
@@ -236,11 +239,13 @@ impl Catalog {
         self.take_on(configuration, false);
     }
 
-    /// Takes on a newer configuration. A register that went back may hand out an epoch's number twice; then nobody served in
-    /// the first record of it, so the one whose leader sends entries is right.
+    /// Takes on a newer configuration. A register that went back may have lost records of which only this catalog heard, and
+    /// hand out their numbers again; then nobody served in them, so a leader that sends entries is right, unless a newer
+    /// one has sent some.
     fn take_on(&mut self, configuration: &Configuration, serves: bool) {
+        let serves = serves && configuration.epoch >= self.led_in;
         let newer = self.configuration.as_ref().is_none_or(|held| {
-            let other = held.epoch == configuration.epoch && held.nonce != configuration.nonce;
+            let other = held.nonce != configuration.nonce;
             held.cluster == configuration.cluster && (held.epoch < configuration.epoch || serves && other)
         });
         if newer {
@@ -267,6 +272,7 @@ impl Catalog {
         if *leader != sender || !leads {
             return;
         }
+        self.led_in = self.led_in.max(packet.envelope.epoch);
         let now = self.now.mono;
         let Some(model) = &mut self.model else { return self.keep_early(packet) };
         if packet.envelope.epoch < model.epoch {
@@ -394,9 +400,9 @@ impl Catalog {
         let waited_long = now.since(held.since) > self.options.times.deadline;
         let authority = self.has_authority(now) && !waited_long;
         let Some(model) = self.model.as_ref().filter(|_| authority) else {
-            let configuration = self.configuration.clone().map(Box::new);
             let requests = vec![held.request];
-            return self.reply(held.reply, Message::NotLeader { requests, configuration, catalog: None });
+            // Who leads, only replicas and the register say: what was heard here may have been lost since.
+            return self.reply(held.reply, Message::NotLeader { requests, configuration: None, catalog: None });
         };
         if model.visible.seq < held.until {
             if self.held.len() < HELD_MAX {
@@ -554,8 +560,11 @@ impl Catalog {
             (Message::Snapshot { leader, at, stocks }, Node::Order(id, boot), _) => {
                 self.snapshot_arrived(Leader { id, boot }, epoch, *leader, *at, stocks.clone());
             }
-            (Message::Announce(configuration), ..) => self.adopt(configuration),
-            (Message::NotLeader { configuration: Some(configuration), .. }, ..) => self.adopt(configuration),
+            (
+                Message::Announce(configuration) | Message::NotLeader { configuration: Some(configuration), .. },
+                Node::Order(..),
+                _,
+            ) => self.adopt(configuration),
             (Message::Grant { request, valid_ms, released }, Node::Order(id, boot), _) => {
                 self.granted(Leader { id, boot }, *request, Duration::from_millis(*valid_ms), *released);
             }

@@ -109,6 +109,8 @@ pub(crate) struct Elector {
     /// The newest sequence that anybody was told of.
     seen: SeqNum,
     trouble: Option<String>,
+    /// The register can't be repaired, and why: that is worse than whatever else is wrong.
+    beyond_repair: Option<String>,
     pub(crate) wishes: VecDeque<Wish>,
 }
 
@@ -133,6 +135,7 @@ impl Elector {
             useless_since: None,
             seen: SeqNum(0),
             trouble: None,
+            beyond_repair: None,
             wishes: VecDeque::new(),
             options,
         }
@@ -158,7 +161,7 @@ impl Elector {
     /// Why no trade can be served at this moment, and what would help.
     pub(crate) fn trouble(&self, now: Mono) -> Option<String> {
         if let Some(status) = self.serving(now) {
-            return status.trouble.clone();
+            return status.trouble.clone().map(|theirs| self.beyond_repair.clone().unwrap_or(theirs));
         }
         if self.connected_at.is_none() {
             return Some("the broker can't be reached".to_owned());
@@ -182,6 +185,7 @@ impl Elector {
     }
 
     fn troubled(&mut self, text: String) {
+        let text = self.beyond_repair.clone().unwrap_or(text);
         if self.trouble.as_ref() != Some(&text) {
             self.wishes.push_back(Wish::Output(Output::warn(&text)));
             self.trouble = Some(text);
@@ -583,8 +587,10 @@ impl Elector {
     fn was_read(&mut self, candidates: Option<Vec<Status>>, slot: &Slot<Configuration>, floor: &Slot<Epoch>) {
         let statuses = self.peers.values().filter_map(|view| view.status.as_ref());
         let Some(value) = slot.value().filter(|value| stands(value, floor, statuses)).cloned() else {
+            self.beyond_repair = None;
             return self.repair(slot, floor);
         };
+        self.beyond_repair = None;
         let known = self.configuration.as_ref();
         if known.is_some_and(|held| held.cluster != value.cluster) {
             return self.troubled("the register holds another exchange's record".to_owned());
@@ -650,7 +656,10 @@ impl Elector {
         let evidence = Evidence { configuration: slot, floor, statuses: &statuses, seen: self.seen };
         let rebuild = match proposal::rebuild(&evidence) {
             Ok(rebuild) => rebuild,
-            Err(why) => return self.troubled(why),
+            Err(why) => {
+                self.beyond_repair = Some(why.clone());
+                return self.troubled(why);
+            }
         };
         let Some((leader, in_sync)) = rebuild.choice() else { return };
         let Some(newest) = &rebuild.newest else {

@@ -345,7 +345,7 @@ impl Frontend {
             (Message::Proposed { nonce, verdict }, Node::Order(..)) => {
                 self.elector.proposal_answered(self.now, nonce, verdict);
             }
-            (Message::Announce(configuration), _) => self.adopt(&configuration),
+            (Message::Announce(configuration), Node::Order(..)) => self.adopt(&configuration),
             (Message::Outcomes { seq, outcomes, before }, Node::Order(..)) => {
                 self.elector.saw(seq);
                 for (request, outcome) in outcomes {
@@ -357,7 +357,7 @@ impl Frontend {
                 self.answered(request, answer);
             }
             (Message::NotLeader { requests, configuration, catalog }, _) => {
-                if let Some(configuration) = configuration {
+                if let (Some(configuration), Node::Order(..)) = (configuration, from) {
                     self.adopt(&configuration);
                 }
                 self.catalog = catalog.or(self.catalog);
