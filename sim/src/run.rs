@@ -172,7 +172,8 @@ fn liveness(world: &mut World, recovered: &mut Option<Recovered>) -> Result<Endi
             Some(why) => {
                 world.mark(marks::OPERATOR);
                 world.mark(why);
-                names_the_way_out(world)
+                let named = names_the_way_out(world);
+                named.then_some(Ending::Lost).ok_or_else(|| self::late(world, "tradenet recover is named"))
             }
             None => Err(late),
         },
@@ -181,17 +182,16 @@ fn liveness(world: &mut World, recovered: &mut Option<Recovered>) -> Result<Endi
 }
 
 /// Where only an operator can help, people are told so.
-fn names_the_way_out(world: &World) -> Result<Ending, Violation> {
+fn names_the_way_out(world: &World) -> bool {
     let mut troubles = (1..=world.size.frontends).map(|number| world.trouble(crate::frontend(number)));
-    match troubles.any(|trouble| trouble.contains("tradenet recover")) {
-        true => Ok(Ending::Lost),
-        false => Err(late(world, "a frontend says that only tradenet recover helps")),
-    }
+    troubles.any(|trouble| trouble.contains("tradenet recover"))
 }
 
 fn becomes_whole(world: &mut World) -> Result<Recovered, Violation> {
     let healed = world.now;
-    let hopeless = |world: &World| world.now > healed + REPAIRED_WITHIN_US && world.why_lost().is_some();
+    let hopeless = |world: &World| {
+        world.now > healed + REPAIRED_WITHIN_US && world.why_lost().is_some() && names_the_way_out(world)
+    };
     run_while(world, AVAILABLE_WITHIN_US, |world| !world.frontends_ready() && !hopeless(world))?;
     if !world.frontends_ready() {
         return Err(late(world, "L1 every frontend takes trades"));
