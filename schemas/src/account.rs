@@ -11,7 +11,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use crate::ids::{OrderNumber, SeqNum, TradeNumber};
 use crate::limits::{ACCOUNT_BYTES_MAX, CASH_CENTS_MAX};
-use crate::trade::{Invalid, Price, Quantity, Side, Symbol};
+use crate::trade::{Decimal, Invalid, Price, Quantity, Side, Symbol};
 
 /// An account's name: 1 to [`ACCOUNT_BYTES_MAX`] of `a-z 0-9 _ -`.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -193,7 +193,7 @@ impl From<Cash> for u64 {
 
 impl fmt::Display for Cash {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}.{:02}", self.0 / 100, self.0 % 100)
+        Decimal(self.0).fmt(f)
     }
 }
 

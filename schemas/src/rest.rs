@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize, Serializer, ser};
 use serde_json::value::RawValue;
 
 use crate::account::Cash;
-use crate::trade::{self, Price, Side};
+use crate::trade::{self, Decimal, Price, Side};
 
 /// A success.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -51,8 +51,7 @@ impl From<Cash> for Money {
 
 impl Serialize for Money {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let text = format!("{}.{:02}", self.cents / 100, self.cents % 100);
-        RawValue::from_string(text).map_err(ser::Error::custom)?.serialize(serializer)
+        RawValue::from_string(Decimal(self.cents).to_string()).map_err(ser::Error::custom)?.serialize(serializer)
     }
 }
 

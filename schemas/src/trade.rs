@@ -257,6 +257,15 @@ impl From<Price> for u64 {
 
 impl fmt::Display for Price {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        Decimal(self.0).fmt(f)
+    }
+}
+
+/// Cents, written as a number with two decimals.
+pub(crate) struct Decimal(pub(crate) u64);
+
+impl fmt::Display for Decimal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}.{:02}", self.0 / 100, self.0 % 100)
     }
 }
