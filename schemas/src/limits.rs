@@ -8,6 +8,9 @@ pub const SYMBOL_BYTES_MAX: usize = 32;
 pub const IDEMPOTENCY_KEY_BYTES_MAX: usize = 255;
 /// How many keys of clients are remembered; the oldest goes first.
 pub const IDEMPOTENCY_KEYS_MAX: usize = 100_000;
+/// How many holdings are remembered of what accounts had after their keyed deposits and withdrawals, so that a repeated one
+/// is answered as the first; money counts as one. Enough for [`IDEMPOTENCY_KEYS_MAX`] accounts with nine stocks each.
+pub const RECEIPT_HOLDINGS_MAX: usize = 1_000_000;
 /// Largest quantity or volume of a stock: the largest whole number that every JSON reader holds exactly (RFC 8259,
 /// section 6).
 pub const QUANTITY_MAX: u64 = (1 << 53) - 1;

@@ -24,7 +24,7 @@ use tradenet_schemas::trade::{Command, CommandKey, Order, Outcome, Quantity, Rec
 use xxhash_rust::xxh3::{Xxh3, xxh3_64, xxh3_64_with_seed};
 
 use house::House;
-use keys::{Done, Keys};
+use keys::{Done, Keys, Receipts};
 use market::views::When;
 use market::{Listings as _, Market};
 
@@ -84,6 +84,7 @@ pub struct Exchange {
     /// Two tables, so that traffic without keys of its own can't push out the keys that clients rely on.
     client_keys: Keys,
     generated_keys: Keys,
+    receipts: Receipts,
     catalog: Option<Boot>,
 }
 
@@ -110,6 +111,7 @@ impl Exchange {
             orders_hash: 0,
             client_keys: Keys::with_capacity(keys),
             generated_keys: Keys::with_capacity(keys),
+            receipts: Receipts::default(),
             catalog: None,
         }
     }
@@ -169,23 +171,27 @@ impl Exchange {
         }
     }
 
-    /// What the client of a command is told that was done and made that order; `replayed`: for an earlier request.
+    /// What the client of a command is told that was done and made that order; `before`: the entry that did it for an
+    /// earlier request, none where it was done just now.
     ///
-    /// An order that is placed again is shown as its own entry left it, which never changes; everything else as it is now.
-    pub fn outcome(&self, command: &Command, order: OrderNumber, replayed: bool) -> Outcome {
+    /// What is asked for again is shown as its own entry left it. Only the balance after a deposit or withdrawal whose
+    /// receipt is gone ([`RECEIPT_HOLDINGS_MAX`](tradenet_schemas::limits::RECEIPT_HOLDINGS_MAX)) is shown as it is now.
+    pub fn outcome(&self, command: &Command, order: OrderNumber, before: Option<SeqNum>) -> Outcome {
+        let replayed = before.is_some();
         let (caller, instruction) = match command {
             Command::Trade { .. } => return Outcome::Accepted { order, replayed },
             Command::Open { .. } => return Outcome::Done { receipt: Box::new(Receipt::Opened), replayed },
             Command::Account { caller, instruction } => (caller, instruction),
         };
-        let holder = self.market.authorise(caller).expect("only a caller with the right token has a command done");
+        let holder = self.market.holder(&caller.account).expect("only an account that is there has a command done");
         let show = |number, when| {
             let order = self.market.order(&self.house, holder, number, when);
             Receipt::Order(order.expect("the order of a command that was done is there"))
         };
         let receipt = match instruction {
             Instruction::Deposit(_) | Instruction::Withdraw(_) => {
-                Receipt::Balance(self.market.balance(&self.house, holder))
+                let first = before.and_then(|seq| self.receipts.get(seq)).cloned();
+                Receipt::Balance(first.unwrap_or_else(|| self.market.balance(&self.house, holder)))
             }
             Instruction::Place(_) => show(order, When::AtFirst),
             Instruction::Cancel(number) => show(*number, When::Now),
@@ -295,6 +301,12 @@ impl Exchange {
         let again = matches!(entry.events.first(), Some(Event::Opened { .. }))
             && keys.get(key).is_some_and(|known| known.command == command);
         assert!(again || keys.remember(key, done), "entry {seq}: the key {key} was done already");
+        if let Some(Event::Deposited { account, .. } | Event::Withdrawn { account, .. }) = entry.events.first()
+            && key.is_of_client()
+        {
+            let holder = self.market.holder(account).expect("the account was found when the event was applied");
+            self.receipts.keep(seq, self.market.balance(&self.house, holder));
+        }
     }
 
     /// The last entry that was applied.

@@ -9,7 +9,9 @@
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, VecDeque};
 
+use tradenet_schemas::account::Balance;
 use tradenet_schemas::ids::{OrderNumber, SeqNum};
+use tradenet_schemas::limits::RECEIPT_HOLDINGS_MAX;
 use tradenet_schemas::trade::CommandKey;
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
@@ -95,9 +97,58 @@ impl Keys {
     }
 }
 
+/// What accounts had when their keyed deposits and withdrawals were done, by entry: a repeated one is answered as the first.
+///
+/// Bounded by [`RECEIPT_HOLDINGS_MAX`]; the oldest goes first, so that every replica keeps the same.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Receipts {
+    kept: BTreeMap<SeqNum, Balance>,
+    size: usize,
+}
+
+impl Receipts {
+    pub(super) fn keep(&mut self, seq: SeqNum, balance: Balance) {
+        self.size += size(&balance);
+        self.kept.insert(seq, balance);
+        while self.size > RECEIPT_HOLDINGS_MAX {
+            let (_, oldest) = self.kept.pop_first().expect("what has a size is kept");
+            self.size -= size(&oldest);
+        }
+    }
+
+    pub(super) fn get(&self, seq: SeqNum) -> Option<&Balance> {
+        self.kept.get(&seq)
+    }
+}
+
+/// Money counts as one holding.
+fn size(balance: &Balance) -> usize {
+    1 + balance.holdings.len()
+}
+
 fn share(key: &CommandKey, done: Done) -> u64 {
     let Done { order, command, seq } = done;
     let command = command.map_or(0, |fingerprint| fingerprint.wrapping_add(1));
     let text = xxh3_64(key.as_str().as_bytes());
     [order.0, command, seq.0].iter().fold(text, |hash, number| xxh3_64_with_seed(&number.to_le_bytes(), hash))
+}
+
+#[cfg(test)]
+mod tests {
+    use tradenet_schemas::account::{Account, Cash};
+
+    use super::*;
+
+    #[test]
+    fn of_many_receipts_the_oldest_goes_first() {
+        let mut receipts = Receipts::default();
+        let account = Account::new("ann").expect("a name");
+        let balance = Balance { account, cash: Cash::ZERO, reserved_cash: Cash::ZERO, holdings: vec![] };
+        let last = RECEIPT_HOLDINGS_MAX as u64 + 1;
+        for seq in 1..=last {
+            receipts.keep(SeqNum(seq), balance.clone());
+        }
+        let kept = |seq| receipts.get(SeqNum(seq)).is_some();
+        assert_eq!((kept(1), kept(2), kept(last)), (false, true, true));
+    }
 }

@@ -152,6 +152,11 @@ impl Market {
         self.accounts.authorise(&Credentials { account: account.clone(), token }).is_some()
     }
 
+    /// The account of that name.
+    pub(super) fn holder(&self, account: &Account) -> Option<u32> {
+        self.accounts.find(account)
+    }
+
     /// Whether the caller is who it says.
     pub(super) fn authorise(&self, caller: &Credentials) -> Result<u32, Refusal> {
         self.accounts.authorise(caller).ok_or(Refusal::Unauthorised)

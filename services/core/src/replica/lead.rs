@@ -19,7 +19,7 @@ use tradenet_schemas::journal::{Entry, Event};
 use tradenet_schemas::limits::{BATCH_BYTES_MAX, BATCH_ENTRIES_MAX};
 use tradenet_schemas::message::{Answer, Configuration, Message, Query, Submission};
 use tradenet_schemas::subjects::Peer;
-use tradenet_schemas::trade::{CommandKey, Outcome, Receipt, Refusal};
+use tradenet_schemas::trade::{Command, CommandKey, Outcome, Receipt, Refusal};
 
 use super::attach::Attachment;
 use super::change::{Change, Kind};
@@ -449,8 +449,11 @@ impl Replica {
         let before = matches!(decision, Decision::Replay { seq, .. } if seq <= known);
         let (outcome, seq, confirm) = match decision {
             Decision::Accept(events) => {
+                // Only the opening of an account is done again under its key: for a new token.
+                let again = matches!(command, Command::Open { .. }) && self.exchange.knows(&key);
                 let seq = self.append_entry(Some(key), events, lines);
-                (self.exchange.outcome(&command, OrderNumber(self.exchange.orders()), false), seq, false)
+                let order = OrderNumber(self.exchange.orders());
+                (self.exchange.outcome(&command, order, again.then_some(seq)), seq, false)
             }
             Decision::Replay { seq, .. } if bug(Bug::DropKeysAtFailover) && self.is_of_a_former_leader(seq) => {
                 let key = CommandKey::generated(self.options.boot, self.log.tail().seq.0);
@@ -459,7 +462,7 @@ impl Replica {
             }
             Decision::Replay { order, seq } => {
                 // What can change since is a read, and needs what a read needs (R5).
-                let outcome = self.exchange.outcome(&command, order, true);
+                let outcome = self.exchange.outcome(&command, order, Some(seq));
                 let fixed = order != OrderNumber(0);
                 (outcome, if fixed { seq } else { self.log.tail().seq }, !fixed)
             }
