@@ -11,7 +11,7 @@ use axum::extract::{Request, State};
 use axum::http::{HeaderMap, StatusCode, Uri, header};
 use axum::response::Response;
 use axum::routing::{get, post};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use sha2::{Digest as _, Sha256};
 use tradenet_core::{ClientAnswer, ClientRequest};
@@ -164,8 +164,10 @@ async fn place(State(edge): State<Edge>, request: Request) -> Result<Response, F
 
 async fn cancel(State(edge): State<Edge>, request: Request) -> Result<Response, Failure> {
     let caller = caller(&edge, request.uri(), request.headers()).await?;
-    let number = if_authorised(&edge, &caller, number(request.uri())).await?;
-    perform(&edge, None, caller, Instruction::Cancel(number)).await
+    let read = placing::key(request.headers()).map_err(Failure::from);
+    let read = read.and_then(|key| Ok((key, number(request.uri())?)));
+    let (key, number) = if_authorised(&edge, &caller, read).await?;
+    perform(&edge, key, caller, Instruction::Cancel(number)).await
 }
 
 /// Carries out what the body says.
@@ -365,25 +367,30 @@ fn listed(uri: &Uri) -> Result<Symbol, Failure> {
     Ok(Symbol::new(&segment(uri, 2)).map_err(|_| Refusal::UnknownSymbol)?)
 }
 
-async fn book(State(edge): State<Edge>, uri: Uri) -> Result<Response, Failure> {
-    let depth =
-        Parameters::read(&uri, &["depth"]).and_then(|found| found.count("depth", DEPTH, PAGE_MAX)).map_err(bad)?;
-    match market(&edge, Query::Book(listed(&uri)?, depth)).await? {
-        Answer::Book(book) => Ok(data(shown::Book::from(&book.ok_or(Refusal::UnknownSymbol)?))),
-        other => Err(strange(&other)),
+/// One of the questions that everybody may ask about a stock.
+async fn of_stock(edge: &Edge, query: Query) -> Result<Response, Failure> {
+    fn list<'a, T, S: From<&'a T> + Serialize>(all: &'a [T]) -> Response {
+        data(all.iter().map(S::from).collect::<Vec<_>>())
     }
+    let shown = match market(edge, query).await? {
+        Answer::Book(book) => book.map(|book| data(shown::Book::from(&book))),
+        Answer::Trades(trades) => trades.map(|trades| list::<_, shown::Trade>(&trades)),
+        Answer::Candles(candles) => candles.map(|candles| list::<_, shown::Candle>(&candles)),
+        other => return Err(strange(&other)),
+    };
+    Ok(shown.ok_or(Refusal::UnknownSymbol)?)
+}
+
+async fn book(State(edge): State<Edge>, uri: Uri) -> Result<Response, Failure> {
+    let parameters = Parameters::read(&uri, &["depth"]).map_err(bad)?;
+    let depth = parameters.count("depth", DEPTH, PAGE_MAX).map_err(bad)?;
+    of_stock(&edge, Query::Book(listed(&uri)?, depth)).await
 }
 
 async fn trades(State(edge): State<Edge>, uri: Uri) -> Result<Response, Failure> {
-    let limit =
-        Parameters::read(&uri, &["limit"]).and_then(|found| found.count("limit", TRADES, PAGE_MAX)).map_err(bad)?;
-    match market(&edge, Query::Trades(listed(&uri)?, limit)).await? {
-        Answer::Trades(trades) => {
-            let trades = trades.ok_or(Refusal::UnknownSymbol)?;
-            Ok(data(trades.iter().map(shown::Trade::from).collect::<Vec<_>>()))
-        }
-        other => Err(strange(&other)),
-    }
+    let parameters = Parameters::read(&uri, &["limit"]).map_err(bad)?;
+    let limit = parameters.count("limit", TRADES, PAGE_MAX).map_err(bad)?;
+    of_stock(&edge, Query::Trades(listed(&uri)?, limit)).await
 }
 
 async fn candles(State(edge): State<Edge>, uri: Uri) -> Result<Response, Failure> {
@@ -395,11 +402,5 @@ async fn candles(State(edge): State<Edge>, uri: Uri) -> Result<Response, Failure
         _ => return Err(bad("interval must be 1s, 1m or 1h")),
     };
     let limit = parameters.count("limit", CANDLES, PAGE_MAX).map_err(bad)?;
-    match market(&edge, Query::Candles(listed(&uri)?, interval, limit)).await? {
-        Answer::Candles(candles) => {
-            let candles = candles.ok_or(Refusal::UnknownSymbol)?;
-            Ok(data(candles.iter().map(shown::Candle::from).collect::<Vec<_>>()))
-        }
-        other => Err(strange(&other)),
-    }
+    of_stock(&edge, Query::Candles(listed(&uri)?, interval, limit)).await
 }
