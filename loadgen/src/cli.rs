@@ -3,6 +3,8 @@
 //! Everything a script needs is in the exit status: 0 every acknowledged trade verified, 1 something lost, doubled,
 //! changed or unknown, 2 a wrong option, 3 the run could not be done.
 
+mod market;
+
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -45,6 +47,8 @@ enum Command {
     /// Load while services are killed, stopped, paused and cut off, on a timeline.
     #[command(alias = "failover")]
     Drill(Box<DrillArgs>),
+    /// Accounts that trade with each other, and a count of every cent, stock and order at the end.
+    Market(Box<market::MarketArgs>),
 }
 
 #[derive(Args, Debug)]
@@ -130,26 +134,33 @@ impl Frontends {
     }
 }
 
-/// What all commands that make load have in common.
+/// What all commands that trade with the house have in common.
 #[derive(Args, Debug)]
 struct Common {
     /// Stocks in each trade.
     #[arg(long, default_value_t = 1)]
     quantity: u32,
+    #[command(flatten)]
+    pace: Pace,
+}
+
+/// What all commands that make load have in common.
+#[derive(Args, Debug)]
+struct Pace {
     /// Requests that start earlier than this are sent and verified, but not measured.
     #[arg(long, default_value = "0s", value_parser = duration)]
     warmup: Duration,
-    /// Pause of a client between two lookups.
+    /// Pause of a client before its next turn.
     #[arg(long, default_value = "0s", value_parser = duration)]
     think: Duration,
-    /// Repeats the choice of stocks and trades of an earlier run; random when left out.
+    /// Repeats what an earlier run drew, such as stocks and trades; random when left out.
     #[arg(long)]
     seed: Option<u64>,
     /// How long one attempt waits for its answer.
     #[arg(long, default_value = "5s", value_parser = duration)]
     timeout: Duration,
-    /// How long a trade is retried with its key before its outcome counts as unknown; at most one more --timeout
-    /// passes, for the last attempt.
+    /// How long what changes something is retried with its key before its outcome counts as unknown; at most one more
+    /// --timeout passes, for the last attempt.
     #[arg(long, default_value = "60s", value_parser = duration)]
     deadline: Duration,
 }
@@ -163,6 +174,12 @@ const DURATION: Duration = Duration::from_secs(30);
 
 impl Common {
     fn options(&self, clients: u32, load: Load) -> RunOptions {
+        RunOptions { quantity: self.quantity, ..self.pace.options(clients, load) }
+    }
+}
+
+impl Pace {
+    fn options(&self, clients: u32, load: Load) -> RunOptions {
         RunOptions {
             urls: Vec::new(),
             discover: None,
@@ -171,7 +188,7 @@ impl Common {
             load,
             trade_probability: Probability::default(),
             sides: Sides::default(),
-            quantity: self.quantity,
+            quantity: 1,
             warmup: self.warmup,
             think: self.think,
             seed: self.seed.unwrap_or_else(rand::random),
@@ -371,6 +388,7 @@ pub fn main() -> ExitCode {
         Command::Run(args) => runtime.block_on(run(*args)),
         Command::Sweep(args) => runtime.block_on(run_sweep(*args)),
         Command::Drill(args) => runtime.block_on(run_drill(*args)),
+        Command::Market(args) => runtime.block_on(market::run_market(*args)),
     };
     result.unwrap_or_else(|error| failed(&error))
 }

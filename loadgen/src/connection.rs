@@ -9,7 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::client::conn::http1::{self, SendRequest};
-use hyper::header::{CONTENT_TYPE, HOST, HeaderValue};
+use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderValue};
 use hyper::{HeaderMap, Method, Request, StatusCode};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
@@ -27,8 +27,17 @@ pub(crate) struct Call<'a> {
     pub(crate) path: &'a str,
     /// The value of `Idempotency-Key`.
     pub(crate) key: Option<&'a str>,
+    /// What an account's owner calls with.
+    pub(crate) token: Option<&'a str>,
     /// A JSON body; empty for none.
     pub(crate) body: Bytes,
+}
+
+impl<'a> Call<'a> {
+    /// Asks for a path, for everybody.
+    pub(crate) fn get(path: &'a str) -> Self {
+        Self { method: Method::GET, path, key: None, token: None, body: Bytes::new() }
+    }
 }
 
 /// A whole answer, whatever its status.
@@ -116,6 +125,9 @@ impl Connection {
         let mut request = Request::builder().method(&call.method).uri(call.path).header(HOST, self.url.authority());
         if let Some(key) = call.key {
             request = request.header("Idempotency-Key", key);
+        }
+        if let Some(token) = call.token {
+            request = request.header(AUTHORIZATION, format!("Bearer {token}"));
         }
         if !call.body.is_empty() {
             request = request.header(CONTENT_TYPE, HeaderValue::from_static("application/json"));

@@ -17,8 +17,6 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use bytes::Bytes;
-use hyper::Method;
 use rand::rngs::Xoshiro256PlusPlus;
 use rand::{RngExt as _, SeedableRng as _};
 use serde::Deserialize;
@@ -271,7 +269,7 @@ impl<T: FnMut(&str)> Conductor<T> {
     /// What the first frontend that answers says of the exchange.
     async fn cluster(&self) -> Option<Cluster> {
         for known in self.begun.shared.endpoints.known() {
-            let call = Call { method: Method::GET, path: "/cluster", key: None, body: Bytes::new() };
+            let call = Call::get("/cluster");
             let answer = Connection::new(known.url).call(&call, POLL_TIMEOUT).await;
             if let Ok(answer) = answer
                 && let Ok(cluster) = serde_json::from_slice::<Data<Cluster>>(&answer.body)

@@ -9,8 +9,6 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
-use hyper::Method;
 use tokio::task::JoinSet;
 
 use crate::connection::{Call, Connection};
@@ -182,7 +180,7 @@ impl Endpoints {
 /// The lowest round trip to a frontend that is ready for trades; none where it is not.
 async fn round_trip(url: &BaseUrl) -> Option<Duration> {
     let mut connection = Connection::new(url.clone());
-    let call = Call { method: Method::GET, path: "/readyz", key: None, body: Bytes::new() };
+    let call = Call::get("/readyz");
     let mut lowest = None;
     for _ in 0..PROBES {
         let start = Instant::now();

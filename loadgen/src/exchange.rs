@@ -69,6 +69,15 @@ pub(crate) enum Outcome {
     Unknown(Failure),
 }
 
+/// Why a command was not done, as far as anybody knows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Undone {
+    /// It was not: the exchange refused it.
+    Refused(Failure),
+    /// Nobody knows at the deadline.
+    Unknown(Failure),
+}
+
 /// A client with its own connection.
 pub(crate) struct Client {
     shared: Arc<Shared>,
@@ -92,13 +101,13 @@ impl Client {
 
     /// All stocks, by name.
     pub(crate) async fn stocks(&mut self) -> Result<Vec<Stock>, Failure> {
-        self.read("lookup", "/stocks").await
+        self.read("lookup", &Call::get("/stocks")).await
     }
 
     /// One attempt to look up `name`.
     pub(crate) async fn lookup(&mut self, name: &str) -> Result<Lookup, Failure> {
         let path = format!("/stocks/{}", path_segment(name));
-        let answer = self.attempt("lookup", &get(&path)).await?;
+        let answer = self.attempt("lookup", &Call::get(&path)).await?;
         let stock: Stock = self.parse("lookup", &answer)?;
         if stock.name != name {
             return Err(self.fail("lookup", Some(200), format!("asked for {name}, got {}", stock.name)));
@@ -115,40 +124,57 @@ impl Client {
                 return Outcome::Rejected(Failure { status: None, cause: error.to_string() });
             }
         };
-        let call = Call { method: Method::POST, path: "/orders", key: Some(key), body };
+        let call = Call { method: Method::POST, path: "/orders", key: Some(key), token: None, body };
+        match self.command::<Traded>("trade", &call).await {
+            Ok(traded) => Outcome::Acknowledged { number: traded.transaction_number },
+            Err(Undone::Refused(Failure { status: Some(409), cause })) if cause.contains("not enough") => {
+                Outcome::NoStocksLeft
+            }
+            Err(Undone::Refused(failure)) => Outcome::Rejected(failure),
+            Err(Undone::Unknown(failure)) => Outcome::Unknown(failure),
+        }
+    }
+
+    /// Sends a command, and repeats it under its key until its outcome is known or the deadline is over.
+    pub(crate) async fn command<T: DeserializeOwned>(
+        &mut self,
+        request: &'static str,
+        call: &Call<'_>,
+    ) -> Result<T, Undone> {
         let mut retry = Retry::until(self.shared.deadline);
         loop {
-            let failure = match self.trade_once(&call).await {
-                Ok(number) => return Outcome::Acknowledged { number },
+            let failure = match self.command_once(request, call).await {
+                Ok(done) => return Ok(done),
                 Err(failure) => failure,
             };
-            if failure.status == Some(409) && failure.cause.contains("not enough") {
-                return Outcome::NoStocksLeft;
-            }
-            // A success that cannot be read decides nothing either: its number is not known.
+            // A success that cannot be read decides nothing either.
             let garbled = failure.status.is_some_and(|status| status < 300);
             if !failure.passes() && !garbled {
-                return Outcome::Rejected(failure);
+                return Err(Undone::Refused(failure));
             }
             if !retry.pause().await {
-                return Outcome::Unknown(failure);
+                return Err(Undone::Unknown(failure));
             }
             self.shared.recorder.count(|counts| counts.retries += 1);
         }
     }
 
-    async fn trade_once(&mut self, call: &Call<'_>) -> Result<u64, Failure> {
-        let answer = self.attempt("trade", call).await?;
-        let traded: Traded = self.parse("trade", &answer)?;
+    async fn command_once<T: DeserializeOwned>(
+        &mut self,
+        request: &'static str,
+        call: &Call<'_>,
+    ) -> Result<T, Failure> {
+        let answer = self.attempt(request, call).await?;
+        let done = self.parse(request, &answer)?;
         if answer.headers.get("idempotent-replayed").is_some_and(|value| value.as_bytes() == b"true") {
             self.shared.recorder.count(|counts| counts.replayed += 1);
         }
-        Ok(traded.transaction_number)
+        Ok(done)
     }
 
     /// Reads order `number`; none where the exchange says that there is none. Repeated until the deadline.
     pub(crate) async fn order(&mut self, number: u64) -> Result<Option<Order>, Failure> {
-        match self.read("read", &format!("/orders/{number}")).await {
+        match self.read("read", &Call::get(&format!("/orders/{number}"))).await {
             Ok(order) => Ok(Some(order)),
             Err(Failure { status: Some(404), .. }) => Ok(None),
             Err(failure) => Err(failure),
@@ -156,10 +182,14 @@ impl Client {
     }
 
     /// A read, repeated until it is answered or the deadline is over.
-    async fn read<T: DeserializeOwned>(&mut self, request: &'static str, path: &str) -> Result<T, Failure> {
+    pub(crate) async fn read<T: DeserializeOwned>(
+        &mut self,
+        request: &'static str,
+        call: &Call<'_>,
+    ) -> Result<T, Failure> {
         let mut retry = Retry::until(self.shared.deadline);
         loop {
-            let failure = match self.attempt(request, &get(path)).await {
+            let failure = match self.attempt(request, call).await {
                 Ok(answer) => match self.parse(request, &answer) {
                     Ok(value) => return Ok(value),
                     Err(failure) => return Err(failure),
@@ -183,7 +213,8 @@ impl Client {
         };
         let failure = Failure { status: status.map(|status| status.as_u16()), cause };
         // Refusals are answers; an order that is not there is the comparison's to judge, not an error of transport.
-        let expected = (status == Some(StatusCode::CONFLICT) && failure.cause.contains("not enough"))
+        let expected = (status == Some(StatusCode::CONFLICT)
+            && (request != "trade" || failure.cause.contains("not enough")))
             || (status == Some(StatusCode::NOT_FOUND) && request == "read");
         if !expected {
             self.count_error(request, &failure);
@@ -246,10 +277,6 @@ impl Retry {
         tokio::time::sleep(pause).await;
         true
     }
-}
-
-fn get(path: &str) -> Call<'_> {
-    Call { method: Method::GET, path, key: None, body: Bytes::new() }
 }
 
 fn words(broken: Broken) -> &'static str {

@@ -111,7 +111,7 @@ fn hgrm_path(prefix: &Path, kind: Kind) -> PathBuf {
     prefix.with_file_name(name)
 }
 
-fn summary(histogram: &Histogram<u64>) -> Value {
+pub(crate) fn summary(histogram: &Histogram<u64>) -> Value {
     let mut summary = json!({"count": histogram.len(), "mean": histogram.mean() / 1e6});
     for (name, quantile) in QUANTILES {
         summary[name] = json!(at(histogram, quantile));

@@ -36,6 +36,7 @@ mod wire;
 
 pub mod cli;
 pub mod drill;
+pub mod market;
 
 pub use endpoints::Frontend;
 pub use fresh::{MAX_STALE, Stale};

@@ -66,7 +66,7 @@ impl Chance {
 }
 
 /// Where the sequence of a client begins.
-fn stream(seed: u64, client: u32) -> u64 {
+pub(crate) fn stream(seed: u64, client: u32) -> u64 {
     // seed_from_u64 spreads neighbouring seeds over the whole state, so that clients' streams are unrelated; the odd
     // factor keeps client 1 of seed 7 apart from client 0 of seed 8.
     seed.wrapping_add(u64::from(client).wrapping_mul(0x9E37_79B9_7F4A_7C15))

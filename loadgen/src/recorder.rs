@@ -33,10 +33,24 @@ pub enum Kind {
     Trade,
     /// `GET /orders/{number}`, on the way or at the end.
     OrderRead,
+    /// `POST /accounts`.
+    Opening,
+    /// `POST /accounts/{account}/deposits` and `…/withdrawals`.
+    Transfer,
+    /// An account's order that may rest.
+    Limit,
+    /// An account's limit order that may not: `ioc` or `fok`.
+    Immediate,
+    /// An account's order without a limit.
+    Market,
+    /// `DELETE /accounts/{account}/orders/{number}`.
+    Cancel,
+    /// A read of an account, its orders, a book or trades, while the load goes on.
+    MarketRead,
 }
 
 impl Kind {
-    /// All kinds, in the order of every table.
+    /// The kinds of a run with the house, in the order of every table.
     pub const ALL: [Self; 4] = [Self::LookupHit, Self::LookupMiss, Self::Trade, Self::OrderRead];
 
     /// The name in tables.
@@ -47,6 +61,13 @@ impl Kind {
             Self::LookupMiss => "lookup miss",
             Self::Trade => "trade",
             Self::OrderRead => "order read",
+            Self::Opening => "opening",
+            Self::Transfer => "transfer",
+            Self::Limit => "limit order",
+            Self::Immediate => "ioc or fok",
+            Self::Market => "market order",
+            Self::Cancel => "cancel",
+            Self::MarketRead => "read",
         }
     }
 
@@ -58,7 +79,19 @@ impl Kind {
             Self::LookupMiss => "lookup_miss",
             Self::Trade => "trade",
             Self::OrderRead => "order_read",
+            Self::Opening => "opening",
+            Self::Transfer => "transfer",
+            Self::Limit => "limit_order",
+            Self::Immediate => "ioc_or_fok",
+            Self::Market => "market_order",
+            Self::Cancel => "cancel",
+            Self::MarketRead => "market_read",
         }
+    }
+
+    /// Whether it is a trade, or an order that may become one.
+    fn is_trade(self) -> bool {
+        matches!(self, Self::Trade | Self::Limit | Self::Immediate | Self::Market)
     }
 }
 
@@ -85,7 +118,7 @@ pub(crate) fn empty() -> Histogram<u64> {
 /// Which request an error belongs to, and what went wrong.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ErrorKey {
-    /// `lookup`, `trade` or `read`.
+    /// `lookup`, `trade`, `read`, or the call of an account.
     pub request: &'static str,
     /// The HTTP status, where one arrived.
     pub status: Option<u16>,
@@ -247,23 +280,22 @@ impl Recorder {
     /// A request of `kind` was answered with success.
     pub(crate) fn success(&self, kind: Kind, times: Times) {
         let mut recorded = self.lock();
-        if kind == Kind::Trade {
+        if kind.is_trade() {
             recorded.counts.trades += 1;
             self.note_gap(&mut recorded, times.done);
             if self.column.is_some() {
                 recorded.trade_times.push(times.done.saturating_duration_since(self.start()));
             }
-        } else if kind != Kind::OrderRead {
+        } else if matches!(kind, Kind::LookupHit | Kind::LookupMiss) {
             recorded.counts.lookups += 1;
         }
         self.note_column(&mut recorded, kind, times);
         if times.intended < self.measure_from() {
             return;
         }
-        if let Some(latency) = recorded.latencies.get_mut(&kind) {
-            record(&mut latency.intended, times.done - times.intended);
-            record(&mut latency.sent, times.done - times.sent);
-        }
+        let latency = recorded.latencies.entry(kind).or_insert_with(Latency::new);
+        record(&mut latency.intended, times.done - times.intended);
+        record(&mut latency.sent, times.done - times.sent);
         if let Some(log) = &mut recorded.interval_log {
             log.record(kind, times.done - self.start(), times.done - times.intended);
         }
@@ -331,21 +363,19 @@ impl Recorder {
     }
 
     fn note_column(&self, recorded: &mut Recorded, kind: Kind, times: Times) {
-        // The comparison comes after the load, whose course this is.
-        if kind == Kind::OrderRead {
+        if !kind.is_trade() && !matches!(kind, Kind::LookupHit | Kind::LookupMiss) {
+            // The comparison comes after the load, whose course this is.
             return;
         }
         let Some(column) = self.column_now(recorded, times.done) else {
             return;
         };
-        match kind {
-            Kind::LookupHit | Kind::LookupMiss => column.lookups += 1,
-            Kind::Trade => {
-                column.trades += 1;
-                let micros = (times.done - times.intended).as_micros();
-                column.trade_micros.push(u32::try_from(micros).unwrap_or(u32::MAX));
-            }
-            Kind::OrderRead => {}
+        if kind.is_trade() {
+            column.trades += 1;
+            let micros = (times.done - times.intended).as_micros();
+            column.trade_micros.push(u32::try_from(micros).unwrap_or(u32::MAX));
+        } else {
+            column.lookups += 1;
         }
     }
 

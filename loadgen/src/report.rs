@@ -136,7 +136,7 @@ impl fmt::Display for Report {
             writeln!(f, "longest time without an acknowledged trade: {length:.1} ms, from {from:.2} s on")?;
         }
         self.write_lag(f)?;
-        self.write_errors(f)?;
+        write_errors(f, &self.errors)?;
         if self.gave_up {
             writeln!(f, "GAVE UP: nothing was answered for a whole deadline")?;
         }
@@ -196,24 +196,24 @@ impl Report {
         }
         Ok(())
     }
+}
 
-    fn write_errors(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.errors.is_empty() {
-            return writeln!(f, "errors: none");
-        }
-        writeln!(f, "errors: {} attempts", self.error_count())?;
-        for (key, count) in &self.errors {
-            writeln!(f, "  {count:>8}  {key}")?;
-        }
-        Ok(())
+pub(crate) fn write_errors(f: &mut fmt::Formatter<'_>, errors: &BTreeMap<ErrorKey, u64>) -> fmt::Result {
+    if errors.is_empty() {
+        return writeln!(f, "errors: none");
     }
+    writeln!(f, "errors: {} attempts", errors.values().sum::<u64>())?;
+    for (key, count) in errors {
+        writeln!(f, "  {count:>8}  {key}")?;
+    }
+    Ok(())
 }
 
 /// Width of a cell of the table.
 const CELL: usize = 14;
 
 /// Percentiles down, kinds of requests across, in an open loop each twice. Kinds without samples are left out.
-fn write_table(f: &mut fmt::Formatter<'_>, latencies: &BTreeMap<Kind, Latency>, open: bool) -> fmt::Result {
+pub(crate) fn write_table(f: &mut fmt::Formatter<'_>, latencies: &BTreeMap<Kind, Latency>, open: bool) -> fmt::Result {
     let mut columns: Vec<&Histogram<u64>> = Vec::new();
     let (mut kinds, mut starts) = (format!("{:<8}", "ms"), " ".repeat(8));
     for (kind, latency) in latencies.iter().filter(|(_, latency)| !latency.sent.is_empty()) {
@@ -259,6 +259,6 @@ pub(crate) fn as_f64(count: u64) -> f64 {
     count as f64
 }
 
-fn per_second(count: u64, elapsed: Duration) -> f64 {
+pub(crate) fn per_second(count: u64, elapsed: Duration) -> f64 {
     if elapsed.is_zero() { 0.0 } else { as_f64(count) / elapsed.as_secs_f64() }
 }

@@ -88,7 +88,7 @@ pub(crate) async fn run_told(options: RunOptions, tell: Option<oneshot::Sender<B
     finish(&context, done, elapsed, processor).await
 }
 
-fn recorder(options: &RunOptions) -> Recorder {
+pub(crate) fn recorder(options: &RunOptions) -> Recorder {
     let recorder = Recorder::new(options.warmup, options.timeline);
     if options.interval_log { recorder.with_interval_log() } else { recorder }
 }
@@ -181,7 +181,7 @@ async fn finish(context: &Context, done: Done, elapsed: Duration, processor: f64
 }
 
 /// What this process has used of the processors so far.
-fn processor_time() -> Duration {
+pub(crate) fn processor_time() -> Duration {
     let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
     Duration::new(time.tv_sec.try_into().unwrap_or(0), time.tv_nsec.try_into().unwrap_or(0))
 }
