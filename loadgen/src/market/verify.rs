@@ -407,7 +407,7 @@ mod tests {
         check(&[(0, sell.clone()), (1, Order { name: "B".to_owned(), ..buy.clone() })], Err("nobody sold"));
         check(&[(0, Order { price: Some(Cents(200)), ..sell.clone() }), (1, buy.clone())], Err("price of the order"));
         check(&[(0, sell.clone()), (1, order(2, Side::Buy, 400, &[(1, 300, 3)]))], Err("price of the order"));
-        check(&[(0, sell.clone()), (1, buy.clone()), (2, buy)], Err("in 3 orders"));
+        check(&[(0, sell), (1, buy.clone()), (2, buy)], Err("in 3 orders"));
     }
 
     #[test]

@@ -74,6 +74,8 @@ pub(crate) fn gone(pid: u32) -> bool {
 pub(crate) struct Answer {
     pub(crate) status: u16,
     pub(crate) head: String,
+    /// The body as it came.
+    pub(crate) text: String,
     pub(crate) body: Value,
 }
 
@@ -95,20 +97,22 @@ impl Answer {
 
 /// One request on a connection of its own: HTTP/1.0, so that the answer ends where the connection does.
 pub(crate) fn request(url: &str, method: &str, path: &str, headers: &str, body: &str) -> std::io::Result<Answer> {
-    let address = url.trim_start_matches("http://");
-    let mut stream = TcpStream::connect(address)?;
-    stream.set_read_timeout(Some(ANSWER))?;
     let length = body.len();
-    write!(
-        stream,
-        "{method} {path} HTTP/1.0\r\nHost: {address}\r\nContent-Type: application/json\r\n{headers}Content-Length: {length}\r\n\r\n{body}"
-    )?;
+    let head = format!("{method} {path} HTTP/1.0\r\nHost: x\r\nContent-Type: application/json\r\n{headers}");
+    send(url, format!("{head}Content-Length: {length}\r\n\r\n{body}").as_bytes())
+}
+
+/// The same with whatever bytes.
+pub(crate) fn send(url: &str, bytes: &[u8]) -> std::io::Result<Answer> {
+    let mut stream = TcpStream::connect(url.trim_start_matches("http://"))?;
+    stream.set_read_timeout(Some(ANSWER))?;
+    stream.write_all(bytes)?;
     let mut text = String::new();
     stream.read_to_string(&mut text)?;
-    let (head, body) = text.split_once("\r\n\r\n").ok_or(std::io::ErrorKind::UnexpectedEof)?;
+    let (head, text) = text.split_once("\r\n\r\n").ok_or(std::io::ErrorKind::UnexpectedEof)?;
     let status = head.split(' ').nth(1).and_then(|status| status.parse().ok());
     let status = status.ok_or(std::io::ErrorKind::InvalidData)?;
-    Ok(Answer { status, head: head.to_owned(), body: serde_json::from_str(body)? })
+    Ok(Answer { status, head: head.to_owned(), text: text.to_owned(), body: serde_json::from_str(text)? })
 }
 
 pub(crate) fn order(name: &str, quantity: u32, side: &str) -> String {
@@ -354,9 +358,16 @@ impl Exchange {
     /// Waits until the load has made some more trades.
     #[track_caller]
     pub(crate) fn until_trading(&self) {
-        let committed = |cluster: &Cluster| cluster.replicas.iter().map(|replica| replica.committed).max().unwrap();
-        let before = committed(&self.cluster(1));
-        self.until_cluster("trades go on", |cluster| committed(cluster) > before + 20);
+        self.until_committed(committed(&self.cluster(1)) + 21);
+    }
+    /// Waits until that entry is committed, for as long as more and more are.
+    #[track_caller]
+    pub(crate) fn until_committed(&self, seq: u64) {
+        let mut before = committed(&self.cluster(1));
+        while before < seq {
+            let now = self.until_cluster("trades go on", |cluster| committed(cluster) > before);
+            before = committed(&now);
+        }
     }
 
     /// Load by these frontends (a generator each), for `seconds`, in the background. With one generator nothing but its
@@ -417,6 +428,10 @@ impl Exchange {
         let (ok, text) = verify(&self.data());
         assert!(ok, "{text}");
     }
+}
+
+fn committed(cluster: &Cluster) -> u64 {
+    cluster.replicas.iter().map(|replica| replica.committed).max().unwrap()
 }
 
 fn generate(options: RunOptions) -> JoinHandle<Report> {

@@ -11,13 +11,16 @@
 mod harness;
 
 mod broker;
+mod burst;
 mod caches;
+mod contract;
 mod disks;
 mod drills;
 mod frontends;
 mod kills;
 mod loss;
 mod market;
+mod nonsense;
 mod operator;
 mod pauses;
 mod proxy;

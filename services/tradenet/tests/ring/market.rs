@@ -5,15 +5,15 @@ use serde_json::{Value, json};
 use crate::harness::{Answer, Exchange, request};
 
 /// An account's owner.
-struct Owner {
-    name: &'static str,
-    token: String,
+pub(crate) struct Owner {
+    pub(crate) name: &'static str,
+    pub(crate) token: String,
 }
 
 impl Owner {
     /// Opens an account with 1,000.00 and ten GameStarts.
     #[track_caller]
-    fn of(exchange: &Exchange, name: &'static str) -> Self {
+    pub(crate) fn of(exchange: &Exchange, name: &'static str) -> Self {
         let body = json!({"account": name}).to_string();
         let opened = request(&exchange.url(1), "POST", "/accounts", "", &body).unwrap();
         assert_eq!(opened.status, 201, "{opened:?}");
@@ -25,20 +25,20 @@ impl Owner {
     }
 
     #[track_caller]
-    fn call(&self, exchange: &Exchange, method: &str, path: &str, headers: &str, body: &Value) -> Answer {
+    pub(crate) fn call(&self, exchange: &Exchange, method: &str, path: &str, headers: &str, body: &Value) -> Answer {
         let headers = format!("Authorization: Bearer {}\r\n{headers}", self.token);
         let body = if body.is_null() { String::new() } else { body.to_string() };
         request(&exchange.url(1), method, &format!("/accounts/{}{path}", self.name), &headers, &body).unwrap()
     }
 
     #[track_caller]
-    fn place(&self, exchange: &Exchange, side: &str, quantity: u64, price: f64, key: &str) -> Answer {
+    pub(crate) fn place(&self, exchange: &Exchange, side: &str, quantity: u64, price: f64, key: &str) -> Answer {
         let order = json!({"name": "GameStart", "side": side, "quantity": quantity, "price": price});
         self.call(exchange, "POST", "/orders", &format!("Idempotency-Key: {key}\r\n"), &order)
     }
 
     #[track_caller]
-    fn balance(&self, exchange: &Exchange) -> Value {
+    pub(crate) fn balance(&self, exchange: &Exchange) -> Value {
         self.call(exchange, "GET", "", "", &Value::Null).body["data"].clone()
     }
 }
@@ -90,5 +90,25 @@ fn accounts_trade_with_each_other_through_a_failover_and_a_restart_of_everything
     let cancelled = ann.call(&exchange, "DELETE", &format!("/orders/{number}"), "", &Value::Null);
     assert_eq!(cancelled.body["data"]["status"], "cancelled", "{cancelled:?}");
     assert_eq!(ann.balance(&exchange)["reserved_cash"], json!(0.0));
+    exchange.stop_and_verify();
+}
+
+#[test]
+fn a_client_that_knows_the_house_alone_sees_no_difference() {
+    let exchange = Exchange::start(&[]);
+    exchange.until_whole();
+    let (ann, bob) = (Owner::of(&exchange, "ann"), Owner::of(&exchange, "bob"));
+    let bought = exchange.post(1, r#"{"name":"GameStart","quantity":2,"type":"buy","comment":"ignored"}"#);
+    assert_eq!((bought.status, bought.text.as_str()), (200, r#"{"data":{"transaction_number":1}}"#));
+    assert_eq!(bob.place(&exchange, "sell", 3, 1.0, "offer").status, 200, "far below the house's price");
+    assert_eq!(ann.place(&exchange, "buy", 3, 99.0, "bid").status, 200);
+    assert_eq!(exchange.post(1, r#"{"name":"GameStart","quantity":1,"type":"sell"}"#).number(), 4);
+    let order = exchange.get(1, "/orders/4");
+    assert_eq!(order.text, r#"{"data":{"order_num":4,"name":"GameStart","type":"sell","quantity":1}}"#);
+    assert_eq!(exchange.get(1, "/orders/3").message(), "transaction number not found");
+    let stocks = exchange.get(1, "/stocks");
+    let game = r#"{"name":"GameStart","price":15.99,"quantity":99,"volume":6}"#;
+    assert!(stocks.text.starts_with(r#"{"data":[{"name":"#) && stocks.text.contains(game), "{}", stocks.text);
+    assert_eq!(exchange.get(1, "/stocks/GameStart").text, format!(r#"{{"data":{game}}}"#));
     exchange.stop_and_verify();
 }
