@@ -137,7 +137,11 @@ pub struct BrokerUrl(Vec<ServerAddr>);
 impl FromStr for BrokerUrl {
     type Err = String;
     fn from_str(text: &str) -> Result<Self, String> {
-        let addresses = text.split(',').map(|address| address.trim().parse::<ServerAddr>()).collect::<Result<_, _>>();
+        let address = |text: &str| match text.trim().parse::<ServerAddr>() {
+            Ok(address) if address.host().is_empty() => Err("it names no broker".to_owned()),
+            read => read.map_err(|error| error.to_string()),
+        };
+        let addresses = text.split(',').map(address).collect::<Result<_, _>>();
         addresses.map(Self).map_err(|error| format!("{error}; an address looks like nats://127.0.0.1:4222"))
     }
 }
@@ -645,6 +649,9 @@ mod tests {
         );
         check(&["--nats-user", "a.b", "--nats-password", "secret"], Err("letters, digits"));
         check(&["--nats-url", "http://a"], Err("nats://127.0.0.1:4222"));
+        for nowhere in ["", "nats://", "nats://a:1,,nats://b:2", "nats://a:1,"] {
+            check(&["--nats-url", nowhere], Err("it names no broker; an address looks like nats://127.0.0.1:4222"));
+        }
         check(&["--prefix", "A.b"], Err("1 to 32 of a-z"));
         check(&["--register-replicas", "2"], Err("1, 3 or 5"));
     }
