@@ -2,6 +2,8 @@
 
 use std::io::Write as _;
 
+use tradenet_runtime::process::Signal;
+
 use crate::harness::{Exchange, order, verify};
 
 /// Deletes the directory of one replica while it is down, under load, and has it filled again.
@@ -28,6 +30,25 @@ fn an_emptied_follower_is_filled_by_a_peer() {
 #[test]
 fn an_emptied_leader_is_filled_by_a_peer_before_it_leads_again() {
     check_refilled(3, 2, &[1, 2]);
+}
+
+#[test]
+fn when_all_disks_but_one_are_emptied_that_one_trades_on_and_fills_the_others() {
+    let mut exchange = Exchange::start(&[]);
+    exchange.until_whole();
+    let load = exchange.load(&[1], 6);
+    exchange.until_trading();
+    exchange.signal("order-2", Signal::Kill);
+    exchange.kill("order-3");
+    exchange.until_led(1, &[1]);
+    for id in [2, 3] {
+        std::fs::remove_dir_all(exchange.disk(id)).unwrap();
+    }
+    exchange.restart("order-3");
+    exchange.restart("order-2");
+    load.verified_without_an_error();
+    exchange.until_whole();
+    exchange.stop_and_verify();
 }
 
 fn trades(exchange: &Exchange, count: u32) {
@@ -78,4 +99,38 @@ fn a_flipped_bit_is_told_of_with_its_place_and_repaired_from_a_peer() {
     assert!(log.contains(&told), "{told:?} is not in {log}");
     assert_eq!(std::fs::read(exchange.disk(1).join("orders.jsonl.damaged")).unwrap(), journal);
     exchange.stop_and_verify();
+}
+
+/// Changes one bit of a file of each replica in turn while it is down. It must say so, and have all orders again.
+fn check_flipped(file: &str, byte: impl Fn(&[u8]) -> usize, told: &str) {
+    let mut exchange = Exchange::start(&[]);
+    exchange.until_whole();
+    trades(&exchange, 5);
+    for (id, leader, others) in [(1, 3, &[2, 3][..]), (3, 2, &[1, 2])] {
+        let name = format!("order-{id}");
+        exchange.kill(&name);
+        exchange.until_led(leader, others);
+        let path = exchange.disk(id).join(file);
+        let mut bytes = std::fs::read(&path).unwrap();
+        let place = byte(&bytes);
+        bytes[place] ^= 1;
+        std::fs::write(&path, &bytes).unwrap();
+        trades(&exchange, 1);
+        let before = exchange.log().len();
+        exchange.restart(&name);
+        exchange.until_whole();
+        let log = exchange.log().split_off(before);
+        assert!(log.contains(told), "{told:?} is not in {log}");
+    }
+    exchange.stop_and_verify();
+}
+
+#[test]
+fn a_flipped_bit_in_the_last_record_is_told_of_and_the_record_is_had_again() {
+    check_flipped("orders.jsonl", |bytes| bytes.len() - 20, "damaged");
+}
+
+#[test]
+fn a_flipped_bit_in_the_configuration_makes_an_empty_disk_that_is_filled() {
+    check_flipped("configuration.json", |bytes| bytes.len() / 2, "set aside with the journal");
 }

@@ -7,7 +7,7 @@ use loadgen::{RunOptions, Sides};
 use tradenet_runtime::nats::ConnectArgs;
 use tradenet_runtime::process::Signal;
 
-use crate::harness::{Exchange, until};
+use crate::harness::{Exchange, order, until};
 use crate::proxy::Proxy;
 
 #[derive(clap::Parser)]
@@ -63,4 +63,22 @@ fn a_lookup_reply_that_an_invalidation_overtakes_is_never_served_to_a_later_look
     // It did happen.
     assert!(proxy.held_back() > 20 && cache.stale_fills > 0, "{} {cache:?}", proxy.held_back());
     exchange.stop_and_verify();
+}
+
+#[test]
+fn three_frontends_replace_a_killed_leader_in_one_or_two_epochs_and_agree() {
+    let mut exchange = Exchange::start(&["--frontends", "3"]);
+    let before = exchange.until_whole();
+    exchange.kill("order-3");
+    let after = exchange.until_led(2, &[1, 2]);
+    let epochs = after.epoch - before.epoch;
+    assert!((1..=2).contains(&epochs), "{before:?} {after:?}");
+    for frontend in 1..=3 {
+        until(&format!("frontend-{frontend} agrees"), || {
+            let cluster = exchange.cluster(frontend);
+            (cluster.epoch, cluster.leader, cluster.ready) == (after.epoch, Some(2), true)
+        });
+        exchange.post(frontend, &order("GameStart", 1, "sell")).number();
+    }
+    assert_eq!(exchange.cluster(1).epoch, after.epoch, "nobody has elected again");
 }

@@ -45,21 +45,33 @@ fn trading_goes_on_with_one_replica_and_all_come_back() {
     exchange.stop_and_verify();
 }
 
-#[test]
-fn two_replicas_killed_at_once_under_load_leave_the_third_trading() {
+/// Kills two replicas in the same moment, under load.
+fn check_two_killed(killed: [u8; 2], left: u8) {
     let mut exchange = Exchange::start(&[]);
     exchange.until_whole();
     let load = exchange.load(&[1], 6);
     exchange.until_trading();
-    exchange.signal("order-2", Signal::Kill);
-    exchange.kill("order-3");
-    exchange.until_led(1, &[1]);
+    let names = killed.map(|id| format!("order-{id}"));
+    exchange.signal(&names[0], Signal::Kill);
+    exchange.kill(&names[1]);
+    exchange.until_led(left, &[left]);
     exchange.until_trading();
     load.verified_without_an_error();
-    exchange.restart("order-2");
-    exchange.restart("order-3");
+    for name in &names {
+        exchange.restart(name);
+    }
     exchange.until_whole();
     exchange.stop_and_verify();
+}
+
+#[test]
+fn two_replicas_killed_at_once_under_load_leave_the_third_trading() {
+    check_two_killed([2, 3], 1);
+}
+
+#[test]
+fn both_followers_killed_at_once_under_load_leave_the_leader_trading() {
+    check_two_killed([1, 2], 3);
 }
 
 #[test]

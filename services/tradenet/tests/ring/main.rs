@@ -24,5 +24,6 @@ mod nonsense;
 mod operator;
 mod pauses;
 mod proxy;
+mod restarts;
 mod supervisor;
 mod trading;

@@ -1,6 +1,11 @@
 //! Trading as a client has it, and that it goes on where it was.
 
-use crate::harness::{Exchange, order};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use tradenet_runtime::process::Signal;
+
+use crate::harness::{Exchange, order, until};
 
 #[test]
 fn a_first_trade_is_read_back_and_everything_goes_on_where_it_was_after_a_stop() {
@@ -51,4 +56,36 @@ fn many_clients_at_once_cost_one_sync_a_batch() {
     let trades = reports[0].verification.read;
     println!("{trades} trades, {syncs} syncs by the leader");
     assert!(syncs > 0 && syncs as u64 * 4 < trades, "{trades} trades, {syncs} syncs");
+}
+
+#[test]
+fn a_request_repeated_a_hundred_times_while_the_leader_is_killed_happens_once() {
+    let exchange = Exchange::start(&["--frontends", "2"]);
+    exchange.until_whole();
+    let (one, answered) = (order("GameStart", 1, "buy"), AtomicU32::new(0));
+    let repeat = &|frontend: usize| {
+        let answer = exchange.post_with_key(frontend, &one, "again-and-again");
+        // Whoever is told to come again comes again; nobody is told anything else than the one number.
+        if matches!(answer.status, 503 | 504) {
+            return false;
+        }
+        assert_eq!(answer.number(), 1);
+        answered.fetch_add(1, Ordering::SeqCst);
+        true
+    };
+    std::thread::scope(|scope| {
+        for client in 0..10 {
+            scope.spawn(move || {
+                for _ in 0..10 {
+                    while !repeat(1 + client % 2) {}
+                    std::thread::sleep(Duration::from_millis(50));
+                }
+            });
+        }
+        until("some have their answer", || answered.load(Ordering::SeqCst) >= 20);
+        exchange.signal("order-3", Signal::Kill);
+    });
+    exchange.until_led(2, &[1, 2]);
+    assert_eq!(answered.load(Ordering::SeqCst), 100);
+    assert_eq!(exchange.stock(1, "GameStart"), (99, 1));
 }
