@@ -145,6 +145,11 @@ impl Elector {
         self.configuration.as_ref()
     }
 
+    /// Whether the broker can be reached.
+    pub(crate) fn is_connected(&self) -> bool {
+        self.connected_at.is_some()
+    }
+
     /// Where commands go: the elected leader, which queues them until it serves.
     pub(crate) fn leader(&self) -> Option<Leader> {
         self.configuration.as_ref().map(|held| held.leader)

@@ -255,8 +255,12 @@ impl Frontend {
 
     // ------------------------------------------------------------ sending
 
-    /// Sends what was never sent, and what has waited long enough.
+    /// Sends what was never sent, and what has waited long enough. Nothing is sent to a broker that is away: whoever asked
+    /// meanwhile, and is told that it was in vain, knows then that nothing was done.
     fn send_requests(&mut self) {
+        if !self.elector.is_connected() {
+            return;
+        }
         self.send_commands();
         let now = self.now.mono;
         let catalog = self.catalog;
