@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-use loadgen::drill::{Drill, DrillOptions, Fault, Services, drill};
+use loadgen::drill::{DrillOptions, Fault, Services, drill};
 use loadgen::{Report, RunOptions};
 use serde_json::Value;
 use tempfile::TempDir;
@@ -136,9 +136,10 @@ impl Exchange {
         let port = |listener: &TcpListener| listener.local_addr().unwrap().port();
         let ports: Vec<_> = held.iter().map(port).collect();
         let project = format!("tradenet-test-{}-{}", std::process::id(), ports[0]);
+        // A password of digits alone is one that nats-server would read as a number.
         let settings = format!(
             "COMPOSE_PROJECT_NAME={project}\nTRADENET_IMAGE={}\nFRONTEND_ADDRESS=127.0.0.1\nFRONTEND_PORT={}\n\
-             FRONTEND_2_PORT={}\n",
+             FRONTEND_2_PORT={}\nNATS_CATALOG_PASSWORD=20261121\nNATS_ROUTE_PASSWORD=20261121\n",
             image.name, ports[0], ports[1]
         );
         std::fs::write(home.path().join(".env"), settings).unwrap();
@@ -175,15 +176,20 @@ impl Exchange {
         output(&mut self.command(arguments))
     }
 
-    /// The first frontend's address.
-    pub(crate) fn url(&self) -> String {
-        format!("http://127.0.0.1:{}", self.ports[0])
+    /// A frontend's address; they are numbered from 1.
+    fn url(&self, frontend: usize) -> String {
+        format!("http://127.0.0.1:{}", self.ports[frontend - 1])
     }
 
-    /// What a frontend answers to a GET, or to a POST of `body`, whatever its status; none where it does not answer.
+    /// What the first frontend answers to a GET, or to a POST of `body`, whatever its status; none where it does not answer.
     pub(crate) fn ask(&self, path: &str, body: Option<&str>) -> Option<Value> {
+        self.ask_through(1, path, body)
+    }
+
+    /// What this frontend answers.
+    pub(crate) fn ask_through(&self, frontend: usize, path: &str, body: Option<&str>) -> Option<Value> {
         let mut command = Command::new("curl");
-        command.args(["--silent", "--max-time", "15"]).arg(format!("{}{path}", self.url()));
+        command.args(["--silent", "--max-time", "15"]).arg(format!("{}{path}", self.url(frontend)));
         if let Some(body) = body {
             command.args(["--header", "Content-Type: application/json", "--data", body]);
         }
@@ -193,8 +199,14 @@ impl Exchange {
     /// Buys one stock; the order's number.
     #[track_caller]
     pub(crate) fn buy(&self) -> u64 {
+        self.buy_through(1)
+    }
+
+    /// The same through this frontend.
+    #[track_caller]
+    pub(crate) fn buy_through(&self, frontend: usize) -> u64 {
         let body = r#"{"name": "GameStart", "quantity": 1, "type": "buy"}"#;
-        let answer = self.ask("/orders", Some(body)).unwrap_or_default();
+        let answer = self.ask_through(frontend, "/orders", Some(body)).unwrap_or_default();
         answer["data"]["transaction_number"].as_u64().unwrap_or_else(|| panic!("not bought: {answer}"))
     }
 
@@ -217,7 +229,7 @@ impl Exchange {
     }
 
     fn load(&self) -> RunOptions {
-        let mut options = RunOptions::new(self.url().parse().unwrap());
+        let mut options = RunOptions::new(self.url(1).parse().unwrap());
         options.exclusive = true;
         options
     }
@@ -231,11 +243,11 @@ impl Exchange {
         block_on(loadgen::run(options)).unwrap()
     }
 
-    /// Trades while one fault after the other strikes, and demands that nothing is lost, doubled or read stale, and that
-    /// the exchange is whole again after each.
+    /// Trades while one fault after the other strikes, each for so long, and demands that nothing is lost, doubled or read
+    /// stale, and that the exchange is whole again after each.
     #[track_caller]
-    pub(crate) fn drill(&self, frontends: usize, faults: &[&str]) -> Drill {
-        let urls = self.ports.iter().take(frontends).map(|port| format!("http://127.0.0.1:{port}").parse().unwrap());
+    pub(crate) fn drill(&self, frontends: usize, down_s: u64, faults: &[&str]) {
+        let urls = (1..=frontends).map(|frontend| self.url(frontend).parse().unwrap());
         let mut load = self.load();
         load.urls = urls.collect();
         load.sides = loadgen::Sides::Mix;
@@ -245,16 +257,22 @@ impl Exchange {
             faults: faults.iter().map(|fault| fault.parse::<Fault>().unwrap()).collect(),
             random: None,
             quiet: Duration::from_secs(1),
-            down: Duration::from_secs(3),
+            down: Duration::from_secs(down_s),
         };
-        let told = |line: &str| println!("    {line}");
-        let drill = block_on(drill(options, std::future::pending(), told)).unwrap();
+        let drill = block_on(drill(options, std::future::pending(), |_: &str| ())).unwrap();
         assert!(drill.report.ok(), "{}", drill.report);
+        assert_eq!(drill.events.len(), faults.len());
         for event in &drill.events {
             assert_eq!(event.trouble, None, "{}", event.label);
-            assert!(event.whole.is_some(), "{} left the exchange broken", event.label);
+            let whole = event.whole.unwrap_or_else(|| panic!("{} left the exchange broken", event.label));
+            println!(
+                "    {:<28} no trade for {:>5} ms, {:>3} errors, whole {:>5.1} s after it was over",
+                event.label,
+                event.longest_gap.as_millis(),
+                event.errors,
+                (whole - event.healed).as_secs_f64(),
+            );
         }
-        drill
     }
 
     /// What a service has logged.

@@ -31,6 +31,7 @@ type Test = (&'static str, fn(&Image));
 
 /// The longest first, so that the two at a time end together.
 const TESTS: &[Test] = &[
+    ("half_a_minute_off_the_network_loses_nothing", faults::of_the_network),
     ("no_fault_of_catalog_frontend_or_broker_under_load_loses_anything", faults::of_the_others),
     ("the_loss_of_each_broker_of_a_cluster_in_turn_loses_nothing", cluster::each_broker_in_turn),
     ("no_fault_of_the_leader_under_load_loses_anything", faults::of_the_leader),
@@ -39,6 +40,7 @@ const TESTS: &[Test] = &[
     ("state_outlives_down_and_up_but_not_the_volumes", lifecycle::down_and_up),
     ("a_removed_volume_is_filled_by_a_peer", disks::a_removed_volume),
     ("containers_can_do_no_more_than_they_must", lifecycle::locked_down),
+    ("a_frontend_that_is_cut_off_answers_nothing_from_its_cache", cluster::a_cut_off_frontend),
     ("who_breaks_into_the_network_or_a_frontend_changes_nothing", intruders::nothing_to_gain),
     ("a_service_whose_user_lacks_a_permission_says_which", intruders::a_missing_permission),
 ];
