@@ -1,4 +1,4 @@
-//! A burst of orders by a thousand accounts, with the leader killed in its middle.
+//! A burst of orders by a thousand accounts, with the leader and a frontend killed in its middle.
 //!
 //! `RING_BURST_ORDERS=100000` makes it as large as the exchange promises to bear; without, it is a tenth of that.
 
@@ -15,7 +15,7 @@ const ACCOUNTS: u32 = 1_000;
 const ENTRIES_EACH: u64 = 4;
 
 #[test]
-fn a_burst_over_a_killed_leader_loses_no_order_no_cent_and_no_stock() {
+fn a_burst_over_a_killed_leader_and_frontend_loses_no_order_no_cent_and_no_stock() {
     let orders = std::env::var("RING_BURST_ORDERS").map_or(ORDERS, |text| text.parse().unwrap());
     println!("RING_BURST_ORDERS={orders}");
     let mut exchange = Exchange::start(&["--frontends", "2"]);
@@ -32,9 +32,13 @@ fn a_burst_over_a_killed_leader_loses_no_order_no_cent_and_no_stock() {
     let middle = u64::from(ACCOUNTS) * ENTRIES_EACH + orders * 3 / 4;
     exchange.until_committed(middle);
     exchange.kill("order-3");
+    // Its clients must not know what became of their calls, and ask again elsewhere.
+    exchange.kill("frontend-2");
     exchange.until_led(2, &[1, 2]);
+    exchange.restart("frontend-2");
     let report = load.join().unwrap();
     println!("{report}");
+    assert!(report.counts.retries > 0, "nobody asked again: {report}");
     assert!(report.ok() && report.verification.orders >= orders && report.verification.trades > 0, "{report}");
     exchange.restart("order-3");
     exchange.until_whole();
