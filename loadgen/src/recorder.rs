@@ -129,8 +129,8 @@ pub struct ErrorKey {
 impl fmt::Display for ErrorKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.status {
-            Some(status) => write!(f, "{:<8}{status}  {}", self.request, self.cause),
-            None => write!(f, "{:<8}---  {}", self.request, self.cause),
+            Some(status) => write!(f, "{:<13}{status}  {}", self.request, self.cause),
+            None => write!(f, "{:<13}---  {}", self.request, self.cause),
         }
     }
 }

@@ -25,10 +25,11 @@ use crate::endpoints::Endpoints;
 use crate::exchange::{Client, Shared};
 use crate::market::account::Troubles;
 use crate::market::trader::Trader;
-use crate::market::wire::Listed;
+use crate::market::wire::{Book, Listed};
 use crate::options::{Load, RunOptions};
 use crate::progress::Progress;
 use crate::run::{processor_time, recorder};
+use crate::url::path_segment;
 
 /// Most accounts of a run: as many as the exchange has at most.
 pub const MAX_ACCOUNTS: u32 = 100_000;
@@ -95,9 +96,13 @@ pub async fn market(options: MarketOptions) -> anyhow::Result<MarketReport> {
         stop: AtomicBool::new(false),
     });
     let stocks = list_stocks(&shared).await?;
+    if options.run.exclusive {
+        ensure_empty(&shared, &stocks).await?;
+    }
+    shared.recorder.begin();
     let orders = AtomicU64::new(0);
     let market = Arc::new(Market { shared, stocks, options, orders, run: rand::random() });
-    let _progress = market.options.run.progress.then(|| Progress::show(Arc::clone(&market.shared)));
+    let progress = market.options.run.progress.then(|| Progress::show(Arc::clone(&market.shared)));
     let clients = market.options.run.clients.min(market.options.accounts);
     let traders = gather((0..clients).map(|number| Trader::open(Arc::clone(&market), number)).collect()).await?;
     let traders = traders.into_iter().collect::<Result<Vec<_>, _>>()?;
@@ -105,6 +110,7 @@ pub async fn market(options: MarketOptions) -> anyhow::Result<MarketReport> {
     let traders = gather(traders.into_iter().map(Trader::trade).collect()).await?;
     let elapsed = start.elapsed();
     let processor = processor_time().saturating_sub(processor).as_secs_f64() / elapsed.as_secs_f64();
+    drop(progress);
     let mut recorded = market.shared.recorder.take();
     if let Some(gap) = &mut recorded.gap {
         // The recorder's clock began with the first account.
@@ -123,6 +129,22 @@ async fn list_stocks(shared: &Arc<Shared>) -> anyhow::Result<Vec<Listed>> {
     })?;
     anyhow::ensure!(!stocks.is_empty(), "the exchange lists no stocks: start its catalog with at least one");
     Ok(stocks)
+}
+
+/// Whoever says that nobody else trades must find empty books.
+async fn ensure_empty(shared: &Arc<Shared>, stocks: &[Listed]) -> anyhow::Result<()> {
+    let mut client = Client::new(Arc::clone(shared), 0);
+    for stock in stocks {
+        let path = format!("/stocks/{}/book", path_segment(&stock.name));
+        let book = client.read::<Book>("read", &Call::get(&path)).await;
+        let book = book.map_err(|failure| anyhow::anyhow!("{path} could not be read: {}", failure.cause))?;
+        anyhow::ensure!(
+            book.bids.is_empty() && book.asks.is_empty(),
+            "there are orders in the book of {}: leave --exclusive out, or start a new exchange",
+            stock.name
+        );
+    }
+    Ok(())
 }
 
 /// What all of them give, in whatever order.
