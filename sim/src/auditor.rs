@@ -2,7 +2,7 @@
 //!
 //! Problem: strict serializability is checked in exponential time in general.
 //! Idea: here every answer can be placed in the one log that was committed: a trade by its order, a stock by its volume,
-//! which grows with each trade, an order by its number. So each answer has an interval of sequence numbers in which it was
+//! which grows with each trade, an order by its number, a book by its sequence, an account by its versions. So each answer has an interval of sequence numbers in which it was
 //! true. It must have a point in there that is not before the point of anything that was answered before it was asked;
 //! taking the lowest such point each time leaves the most room for what follows, so one number, `floor`, is all that is
 //! remembered, and the check is linear and exact.
@@ -11,12 +11,17 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use tradenet_core::{ClientAnswer, ClientRequest};
+use tradenet_schemas::account::{AccountAnswer, Asset, Credentials, Instruction, NewOrder};
 use tradenet_schemas::ids::{OrderNumber, SeqNum};
-use tradenet_schemas::trade::{Command, CommandKey, IdempotencyKey, Order, Outcome, Refusal, Side, Stock, Symbol};
+use tradenet_schemas::message::{Answer, Query};
+use tradenet_schemas::trade::{
+    Command, CommandKey, IdempotencyKey, Order, Outcome, Receipt, Refusal, Side, Stock, Symbol,
+};
 
 use crate::invariants::truth::Version;
 use crate::invariants::{Truth, Verdict, Violation};
-use crate::workload::house_trade;
+use crate::market::Span;
+use crate::marks;
 use crate::world::Answered;
 
 const S8: &str = "S8 a key has one effect and one answer";
@@ -37,9 +42,12 @@ pub(crate) struct Op {
 /// What became of a key.
 #[derive(Clone, Debug)]
 struct KeyStory {
+    /// As it stands in the log.
+    key: CommandKey,
     begun: SeqNum,
     sent: u32,
-    order: Option<OrderNumber>,
+    /// The entry that it was answered with.
+    entry: Option<SeqNum>,
     /// The frontend said that nothing was done, and nobody asked again.
     not_done: bool,
 }
@@ -59,6 +67,8 @@ pub struct Counts {
     pub hits: u64,
     /// Orders looked up.
     pub orders: u64,
+    /// Accounts, their orders, books and trades read.
+    pub market: u64,
     /// Requests that came to nothing.
     pub failed: u64,
 }
@@ -68,12 +78,14 @@ pub struct Counts {
 pub struct Auditor {
     floor: SeqNum,
     keys: BTreeMap<IdempotencyKey, KeyStory>,
-    /// Orders that a request without a key was answered with.
-    keyless: BTreeSet<OrderNumber>,
+    /// Entries that a request without a key was answered with.
+    keyless: BTreeSet<SeqNum>,
     /// The network doubles messages: then a command may be its own repetition.
     pub(crate) doubled: bool,
     /// What was checked.
     pub counts: Counts,
+    /// Rare situations.
+    pub(crate) marks: BTreeMap<&'static str, u64>,
 }
 
 impl Auditor {
@@ -85,6 +97,7 @@ impl Auditor {
             keyless: BTreeSet::new(),
             doubled: false,
             counts: Counts::default(),
+            marks: BTreeMap::new(),
         }
     }
 
@@ -92,9 +105,9 @@ impl Auditor {
     pub(crate) fn begin(&mut self, request: &ClientRequest) -> Op {
         let begun = self.floor;
         let (mut key_begun, mut first) = (begun, true);
-        if let ClientRequest::Command(Some(key), _) = request {
-            let story =
-                self.keys.entry(key.clone()).or_insert(KeyStory { begun, sent: 0, order: None, not_done: false });
+        if let ClientRequest::Command(Some(key), command) = request {
+            let fresh = || KeyStory { key: command.key(key), begun, sent: 0, entry: None, not_done: false };
+            let story = self.keys.entry(key.clone()).or_insert_with(fresh);
             story.sent += 1;
             story.not_done = false;
             (key_begun, first) = (story.begun, story.sent == 1);
@@ -117,8 +130,17 @@ impl Auditor {
                 self.counts.failed += 1;
                 return Ok(());
             }
+            (ClientRequest::Command(_, command), ClientAnswer::Outcome(Outcome::Refused(refusal))) => {
+                self.counts.refused += 1;
+                self.mark_refusal(*refusal);
+                refusal_point(op.begun, truth, command, *refusal).map_err(|why| Violation::new(S12, why))?
+            }
             (ClientRequest::Command(key, command), ClientAnswer::Outcome(outcome)) => {
-                self.traded(op, key.as_ref(), command, outcome, truth)?
+                self.done(op, key.as_ref(), command, outcome, truth)?
+            }
+            (ClientRequest::Market(query), ClientAnswer::Market(answer)) => {
+                self.counts.market += 1;
+                market_point(op.begun, truth, query, answer).map_err(|why| Violation::new(S12, why))?
             }
             (ClientRequest::Stock(symbol), ClientAnswer::Stock { stock, hit }) => {
                 self.counts.reads += 1;
@@ -151,13 +173,23 @@ impl Auditor {
             return Ok(());
         };
         story.not_done = true;
-        match truth.by_key(&CommandKey::of_client(key)) {
+        match truth.by_key(&story.key) {
             None => Ok(()),
-            Some(order) => Err(Violation::new(S8, format!("{key:?} was not done, and is order {order}"))),
+            Some(entry) => Err(Violation::new(S8, format!("{key:?} was not done, and is entry {entry}"))),
         }
     }
 
-    fn traded(
+    fn mark_refusal(&mut self, refusal: Refusal) {
+        let mark = match refusal {
+            Refusal::OrderDone => marks::CANCELLED_LATE,
+            Refusal::WouldCross => marks::WOULD_CROSS,
+            _ => return,
+        };
+        *self.marks.entry(mark).or_default() += 1;
+    }
+
+    /// A command was done: it is one entry, made for this key, after the key was first sent.
+    fn done(
         &mut self,
         op: &Op,
         key: Option<&IdempotencyKey>,
@@ -165,54 +197,45 @@ impl Auditor {
         outcome: &Outcome,
         truth: &Truth,
     ) -> Result<SeqNum, Violation> {
-        let (symbol, side, quantity) = house_trade(command);
-        let (number, replayed) = match outcome {
-            Outcome::Refused(refusal) => {
-                self.counts.refused += 1;
-                return refusal_point(op.begun, truth, command, *refusal).map_err(|why| Violation::new(S12, why));
-            }
-            Outcome::Accepted { order, replayed } => (*order, *replayed),
-            Outcome::Done { .. } => {
-                return Err(Violation::new(S8, format!("{command:?} was answered with {outcome:?}")));
-            }
-        };
+        let replayed =
+            matches!(outcome, Outcome::Accepted { replayed: true, .. } | Outcome::Done { replayed: true, .. });
         self.counts.accepted += 1;
         self.counts.replayed += u64::from(replayed);
-        let Some((seq, order)) = truth.order(number) else {
-            return Err(Violation::new(S8, format!("order {number} was answered, but is not committed")));
+        let made = key.and_then(|key| truth.by_key(&command.key(key)));
+        let entry = made.or_else(|| numbered(outcome).and_then(|number| truth.order(number)).map(|(seq, _)| *seq));
+        let Some(entry) = entry else {
+            return Err(Violation::new(S8, format!("{outcome:?} was answered, but is not committed")));
         };
-        let same = order.symbol == *symbol && order.side == side && order.quantity == quantity;
-        if !same {
-            return Err(Violation::new(S8, format!("{command:?} was answered with {order:?}")));
-        }
         if replayed && op.first && !self.doubled {
-            return Err(Violation::new(
-                S8,
-                format!("order {number} is said to be answered again, but was never before"),
-            ));
+            let text = format!("entry {entry} is said to be answered again, but was never before");
+            return Err(Violation::new(S8, text));
         }
-        if *seq <= op.key_begun {
+        if entry <= op.key_begun {
             let text =
-                format!("order {number} is entry {seq}, but was asked for after entry {} was shown", op.key_begun);
+                format!("{outcome:?} is entry {entry}, but was asked for after entry {} was shown", op.key_begun);
             return Err(Violation::new(S12, text));
         }
-        self.one_answer(key, number, truth)?;
-        Ok(*seq)
+        self.one_answer(key, entry)?;
+        let same = outcome_point(op.begun, entry, command, outcome, truth);
+        let point = same.map_err(|why| Violation::new(S8, format!("{command:?}, entry {entry}: {why}")))?;
+        let earlier =
+            truth.position(entry).map(|position| position.epoch) < truth.position(truth.end()).map(|p| p.epoch);
+        if replayed && earlier && matches!(command, Command::Account { .. }) {
+            *self.marks.entry(marks::REPLAYED_LATER).or_default() += 1;
+        }
+        Ok(point)
     }
 
-    fn one_answer(&mut self, key: Option<&IdempotencyKey>, number: OrderNumber, truth: &Truth) -> Verdict {
+    fn one_answer(&mut self, key: Option<&IdempotencyKey>, entry: SeqNum) -> Verdict {
         let Some(key) = key else {
-            return match self.keyless.insert(number) {
+            return match self.keyless.insert(entry) {
                 true => Ok(()),
-                false => Err(Violation::new(S8, format!("order {number} was answered to two requests"))),
+                false => Err(Violation::new(S8, format!("entry {entry} was answered to two requests"))),
             };
         };
-        if truth.by_key(&CommandKey::of_client(key)) != Some(number) {
-            return Err(Violation::new(S8, format!("{key:?} was answered with order {number}, which it did not make")));
-        }
-        match self.keys.get_mut(key).map(|story| story.order.replace(number)) {
-            Some(Some(before)) if before != number => {
-                Err(Violation::new(S8, format!("{key:?} was answered with order {before} and order {number}")))
+        match self.keys.get_mut(key).map(|story| story.entry.replace(entry)) {
+            Some(Some(before)) if before != entry => {
+                Err(Violation::new(S8, format!("{key:?} was answered with entry {before} and entry {entry}")))
             }
             _ => Ok(()),
         }
@@ -221,15 +244,13 @@ impl Auditor {
     /// At the end of a run, when everything that will ever be committed is.
     pub(crate) fn finish(&self, truth: &Truth) -> Verdict {
         for (key, story) in &self.keys {
-            let made = truth.by_key(&CommandKey::of_client(key));
+            let made = truth.by_key(&story.key);
             if story.not_done && made.is_some() {
-                return Err(Violation::new(S8, format!("{key:?} was said not to be done, and is order {made:?}")));
+                return Err(Violation::new(S8, format!("{key:?} was said not to be done, and is entry {made:?}")));
             }
-            if story.order.is_some() && story.order != made {
-                return Err(Violation::new(
-                    S8,
-                    format!("{key:?} was answered with {:?}, and is {made:?}", story.order),
-                ));
+            if story.entry.is_some() && story.entry != made {
+                let text = format!("{key:?} was answered with entry {:?}, and is {made:?}", story.entry);
+                return Err(Violation::new(S8, text));
             }
         }
         Ok(())
@@ -290,7 +311,9 @@ fn stocks_point(begun: SeqNum, truth: &Truth, stocks: &[Stock]) -> Result<SeqNum
 
 fn order_point(begun: SeqNum, truth: &Truth, number: OrderNumber, shown: Option<&Order>) -> Result<SeqNum, String> {
     match (truth.order(number), shown) {
-        (Some((seq, order)), Some(shown)) if order == shown => Ok(begun.max(*seq)),
+        (Some((seq, Some(order))), Some(shown)) if order == shown => Ok(begun.max(*seq)),
+        // Nobody is told of an account's order here.
+        (Some((_, None)), None) => Ok(begun),
         (Some((seq, _)), None) => point(begun, SeqNum(0), Some(*seq))
             .ok_or_else(|| format!("order {number} is entry {seq}, but was not found after entry {begun} was shown")),
         (None, None) => Ok(begun),
@@ -298,19 +321,132 @@ fn order_point(begun: SeqNum, truth: &Truth, number: OrderNumber, shown: Option<
     }
 }
 
-fn refusal_point(begun: SeqNum, truth: &Truth, command: &Command, refusal: Refusal) -> Result<SeqNum, String> {
-    let (symbol, side, quantity) = house_trade(command);
-    let versions = truth.versions(symbol);
-    let unlisted = || point(begun, SeqNum(0), versions.first().map(|first| first.seq));
-    let found = match refusal {
-        Refusal::UnknownSymbol => unlisted(),
-        Refusal::NotEnoughStocks if side == Side::Buy => {
-            (0..versions.len()).filter(|&index| versions[index].stock.quantity < quantity).find_map(|index| {
-                let (from, until) = span(versions, index);
-                point(begun, from, until)
-            })
+/// The number of the order that was made, if one was.
+fn numbered(outcome: &Outcome) -> Option<OrderNumber> {
+    match outcome {
+        Outcome::Accepted { order, .. } => Some(*order),
+        Outcome::Done { receipt, .. } => match &**receipt {
+            Receipt::Order(order) => Some(order.number),
+            Receipt::Opened | Receipt::Balance(_) => None,
+        },
+        Outcome::Refused(_) => None,
+    }
+}
+
+/// Whether the client was told what its command did, and when that was so.
+fn outcome_point(
+    begun: SeqNum,
+    entry: SeqNum,
+    command: &Command,
+    outcome: &Outcome,
+    truth: &Truth,
+) -> Result<SeqNum, String> {
+    let wrong = || format!("was answered with {outcome:?}");
+    match (command, outcome) {
+        (Command::Trade { symbol, side, quantity }, Outcome::Accepted { order: number, .. }) => {
+            let made = Order { number: *number, symbol: symbol.clone(), side: *side, quantity: *quantity };
+            let same = truth.order(*number).is_some_and(|(seq, order)| *seq == entry && order.as_ref() == Some(&made));
+            same.then_some(entry).ok_or_else(wrong)
         }
-        _ => None,
+        (Command::Open { .. }, Outcome::Done { receipt, .. }) if **receipt == Receipt::Opened => Ok(entry),
+        (Command::Account { caller, instruction }, Outcome::Done { receipt, .. }) => {
+            let account = caller.account.as_str();
+            let span = match (&**receipt, instruction) {
+                (Receipt::Balance(balance), Instruction::Deposit(_) | Instruction::Withdraw(_)) => {
+                    truth.market.when_balance(account, balance, begun.max(entry).0)
+                }
+                // As its own entry left it, or as the cancel did: neither changes any more.
+                (Receipt::Order(order), Instruction::Place(_) | Instruction::Cancel(_)) => {
+                    let span = truth.market.when_order(account, order, entry.0);
+                    span.filter(|(from, _)| *from <= entry.0).map(|_| (entry.0, None))
+                }
+                _ => None,
+            };
+            span.map(|(from, _)| SeqNum(from).max(entry)).ok_or_else(wrong)
+        }
+        _ => Err(wrong()),
+    }
+}
+
+fn market_point(begun: SeqNum, truth: &Truth, query: &Query, answer: &Answer) -> Result<SeqNum, String> {
+    if let (Query::Book(symbol, _), Answer::Book(None)) | (Query::Trades(symbol, _), Answer::Trades(None)) =
+        (query, answer)
+    {
+        return stock_point(begun, truth, symbol, None);
+    }
+    if let (Query::Account(caller, _), Answer::Account(answer)) = (query, answer)
+        && **answer == AccountAnswer::Unauthorised
+    {
+        return Err(format!("{caller:?} was turned away, with the right token"));
+    }
+    let (from, until) = truth.market.when(query, answer, begun.0)?;
+    point(begun, SeqNum(from), until.map(SeqNum))
+        .ok_or_else(|| format!("{query:?} was answered with {answer:?} after entry {begun} was shown: it was so from {from} until {until:?}"))
+}
+
+fn refusal_point(begun: SeqNum, truth: &Truth, command: &Command, refusal: Refusal) -> Result<SeqNum, String> {
+    let found = match command {
+        Command::Trade { symbol, side, quantity } => match refusal {
+            Refusal::UnknownSymbol => unlisted_point(begun, truth, symbol),
+            Refusal::NotEnoughStocks if *side == Side::Buy => {
+                let versions = truth.versions(symbol);
+                (0..versions.len()).filter(|&index| versions[index].stock.quantity < *quantity).find_map(|index| {
+                    let (from, until) = span(versions, index);
+                    point(begun, from, until)
+                })
+            }
+            _ => None,
+        },
+        Command::Open { account, .. } if refusal == Refusal::AccountTaken => {
+            truth.market.when_taken(account.as_str(), begun.0).and_then(|span| point_in(begun, span))
+        }
+        Command::Open { .. } => None,
+        Command::Account { caller, instruction } => account_refusal_point(begun, truth, caller, instruction, refusal),
     };
     found.ok_or_else(|| format!("{command:?} was refused with {refusal:?}, which was never true since entry {begun}"))
+}
+
+fn unlisted_point(begun: SeqNum, truth: &Truth, symbol: &Symbol) -> Option<SeqNum> {
+    point(begun, SeqNum(0), truth.versions(symbol).first().map(|first| first.seq))
+}
+
+fn point_in(begun: SeqNum, (from, until): Span) -> Option<SeqNum> {
+    point(begun, SeqNum(from), until.map(SeqNum))
+}
+
+/// When an account's command had to be refused so.
+fn account_refusal_point(
+    begun: SeqNum,
+    truth: &Truth,
+    caller: &Credentials,
+    instruction: &Instruction,
+    refusal: Refusal,
+) -> Option<SeqNum> {
+    let (account, market) = (caller.account.as_str(), &truth.market);
+    let span = match (refusal, instruction) {
+        (Refusal::UnknownSymbol, Instruction::Place(NewOrder { symbol, .. }))
+        | (
+            Refusal::UnknownSymbol,
+            Instruction::Deposit(Asset::Stock(symbol, _)) | Instruction::Withdraw(Asset::Stock(symbol, _)),
+        ) => return unlisted_point(begun, truth, symbol),
+        (Refusal::InsufficientFunds, Instruction::Withdraw(Asset::Cash(cash))) => {
+            market.when_poorer(account, cash.cents(), begun.0)
+        }
+        (
+            Refusal::InsufficientFunds,
+            Instruction::Place(NewOrder { side: Side::Buy, quantity, price: Some(price), .. }),
+        ) => market.when_poorer(account, price.cents() * quantity.get(), begun.0),
+        (Refusal::InsufficientStocks, Instruction::Withdraw(Asset::Stock(symbol, quantity)))
+        | (Refusal::InsufficientStocks, Instruction::Place(NewOrder { side: Side::Sell, symbol, quantity, .. })) => {
+            market.when_fewer(account, symbol.as_str(), quantity.get(), begun.0)
+        }
+        (
+            Refusal::WouldCross,
+            Instruction::Place(NewOrder { post_only: true, symbol, side, price: Some(price), .. }),
+        ) => market.when_crossed(symbol.as_str(), *side == Side::Buy, price.cents(), begun.0),
+        (Refusal::OrderDone, Instruction::Cancel(number)) => market.when_done(account, number.0, begun.0),
+        (Refusal::UnknownOrder, Instruction::Cancel(number)) if market.is_not_of(account, number.0) => Some((0, None)),
+        _ => None,
+    };
+    span.and_then(|span| point_in(begun, span))
 }

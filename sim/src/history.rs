@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 
 use tradenet_core::{ClientAnswer, ClientRequest};
 use tradenet_schemas::ids::OrderNumber;
-use tradenet_schemas::trade::{Command, IdempotencyKey, Outcome, Refusal};
+use tradenet_schemas::trade::{Command, IdempotencyKey, Outcome, Receipt, Refusal};
 
 use crate::world::Answered;
 
@@ -31,7 +31,7 @@ pub struct History {
     calls: Vec<Call>,
 }
 
-/// A trade that a client asked for, under all attempts that count as one.
+/// A command that a client gave, under all attempts that count as one.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Trade {
     /// The key, if the client sent one.
@@ -40,8 +40,11 @@ pub struct Trade {
     pub command: Command,
     /// When the first attempt was made that may have done it.
     pub called: u64,
-    /// The number that it was answered with, and when that was known first; none if nobody was told.
+    /// The number of the order that it was answered with (0 where it makes none), and when that was known first; none if
+    /// nobody was told.
     pub told: Option<(u64, OrderNumber)>,
+    /// How many its order traded at once, for an order in a book that somebody was told of.
+    pub traded: u64,
 }
 
 /// A trade that was refused.
@@ -59,7 +62,11 @@ pub struct Refused {
 
 /// What became of one attempt.
 enum Attempt {
-    Accepted(u64, OrderNumber),
+    Accepted {
+        at: u64,
+        number: OrderNumber,
+        traded: u64,
+    },
     /// It has done nothing, and never will.
     Void,
     /// It may have done something, or still do.
@@ -70,7 +77,14 @@ impl Call {
     fn attempt(&self) -> Attempt {
         match &self.got {
             Some((at, Answered::With(ClientAnswer::Outcome(Outcome::Accepted { order, .. })))) => {
-                Attempt::Accepted(*at, *order)
+                Attempt::Accepted { at: *at, number: *order, traded: 0 }
+            }
+            Some((at, Answered::With(ClientAnswer::Outcome(Outcome::Done { receipt, .. })))) => {
+                let (number, traded) = match &**receipt {
+                    Receipt::Order(order) => (order.number, order.filled.get()),
+                    Receipt::Opened | Receipt::Balance(_) => (OrderNumber(0), 0),
+                };
+                Attempt::Accepted { at: *at, number, traded }
             }
             Some((_, Answered::Refused))
             | Some((_, Answered::With(ClientAnswer::Unavailable(_) | ClientAnswer::Outcome(Outcome::Refused(_))))) => {
@@ -101,7 +115,7 @@ impl History {
         &self.calls
     }
 
-    /// All trades that happened or may have, by when they were first asked for. Those without any attempt that may have
+    /// All commands that happened or may have, by when they were first asked for. Those without any attempt that may have
     /// done something are not among them.
     ///
     /// # Errors
@@ -111,19 +125,21 @@ impl History {
         let mut trades: Vec<Trade> = Vec::new();
         for call in &self.calls {
             let ClientRequest::Command(key, command) = &call.request else { continue };
-            let told = match call.attempt() {
+            let (told, traded) = match call.attempt() {
                 Attempt::Void => continue,
-                Attempt::Untold => None,
-                Attempt::Accepted(at, number) => Some((at, number)),
+                Attempt::Untold => (None, 0),
+                Attempt::Accepted { at, number, traded } => (Some((at, number)), traded),
             };
             let known = key.as_ref().and_then(|key| keyed.get(key)).map(|&index| &mut trades[index]);
             let Some(trade) = known else {
                 if let Some(key) = key {
                     keyed.insert(key, trades.len());
                 }
-                trades.push(Trade { key: key.clone(), command: command.clone(), called: call.called, told });
+                let (key, command) = (key.clone(), command.clone());
+                trades.push(Trade { key, command, called: call.called, told, traded });
                 continue;
             };
+            trade.traded = trade.traded.max(traded);
             trade.told = match (trade.told, told) {
                 (Some((_, before)), Some((_, now))) if before != now => {
                     return Err(format!("{key:?} was answered with order {before} and with order {now}"));

@@ -10,11 +10,14 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 use tradenet_core::{ClientAnswer, ClientRequest};
+use tradenet_schemas::account::Instruction;
 use tradenet_schemas::ids::OrderNumber;
-use tradenet_schemas::trade::{Command, CommandKey, IdempotencyKey, Order, Outcome, Refusal, Side, Stock};
+use tradenet_schemas::message::{Answer, Query};
+use tradenet_schemas::trade::{Command, IdempotencyKey, Order, Outcome, Receipt, Refusal, Side, Stock};
 
 use crate::history::{Call, History};
 use crate::invariants::{Verdict, Violation};
+use crate::market::{Deed, Finding, Market, Ordered, Patience};
 use crate::workload::house_trade;
 use crate::world::Answered;
 
@@ -38,17 +41,22 @@ struct Book {
     listed: u64,
     bought: u64,
     sold: u64,
+    /// What accounts traded with each other.
+    met: u64,
 }
 
 /// What a journal says.
 #[derive(Default, Debug)]
 pub struct Ledger {
-    rows: Vec<Row>,
+    /// Orders with the house, by number.
+    rows: BTreeMap<u64, Row>,
+    /// How many orders there are, of accounts too.
+    orders: u64,
     books: BTreeMap<String, Book>,
-    keys: BTreeMap<String, usize>,
+    /// Which entry each key made.
+    keys: BTreeMap<String, u64>,
+    market: Market,
 }
-
-type Finding = Result<(), String>;
 
 fn number(value: &Value, field: &str) -> Result<u64, String> {
     value[field].as_u64().ok_or_else(|| format!("no number {field} in {value}"))
@@ -84,33 +92,49 @@ impl Ledger {
         }
         *epoch = its_epoch;
         let events = entry["events"].as_array().ok_or("no events")?;
+        let mut deeds = Vec::new();
+        let mut of_the_exchange = true;
         for event in events {
             let (kind, what) = event.as_object().and_then(|event| event.iter().next()).ok_or("an empty event")?;
+            of_the_exchange &= matches!(kind.as_str(), "listed" | "epoch_start" | "attached" | "detached");
             match kind.as_str() {
                 "listed" => self.list(what)?,
                 "traded" => self.trade(what, text(&entry, "key")?)?,
                 "epoch_start" | "attached" | "detached" => {}
-                other => return Err(format!("an event of kind {other}")),
+                other => deeds.push(self.deed(other, what)?),
             }
         }
-        Ok(())
+        self.market.take(seq, &deeds)?;
+        if of_the_exchange {
+            return Ok(());
+        }
+        let key = text(&entry, "key")?;
+        let again = matches!(deeds[..], [Deed::Open { .. }]);
+        match self.keys.insert(key.clone(), seq) {
+            Some(_) if !again => Err(format!("{key} is done twice")),
+            _ => Ok(()),
+        }
     }
 
     fn list(&mut self, what: &Value) -> Finding {
         let (price, listed) = (number(what, "price")?, number(what, "quantity")?);
-        let book = Book { price, left: BTreeMap::from([(0, listed)]), listed, bought: 0, sold: 0 };
+        let book = Book { price, left: BTreeMap::from([(0, listed)]), listed, bought: 0, sold: 0, met: 0 };
         match self.books.insert(text(what, "symbol")?, book) {
             None => Ok(()),
             Some(_) => Err(format!("listed twice: {what}")),
         }
     }
 
+    fn numbered(&mut self, what: &Value) -> Result<u64, String> {
+        self.orders += 1;
+        let order = number(what, "order")?;
+        if order == self.orders { Ok(order) } else { Err(format!("not order {}: {what}", self.orders)) }
+    }
+
     fn trade(&mut self, what: &Value, key: String) -> Finding {
         let (symbol, quantity, side) = (text(what, "symbol")?, number(what, "quantity")?, text(what, "side")?);
-        let buys = side == "buy";
-        if number(what, "order")? != self.rows.len() as u64 + 1 || !(buys || side == "sell") {
-            return Err(format!("not order {}: {what}", self.rows.len() + 1));
-        }
+        let order = self.numbered(what)?;
+        let buys = buys(&side)?;
         let book = self.books.get_mut(&symbol).ok_or_else(|| format!("{symbol} is not listed"))?;
         if number(what, "price")? != book.price {
             return Err(format!("not the price {}: {what}", book.price));
@@ -120,21 +144,66 @@ impl Ledger {
         } else {
             book.sold += quantity;
         }
-        let left = (book.listed + book.sold).checked_sub(book.bought);
-        let left = left.ok_or_else(|| format!("less than nothing is left: {what}"))?;
-        book.left.insert(book.bought + book.sold, left);
-        if self.keys.insert(key.clone(), self.rows.len()).is_some() {
-            return Err(format!("{key} is done twice"));
-        }
-        self.rows.push(Row { symbol, buys, quantity, key });
+        book.note().map_err(|why| format!("{why}: {what}"))?;
+        self.rows.insert(order, Row { symbol, buys, quantity, key });
         Ok(())
+    }
+
+    /// What an event does to accounts and books.
+    fn deed(&mut self, kind: &str, what: &Value) -> Result<Deed, String> {
+        let moved = |inwards: bool| {
+            let asset = &what["asset"];
+            let stock = asset["stock"][0].as_str().map(str::to_owned);
+            let amount = if stock.is_some() { asset["stock"][1].as_u64() } else { asset["cash"].as_u64() };
+            let amount = amount.ok_or_else(|| format!("nothing moves: {what}"))?;
+            Ok(Deed::Move { account: text(what, "account")?, stock, amount, inwards })
+        };
+        match kind {
+            "opened" => Ok(Deed::Open { account: text(what, "account")? }),
+            "deposited" => moved(true),
+            "withdrawn" => moved(false),
+            "placed" => self.placed(what),
+            "matched" => {
+                let (symbol, quantity) = (text(what, "symbol")?, number(what, "quantity")?);
+                let book = self.books.get_mut(&symbol).ok_or_else(|| format!("{symbol} is not listed"))?;
+                book.met += quantity;
+                book.note()?;
+                let (trade, maker, price) = (number(what, "trade")?, number(what, "maker")?, number(what, "price")?);
+                Ok(Deed::Match { trade, maker, price, quantity })
+            }
+            "cancelled" => Ok(Deed::Cancel { order: number(what, "order")?, quantity: number(what, "quantity")? }),
+            other => Err(format!("an event of kind {other}")),
+        }
+    }
+
+    fn placed(&mut self, what: &Value) -> Result<Deed, String> {
+        let quantity = number(what, "quantity")?;
+        let patience = match text(what, "time_in_force")?.as_str() {
+            "gtc" => Patience::Rests,
+            "ioc" => Patience::AtOnce,
+            "fok" => Patience::WholeAtOnce,
+            other => return Err(format!("nobody waits {other}")),
+        };
+        Ok(Deed::Place(Ordered {
+            number: self.numbered(what)?,
+            account: text(what, "account")?,
+            symbol: text(what, "symbol")?,
+            buys: buys(&text(what, "side")?)?,
+            quantity,
+            price: what["price"].as_u64(),
+            patience,
+            post_only: what["post_only"].as_bool().unwrap_or(false),
+            left: quantity,
+            done: false,
+            fills: Vec::new(),
+        }))
     }
 
     /// Per stock, summed over all rows anew: what was listed and sold to the house is what is left and was bought from it.
     fn conserves(&self) -> Finding {
         for (symbol, book) in &self.books {
             let sum = |buys: bool| -> u64 {
-                let rows = self.rows.iter().filter(|row| row.symbol == *symbol && row.buys == buys);
+                let rows = self.rows.values().filter(|row| row.symbol == *symbol && row.buys == buys);
                 rows.map(|row| row.quantity).sum()
             };
             let left = book.left.values().next_back().copied().unwrap_or(0);
@@ -167,14 +236,18 @@ impl Ledger {
                 let row = self.row(*order).ok_or("there is no such order")?;
                 row.does(command)?;
                 let made_for = match key {
-                    Some(key) => row.key == name_of(key),
+                    Some(key) => row.key == name_of(command, key),
                     None => row.key.starts_with("g:"),
                 };
                 if made_for { Ok(()) } else { Err(format!("the order was made under {}", row.key)) }
             }
+            (ClientRequest::Command(key, command), ClientAnswer::Outcome(Outcome::Done { receipt, .. })) => {
+                self.has_done(key.as_ref(), command, receipt)
+            }
             (ClientRequest::Command(_, command), ClientAnswer::Outcome(Outcome::Refused(refusal))) => {
                 self.refuses(command, *refusal)
             }
+            (ClientRequest::Market(query), ClientAnswer::Market(answer)) => self.showed(query, answer),
             (_, ClientAnswer::Stock { stock: Some(stock), .. }) => self.had(stock),
             (_, ClientAnswer::Stocks(stocks)) => stocks.iter().try_for_each(|stock| self.had(stock)),
             (_, ClientAnswer::Order(Some(order))) => self.row(order.number).ok_or("there is no such order")?.is(order),
@@ -184,7 +257,29 @@ impl Ledger {
     }
 
     fn row(&self, order: OrderNumber) -> Option<&Row> {
-        self.rows.get(usize::try_from(order.0.checked_sub(1)?).ok()?)
+        self.rows.get(&order.0)
+    }
+
+    /// What a client was told of its account's command was so when that was done, or later.
+    fn has_done(&self, key: Option<&IdempotencyKey>, command: &Command, receipt: &Receipt) -> Finding {
+        let made = key.map(|key| name_of(command, key));
+        let entry = made.as_ref().map(|name| self.keys.get(name).ok_or_else(|| format!("{name} has done nothing")));
+        let from = entry.transpose()?.copied().unwrap_or(0);
+        let Command::Account { caller, .. } = command else { return Ok(()) };
+        let account = caller.account.as_str();
+        let so = match receipt {
+            Receipt::Opened => return Ok(()),
+            Receipt::Balance(balance) => self.market.when_balance(account, balance, from),
+            Receipt::Order(order) => self.market.when_order(account, order, from),
+        };
+        so.map(|_| ()).ok_or_else(|| "it was never so since".to_owned())
+    }
+
+    fn showed(&self, query: &Query, answer: &Answer) -> Finding {
+        match answer {
+            Answer::Book(None) | Answer::Trades(None) => Ok(()), // Not listed yet.
+            answer => self.market.when(query, answer, 0).map(|_| ()),
+        }
     }
 
     fn had(&self, stock: &Stock) -> Finding {
@@ -197,7 +292,10 @@ impl Ledger {
     }
 
     fn refuses(&self, command: &Command, refusal: Refusal) -> Finding {
-        let (symbol, side, quantity) = house_trade(command);
+        let Some((symbol, side, quantity)) = house_trade(command) else {
+            // When an account's command was to be refused is the auditor's part.
+            return Ok(());
+        };
         let least = self.books.get(symbol.as_str()).and_then(|book| book.left.values().min());
         match refusal {
             Refusal::UnknownSymbol => Ok(()),
@@ -210,43 +308,63 @@ impl Ledger {
 
     /// Every trade in the file was asked for by a client that was not told that nothing was done.
     fn is_asked_for(&self, history: &History) -> Finding {
-        let trades = history.trades()?;
+        let commands = history.trades()?;
         let mut keyed = BTreeMap::new();
         let (mut without_key, mut told_twice) = (0, BTreeSet::new());
-        for trade in &trades {
-            match &trade.key {
-                Some(key) => drop(keyed.insert(name_of(key), trade)),
+        for asked in &commands {
+            match &asked.key {
+                Some(key) => drop(keyed.insert(name_of(&asked.command, key), asked)),
                 None => without_key += 1,
             }
-            if let Some((_, number)) = trade.told
+            let cancels = matches!(&asked.command, Command::Account { instruction: Instruction::Cancel(_), .. });
+            if let Some((_, number)) = asked.told.filter(|(_, number)| number.0 > 0 && !cancels)
                 && !told_twice.insert(number)
             {
-                return Err(format!("order {number} is the answer to two trades"));
+                return Err(format!("order {number} is the answer to two commands"));
             }
         }
-        let (of_clients, generated): (Vec<&Row>, Vec<&Row>) = self.rows.iter().partition(|r| r.key.starts_with("c:"));
-        for row in of_clients {
-            let trade =
-                keyed.get(&row.key).ok_or_else(|| format!("nobody asked for {row:?}, or was told it is not"))?;
-            row.does(&trade.command)?;
+        let (of_clients, generated): (Vec<_>, Vec<_>) = self.keys.keys().partition(|key| !key.starts_with("g:"));
+        let unasked = of_clients.into_iter().find(|key| !keyed.contains_key(*key));
+        if let Some(key) = unasked {
+            return Err(format!("nobody asked for {key}, or was told it is not done"));
+        }
+        for row in self.rows.values() {
+            keyed.get(&row.key).map_or(Ok(()), |asked| row.does(&asked.command))?;
         }
         if generated.len() > without_key {
-            return Err(format!("{} trades without a client's key, asked for were {without_key}", generated.len()));
+            return Err(format!("{} commands without a client's key, asked for were {without_key}", generated.len()));
         }
         Ok(())
     }
 }
 
+fn buys(side: &str) -> Result<bool, String> {
+    match side {
+        "buy" => Ok(true),
+        "sell" => Ok(false),
+        other => Err(format!("nobody trades {other}")),
+    }
+}
+
+impl Book {
+    /// What is left by now, under the volume of now.
+    fn note(&mut self) -> Finding {
+        let left = (self.listed + self.sold).checked_sub(self.bought).ok_or("less than nothing is left")?;
+        self.left.insert(self.bought + self.sold + self.met, left);
+        Ok(())
+    }
+}
+
 /// How a client's key stands in the file.
-fn name_of(key: &IdempotencyKey) -> String {
-    CommandKey::of_client(key).as_str().to_owned()
+fn name_of(command: &Command, key: &IdempotencyKey) -> String {
+    command.key(key).as_str().to_owned()
 }
 
 impl Row {
     fn does(&self, command: &Command) -> Finding {
-        let (symbol, side, quantity) = house_trade(command);
-        let same =
-            self.symbol == symbol.as_str() && self.buys == (side == Side::Buy) && self.quantity == quantity.get();
+        let same = house_trade(command).is_some_and(|(symbol, side, quantity)| {
+            self.symbol == symbol.as_str() && self.buys == (side == Side::Buy) && self.quantity == quantity.get()
+        });
         if same { Ok(()) } else { Err(format!("{command:?} is {self:?}")) }
     }
     fn is(&self, order: &Order) -> Finding {

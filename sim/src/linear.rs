@@ -4,7 +4,8 @@
 //! the placing is, it sees nothing.
 //! Idea: Wing and Gong's search with Lowe's memo (Testing for Linearizability, 2017), on what clients saw and no more
 //! ([`crate::history`]). Linearizability is local, so it is done for each object alone: every stock, and the table of all
-//! orders. Three things keep it near linear:
+//! orders, and every account that only has money and gives no orders (of others, what they have depends on whom their orders
+//! met, so they are no objects by themselves). Three things keep it near linear:
 //!
 //! - an operation that may come next and changes nothing comes next: that never takes a choice away from another;
 //! - untold operations of equal effect are interchangeable, so the one that was asked for first is used first;
@@ -21,8 +22,10 @@ use std::collections::BTreeSet;
 use std::fmt::Debug;
 
 use tradenet_core::{ClientAnswer, ClientRequest};
+use tradenet_schemas::account::{Account, AccountAnswer, Asset, Instruction};
 use tradenet_schemas::ids::OrderNumber;
-use tradenet_schemas::trade::{Command, Quantity, Refusal, Side, Stock, Symbol};
+use tradenet_schemas::message::Answer;
+use tradenet_schemas::trade::{Command, Outcome, Quantity, Receipt, Refusal, Side, Stock};
 
 use crate::history::{History, Trade};
 use crate::invariants::Violation;
@@ -298,6 +301,13 @@ pub struct Listed {
 pub enum OnStock {
     /// It is listed like that.
     List(Listed),
+    /// Accounts traded so many, by the order of that number if anybody was told.
+    Met {
+        /// The order's number.
+        number: Option<OrderNumber>,
+        /// How many.
+        count: u64,
+    },
     /// A trade, with its number if anybody was told.
     Trade {
         /// The order's number.
@@ -329,6 +339,11 @@ impl Effect for OnStock {
                 let quantity = left.filter(|_| grows)?;
                 Some(Some(Listed { quantity, volume: listed.volume + count, order, ..*listed }))
             }
+            (Self::Met { number, count }, Some(listed)) => {
+                let order = number.unwrap_or(listed.order);
+                let grows = number.is_none_or(|number| number > listed.order);
+                grows.then(|| Some(Listed { volume: listed.volume + count, order, ..*listed }))
+            }
             (Self::Shown(None), state) => same(state.is_none()),
             (Self::Shown(Some(shown)), Some(listed)) => same(*shown == (listed.price, listed.quantity, listed.volume)),
             (Self::TooFew(asked), Some(listed)) => same(listed.quantity < *asked),
@@ -339,7 +354,9 @@ impl Effect for OnStock {
     fn is_overtaken(&self, state: &Option<Listed>) -> bool {
         let Some(listed) = state else { return false };
         match self {
-            Self::Trade { number: Some(number), .. } => *number <= listed.order,
+            Self::Trade { number: Some(number), .. } | Self::Met { number: Some(number), .. } => {
+                *number <= listed.order
+            }
             Self::Shown(Some((.., volume))) => *volume < listed.volume,
             Self::Shown(None) => true,
             _ => false,
@@ -375,6 +392,46 @@ impl Effect for OnOrders {
     }
 }
 
+/// What happens to an account that only has money and gives no orders: what it has depends on nobody else.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum OnSavings {
+    /// It is opened.
+    Open,
+    /// So many cents are brought in.
+    In(u64),
+    /// So many are taken out.
+    Out(u64),
+    /// It was shown with so many.
+    Shown(u64),
+    /// So many were asked for, and not there.
+    TooFew(u64),
+    /// It was there.
+    Taken,
+    /// An answer that is never right.
+    Never,
+}
+
+impl Effect for OnSavings {
+    type State = Option<u64>;
+
+    fn after(&self, state: &Option<u64>) -> Option<Option<u64>> {
+        let same = |holds: bool| holds.then_some(*state);
+        match (self, state) {
+            (Self::Open, None) => Some(Some(0)),
+            (Self::In(cents), Some(has)) => Some(Some(has + cents)),
+            (Self::Out(cents), Some(has)) => has.checked_sub(*cents).map(Some),
+            (Self::Shown(cents), Some(has)) => same(cents == has),
+            (Self::TooFew(cents), Some(has)) => same(has < cents),
+            (Self::Taken, Some(_)) => same(true),
+            _ => None,
+        }
+    }
+
+    fn is_overtaken(&self, state: &Option<u64>) -> bool {
+        *self == Self::Open && state.is_some()
+    }
+}
+
 /// What was searched.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct Checked {
@@ -397,6 +454,10 @@ pub fn check(history: &History, listed: &[Stock]) -> Result<Checked, Violation> 
     }
     let (told, untold) = of_orders(history, &trades);
     checked.count(&told, order(OrderNumber(0), &told, &untold, SEARCH_MAX), "all orders")?;
+    for saver in savers(history) {
+        let (told, untold) = of_savings(history, &trades, saver);
+        checked.count(&told, order(None, &told, &untold, SEARCH_MAX), saver.as_str())?;
+    }
     Ok(checked)
 }
 
@@ -418,9 +479,73 @@ impl Checked {
     }
 }
 
-fn parts(command: &Command) -> (&Symbol, bool, u64) {
-    let (symbol, side, quantity) = house_trade(command);
-    (symbol, side == Side::Buy, quantity.get())
+/// What an account's command is to its savings.
+fn on_savings(command: &Command) -> Option<(&Account, Option<OnSavings>)> {
+    match command {
+        Command::Trade { .. } => None,
+        Command::Open { account, .. } => Some((account, Some(OnSavings::Open))),
+        Command::Account { caller, instruction } => {
+            let effect = match instruction {
+                Instruction::Deposit(Asset::Cash(cash)) => Some(OnSavings::In(cash.cents())),
+                Instruction::Withdraw(Asset::Cash(cash)) => Some(OnSavings::Out(cash.cents())),
+                _ => None,
+            };
+            Some((&caller.account, effect))
+        }
+    }
+}
+
+/// The accounts of which no client ever asked for more than money in and out.
+fn savers(history: &History) -> BTreeSet<&Account> {
+    let commands = || {
+        history.calls().iter().filter_map(|call| match &call.request {
+            ClientRequest::Command(_, command) => on_savings(command),
+            _ => None,
+        })
+    };
+    let others: BTreeSet<_> = commands().filter(|(_, effect)| effect.is_none()).map(|(account, _)| account).collect();
+    commands().map(|(account, _)| account).filter(|account| !others.contains(account)).collect()
+}
+
+fn of_savings(history: &History, trades: &[Trade], saver: &Account) -> (Vec<Told<OnSavings>>, Vec<Untold<OnSavings>>) {
+    let (mut told, mut untold) = (Vec::new(), Vec::new());
+    let effect_of = |command: &Command| -> Option<OnSavings> {
+        on_savings(command).filter(|(account, _)| account.as_str() == saver.as_str()).and_then(|(_, effect)| effect)
+    };
+    for trade in trades {
+        let Some(effect) = effect_of(&trade.command) else { continue };
+        match trade.told {
+            Some((returned, _)) => told.push(Told { called: trade.called, returned, effect }),
+            None => untold.push(Untold { called: trade.called, effect }),
+        }
+    }
+    for refused in history.refused() {
+        let effect = match (effect_of(&refused.command), refused.refusal) {
+            (None, _) => continue,
+            (Some(OnSavings::Out(cents)), Refusal::InsufficientFunds) => OnSavings::TooFew(cents),
+            (Some(OnSavings::Open), Refusal::AccountTaken) => OnSavings::Taken,
+            _ => OnSavings::Never,
+        };
+        told.push(Told { called: refused.called, returned: refused.returned, effect });
+    }
+    // A balance that comes with a receipt is what a read at that moment would have shown.
+    for (_, called, returned, answer) in history.answers() {
+        let shown = match answer {
+            ClientAnswer::Outcome(Outcome::Done { receipt, .. }) => match &**receipt {
+                Receipt::Balance(balance) => balance,
+                _ => continue,
+            },
+            ClientAnswer::Market(Answer::Account(answer)) => match &**answer {
+                AccountAnswer::Balance(balance) => balance,
+                _ => continue,
+            },
+            _ => continue,
+        };
+        if shown.account == *saver {
+            told.push(Told { called, returned, effect: OnSavings::Shown(shown.cash.cents()) });
+        }
+    }
+    (told, untold)
 }
 
 fn of_stock(history: &History, trades: &[Trade], stock: &Stock) -> (Vec<Told<OnStock>>, Vec<Untold<OnStock>>) {
@@ -432,25 +557,42 @@ fn of_stock(history: &History, trades: &[Trade], stock: &Stock) -> (Vec<Told<OnS
     };
     let (mut told, mut untold) = (Vec::new(), vec![Untold { called: 0, effect: OnStock::List(first) }]);
     for trade in trades {
-        let (symbol, buys, count) = parts(&trade.command);
-        if *symbol != stock.symbol {
-            continue;
+        let number = trade.told.map(|(_, number)| number);
+        if let Command::Account { instruction: Instruction::Place(order), .. } = &trade.command {
+            let called = trade.called;
+            match trade.told.filter(|_| order.symbol == stock.symbol) {
+                Some(_) if trade.traded == 0 => {}
+                Some((returned, _)) => {
+                    told.push(Told { called, returned, effect: OnStock::Met { number, count: trade.traded } });
+                }
+                // Nobody knows how many it met: any of these, and more than one of them, is allowed.
+                None if order.symbol == stock.symbol => {
+                    let met = |count| Untold { called, effect: OnStock::Met { number: None, count } };
+                    untold.extend((1..=order.quantity.get()).map(met));
+                }
+                None => {}
+            }
         }
-        let effect = OnStock::Trade { number: trade.told.map(|(_, number)| number), buys, count };
+        let Some((_, side, quantity)) = house_trade(&trade.command).filter(|(symbol, ..)| **symbol == stock.symbol)
+        else {
+            continue;
+        };
+        let (buys, count) = (side == Side::Buy, quantity.get());
+        let effect = OnStock::Trade { number, buys, count };
         match trade.told {
             Some((returned, _)) => told.push(Told { called: trade.called, returned, effect }),
             None => untold.push(Untold { called: trade.called, effect }),
         }
     }
     for refused in history.refused() {
-        let (symbol, buys, count) = parts(&refused.command);
-        if *symbol != stock.symbol {
+        let Some((_, side, quantity)) = house_trade(&refused.command).filter(|(symbol, ..)| **symbol == stock.symbol)
+        else {
             continue;
-        }
+        };
         let effect = match refused.refusal {
             Refusal::UnknownSymbol => OnStock::Shown(None),
-            Refusal::NotEnoughStocks if buys => OnStock::TooFew(count),
-            // Nobody uses a key twice, nobody sells 2^53 of anything, and nobody has an account.
+            Refusal::NotEnoughStocks if side == Side::Buy => OnStock::TooFew(quantity.get()),
+            // Nobody uses a key twice, and nobody sells 2^53 of anything.
             _ => OnStock::Never,
         };
         told.push(Told { called: refused.called, returned: refused.returned, effect });
@@ -473,8 +615,17 @@ fn of_stock(history: &History, trades: &[Trade], stock: &Stock) -> (Vec<Told<OnS
 
 fn of_orders(history: &History, trades: &[Trade]) -> (Vec<Told<OnOrders>>, Vec<Untold<OnOrders>>) {
     let (mut told, mut untold) = (Vec::new(), Vec::new());
+    // An account's order has a number, and is not found by it.
+    let (mut of_accounts, mut of_unknown_account) = (BTreeSet::new(), false);
     for trade in trades {
-        let effect = OnOrders::Made(trade.told.map(|(_, number)| number));
+        let places = matches!(&trade.command, Command::Account { instruction: Instruction::Place(_), .. });
+        if !places && house_trade(&trade.command).is_none() {
+            continue;
+        }
+        let number = trade.told.map(|(_, number)| number);
+        of_accounts.extend(number.filter(|_| places));
+        of_unknown_account |= places && number.is_none();
+        let effect = OnOrders::Made(number);
         match trade.told {
             Some((returned, _)) => told.push(Told { called: trade.called, returned, effect }),
             None => untold.push(Untold { called: trade.called, effect }),
@@ -482,7 +633,10 @@ fn of_orders(history: &History, trades: &[Trade]) -> (Vec<Told<OnOrders>>, Vec<U
     }
     for (request, called, returned, answer) in history.answers() {
         if let (ClientRequest::Order(number), ClientAnswer::Order(shown)) = (request, answer) {
-            told.push(Told { called, returned, effect: OnOrders::Looked(*number, shown.is_some()) });
+            let may_be_an_accounts = of_unknown_account || of_accounts.contains(number);
+            if shown.is_some() || !may_be_an_accounts {
+                told.push(Told { called, returned, effect: OnOrders::Looked(*number, shown.is_some()) });
+            }
         }
     }
     (told, untold)

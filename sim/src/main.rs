@@ -262,18 +262,22 @@ struct Totals {
 
 impl Totals {
     /// How long runs took to become whole: half of them, all but one in a hundred, and the slowest.
-    fn print_recovery(&mut self) {
-        type Took = fn(&Recovered) -> u64;
-        let kinds: [(&str, Took); 3] = [
-            ("an order is accepted", |took| took.available_us),
-            ("everybody is in sync", |took| took.in_sync_us),
-            ("the highest id leads", |took| took.whole_us),
+    fn print_recovery(&self) {
+        type Took = fn(&Recovered) -> Option<u64>;
+        let kinds: [(&str, Took); 6] = [
+            ("an order is accepted", |took| (!took.repairs).then_some(took.available_us)),
+            ("an order is accepted, the register repaired", |took| took.repairs.then_some(took.available_us)),
+            ("everybody is in sync", |took| Some(took.in_sync_us)),
+            ("beyond the wait of who fell often", |took| Some(took.in_sync_us.saturating_sub(took.patience_us))),
+            ("the highest id leads", |took| Some(took.whole_us)),
+            ("beyond the wait of who fell often", |took| Some(took.whole_us.saturating_sub(took.patience_us))),
         ];
         for (what, took) in kinds {
-            self.recovered.sort_by_key(took);
+            let mut all: Vec<u64> = self.recovered.iter().filter_map(took).collect();
+            all.sort_unstable();
             let at = |percent: usize| {
-                let index = self.recovered.len().saturating_sub(1) * percent / 100;
-                self.recovered.get(index).map_or(0.0, |recovered| took(recovered) as f64 / 1e6)
+                let index = all.len().saturating_sub(1) * percent / 100;
+                all.get(index).map_or(0.0, |took| *took as f64 / 1e6)
             };
             println!("{what} after {:.2} s (half), {:.2} s (99 %), {:.2} s (all)", at(50), at(99), at(100));
         }
@@ -337,7 +341,7 @@ impl Swarm {
         totals.faults += verdict.faults;
         totals.epochs += verdict.epochs;
         let counts = verdict.counts;
-        totals.answers += counts.accepted + counts.refused + counts.reads + counts.orders;
+        totals.answers += counts.accepted + counts.refused + counts.reads + counts.orders + counts.market;
         totals.checked.add(verdict.checked);
         totals.recovered.extend(verdict.recovered);
         for (mark, count) in verdict.marks {
@@ -367,7 +371,7 @@ impl Swarm {
     }
 
     fn conclude(&self, threads: usize) -> ExitCode {
-        let Ok(mut totals) = self.totals.lock() else {
+        let Ok(totals) = self.totals.lock() else {
             return ExitCode::FAILURE;
         };
         println!("seeds in which it happened:");

@@ -42,8 +42,20 @@ pub(crate) const REPLAYED: &str = "a key answered again";
 /// A read was served from a cache.
 pub(crate) const HIT: &str = "a read from a cache";
 
+/// An order met one that was placed under an earlier leader.
+pub(crate) const MATCHED_LATER: &str = "an order matched with one that a former leader took";
+/// An account's command was answered again, by a later leader than the one that did it.
+pub(crate) const REPLAYED_LATER: &str = "an account's command answered again by the next leader";
+/// An order was done when it was to be cancelled.
+pub(crate) const CANCELLED_LATE: &str = "a cancel that came after the fill";
+/// A post-only order would have traded.
+pub(crate) const WOULD_CROSS: &str = "a post-only order refused";
+/// An order that was to be whole or not at all was not.
+pub(crate) const KILLED: &str = "a fill-or-kill order killed";
+
 /// All situations that a standard swarm must reach.
 pub fn all() -> impl Iterator<Item = &'static str> {
     let others = [DEPOSED_AHEAD, UNTOLD_WRITE, LATE, OPERATOR, REPLAYED, HIT];
-    NOTICES.iter().map(|(_, name)| *name).chain(others)
+    let market = [MATCHED_LATER, REPLAYED_LATER, CANCELLED_LATE, WOULD_CROSS, KILLED];
+    NOTICES.iter().map(|(_, name)| *name).chain(others).chain(market)
 }

@@ -8,6 +8,7 @@ use tradenet_schemas::ids::OrderNumber;
 use tradenet_schemas::trade::Outcome;
 
 use crate::tell::{buy, sell};
+use crate::workload::{first_requests, limit_order};
 use crate::world::{Answered, World, symbol};
 use crate::{Who, catalog, frontend, order};
 
@@ -54,6 +55,7 @@ macro_rules! with_stories {
             no_lease_outlives_the_catalogs_authority,
             a_replica_that_lost_an_entry_is_not_elected,
             a_record_that_only_a_catalog_heard_of_is_forgotten,
+            a_burst_of_orders_outlives_the_leader,
         }
     };
 }
@@ -526,6 +528,37 @@ fn a_record_that_only_a_catalog_heard_of_is_forgotten() {
     assert!(took < 3_000, "{took} ms");
     assert_eq!(world.buy(frontend(2), "HOT", "c"), OrderNumber(first.0 + 2));
     world.run_until(|world| world.is_whole(), "the highest leads, and the catalog answers");
+}
+
+fn a_burst_of_orders_outlives_the_leader() {
+    let mut world = World::up(35);
+    let done = |world: &mut World, who: Who, request: ClientRequest| loop {
+        if let Answered::With(ClientAnswer::Outcome(Outcome::Done { receipt, replayed })) =
+            world.ask(who, request.clone())
+        {
+            return (*receipt, replayed);
+        }
+        world.run_for(20);
+    };
+    for number in 0..4 {
+        for request in first_requests(number) {
+            done(&mut world, frontend(1), request);
+        }
+    }
+    // Each asks for the price of the one before: all of them meet.
+    let orders: Vec<_> = (0..40).map(|number| limit_order(number % 4, number % 2 == 0, 100, number)).collect();
+    let calls: Vec<_> = orders.iter().map(|order| world.ask_later(frontend(1), order.clone())).collect();
+    world.run_for(1);
+    world.kill(order(3));
+    let told: Vec<_> = calls.into_iter().map(|call| world.answer_to(call)).collect();
+    for (request, first) in orders.into_iter().zip(told) {
+        let (receipt, replayed) = done(&mut world, frontend(2), request);
+        if let Answered::With(ClientAnswer::Outcome(Outcome::Done { receipt: first, .. })) = first {
+            assert_eq!((receipt, replayed), (*first, true));
+        }
+    }
+    world.run_until(|world| world.leader() == Some(order(2)), "the next leads");
+    world.buy(frontend(2), "HOT", "after");
 }
 
 fn accepted(order: OrderNumber, replayed: bool) -> Answered {

@@ -223,6 +223,8 @@ pub struct World {
     /// Answers to calls of stories.
     pub(crate) answers: BTreeMap<u64, Answered>,
     boots: u64,
+    /// When a process was started last.
+    pub(crate) last_start: u64,
     pub(crate) clients: Vec<Client>,
     pub(crate) nemesis: crate::nemesis::Nemesis,
     pub(crate) violation: Option<Violation>,
@@ -279,6 +281,7 @@ impl World {
             calls: BTreeMap::new(),
             answers: BTreeMap::new(),
             boots: seed.wrapping_mul(0x2545_f491_4f6c_dd1d) & 0xffff_ffff,
+            last_start: 0,
             clients: Vec::new(),
             nemesis: crate::nemesis::Nemesis::asleep(),
             violation: None,
@@ -401,6 +404,7 @@ impl World {
         if self.machines[machine].process.is_some() {
             return;
         }
+        self.last_start = self.now;
         let boot = Boot(self.fresh());
         if self.machines[machine].disk.configuration_flipped {
             // The runtime sets such a directory aside and begins with an empty one.

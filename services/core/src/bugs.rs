@@ -112,6 +112,16 @@ bugs! {
     CutOnCatchUp,
     /// A late copy of a refused command is decided anew.
     DecideRefusedAgain,
+    /// Of orders at one price the newest is met first.
+    NewestFirst,
+    /// An account trades with itself.
+    TradeWithItself,
+    /// What a cancelled order reserved stays reserved.
+    KeepReserved,
+    /// A post-only order may trade.
+    PostOnlyTrades,
+    /// Accounts and books are shown before what they show is committed.
+    ShowMarketBeforeRelease,
 }
 
 #[cfg(feature = "bugs")]

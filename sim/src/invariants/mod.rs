@@ -19,8 +19,13 @@ pub mod floor;
 pub mod one_leader;
 pub mod truth;
 
+use std::collections::BTreeMap;
+use std::time::Duration;
+
 use tradenet_core::Packet;
 use tradenet_core::replica::Replica;
+use tradenet_core::times::Times;
+use tradenet_schemas::ids::ReplicaId;
 use tradenet_schemas::message::{Configuration, Message};
 
 use crate::machine::{Holder, LastSeen, Machine};
@@ -58,6 +63,8 @@ pub struct Invariants {
     floor: floor::Floors,
     /// The newest configuration that was ever written, whatever the register says of it now.
     pub newest: Option<Configuration>,
+    /// How often each replica fell out of the in-sync set.
+    falls: BTreeMap<ReplicaId, u32>,
 }
 
 impl Invariants {
@@ -69,7 +76,17 @@ impl Invariants {
             digest: digest::Digests::default(),
             floor: floor::Floors::default(),
             newest: None,
+            falls: BTreeMap::new(),
         }
+    }
+
+    /// How long at most those who fell out have to wait until they are in sync again and the highest leads: twice as long
+    /// for each time but the first.
+    pub(crate) fn patience_us(&self, times: &Times) -> u64 {
+        let falls = self.falls.values().max().copied().unwrap_or(0);
+        let doubled = |wait: Duration, max: Duration| (wait * 2u32.pow(falls.saturating_sub(1).min(16))).min(max);
+        let wait = doubled(times.readd, times.readd_max) + doubled(times.handover, times.handover_max);
+        u64::try_from(wait.as_micros()).unwrap_or(u64::MAX)
     }
 
     /// A replica has done a step: it was `seen` before, and is to be seen otherwise now.
@@ -119,7 +136,10 @@ impl Invariants {
                 return Ok(());
             }
             self.one_leader.grows(self.newest.as_ref(), written, register.tampered)?;
-            self.newest = Some(written.clone());
+            let before = self.newest.replace(written.clone());
+            for member in before.iter().flat_map(|before| &before.in_sync) {
+                *self.falls.entry(member.id).or_default() += u32::from(written.in_sync_member(member.id).is_none());
+            }
             everywhere::check(written, &self.truth, holders)?;
         }
         Ok(())

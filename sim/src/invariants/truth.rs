@@ -1,4 +1,4 @@
-//! S3: committed prefixes never differ or shrink. S10: stocks are conserved. S11: order numbers are dense.
+//! S3: committed prefixes never differ or shrink. S10: stocks and money are conserved. S11: order numbers are dense.
 //!
 //! The log as it was ever committed, kept by other code than core's: maps of plain numbers, versions of each stock. What
 //! clients were answered is measured by it (S8, S12, S13 in [`crate::auditor`]).
@@ -6,15 +6,18 @@
 use std::collections::BTreeMap;
 
 use tradenet_core::replica::Replica;
-use tradenet_schemas::ids::{OrderNumber, Position, SeqNum};
+use tradenet_schemas::account::{Asset, TimeInForce};
+use tradenet_schemas::ids::{Epoch, OrderNumber, Position, SeqNum};
 use tradenet_schemas::journal::{Entry, Event};
 use tradenet_schemas::trade::{CommandKey, Order, Quantity, Side, Stock, Symbol};
 
 use super::{Verdict, Violation};
+use crate::market::{Deed, Market, Ordered, Patience};
+use crate::marks;
 
 const S3: &str = "S3 committed prefixes never differ";
 const S8: &str = "S8 a key has one effect";
-const S10: &str = "S10 stocks are conserved";
+const S10: &str = "S10 stocks and money are conserved";
 const S11: &str = "S11 order numbers are dense";
 
 /// A stock as it was from an entry on.
@@ -31,8 +34,16 @@ pub struct Version {
 pub struct Truth {
     positions: Vec<Position>,
     stocks: BTreeMap<Symbol, Vec<Version>>,
-    orders: Vec<(SeqNum, Order)>,
-    keys: BTreeMap<CommandKey, OrderNumber>,
+    /// By number; an account's order is in the market.
+    orders: Vec<(SeqNum, Option<Order>)>,
+    /// What a key did.
+    keys: BTreeMap<CommandKey, SeqNum>,
+    /// Accounts and books.
+    pub market: Market,
+    /// In which epoch each order of an account was placed.
+    placed_in: BTreeMap<OrderNumber, Epoch>,
+    /// Rare situations.
+    pub(crate) marks: BTreeMap<&'static str, u64>,
 }
 
 impl Truth {
@@ -62,8 +73,8 @@ impl Truth {
         self.stocks.keys()
     }
 
-    /// A committed order and its entry.
-    pub fn order(&self, number: OrderNumber) -> Option<&(SeqNum, Order)> {
+    /// A committed order and its entry; none in it if it is an account's.
+    pub fn order(&self, number: OrderNumber) -> Option<&(SeqNum, Option<Order>)> {
         let index = usize::try_from(number.0.checked_sub(1)?).ok()?;
         self.orders.get(index)
     }
@@ -73,8 +84,8 @@ impl Truth {
         self.orders.len() as u64
     }
 
-    /// The order that a key made.
-    pub fn by_key(&self, key: &CommandKey) -> Option<OrderNumber> {
+    /// The entry that a key made.
+    pub fn by_key(&self, key: &CommandKey) -> Option<SeqNum> {
         self.keys.get(key).copied()
     }
 
@@ -117,28 +128,49 @@ impl Truth {
                     }
                 }
                 Event::Traded { order, symbol, side, quantity, .. } => {
-                    self.trade(entry.seq, *order, symbol, *side, *quantity)?;
-                    self.remember(entry, *order)?;
+                    self.number(entry.seq, *order)?;
+                    let order = Order { number: *order, symbol: symbol.clone(), side: *side, quantity: *quantity };
+                    self.orders.push((entry.seq, Some(order)));
+                    let sign = if *side == Side::Buy { -1 } else { 1 };
+                    self.trade(entry.seq, symbol, sign, *quantity)?;
                 }
-                // Of accounts nothing is asked here.
+                Event::Placed { order, .. } => {
+                    self.number(entry.seq, *order)?;
+                    self.orders.push((entry.seq, None));
+                    self.placed_in.insert(*order, entry.epoch);
+                }
+                Event::Matched { maker, symbol, quantity, .. } => {
+                    self.trade(entry.seq, symbol, 0, *quantity)?;
+                    if self.placed_in.get(maker).is_some_and(|placed| *placed < entry.epoch) {
+                        *self.marks.entry(marks::MATCHED_LATER).or_default() += 1;
+                    }
+                }
                 _ => {}
             }
         }
-        Ok(())
+        if let [Event::Placed { time_in_force: TimeInForce::Fok, .. }, Event::Cancelled { .. }] = entry.events[..] {
+            *self.marks.entry(marks::KILLED).or_default() += 1;
+        }
+        let deeds: Vec<Deed> = entry.events.iter().filter_map(deed).collect();
+        let taken = self.market.take(entry.seq.0, &deeds);
+        taken.map_err(|why| Violation::new(S10, format!("entry {}: {why}", entry.seq)))?;
+        self.remember(entry)
     }
 
-    fn trade(&mut self, seq: SeqNum, number: OrderNumber, symbol: &Symbol, side: Side, quantity: Quantity) -> Verdict {
-        if number.0 != self.orders() + 1 {
-            return Err(Violation::new(S11, format!("entry {seq} makes order {number}")));
+    fn number(&self, seq: SeqNum, number: OrderNumber) -> Verdict {
+        match number.0 == self.orders() + 1 {
+            true => Ok(()),
+            false => Err(Violation::new(S11, format!("entry {seq} makes order {number}"))),
         }
-        let order = Order { number, symbol: symbol.clone(), side, quantity };
-        self.orders.push((seq, order));
+    }
+
+    /// A trade raises the volume; one with the house lowers (-1) or raises (1) what it has left.
+    fn trade(&mut self, seq: SeqNum, symbol: &Symbol, sign: i128, quantity: Quantity) -> Verdict {
         let versions = self.stocks.get_mut(symbol);
         let Some((versions, stock)) = versions.and_then(|v| v.last().map(|last| last.stock.clone()).map(|s| (v, s)))
         else {
             return Err(Violation::new(S10, format!("entry {seq} trades {symbol}, which is not listed")));
         };
-        let sign: i128 = if side == Side::Buy { -1 } else { 1 };
         let left = i128::from(stock.quantity.get()) + sign * i128::from(quantity.get());
         let volume = stock.volume.get() + quantity.get();
         let left = u64::try_from(left).ok().and_then(Quantity::new);
@@ -146,17 +178,73 @@ impl Truth {
             return Err(Violation::new(S10, format!("entry {seq} leaves less than nothing of {symbol}")));
         };
         let stock = Stock { quantity: left, volume, ..stock };
-        versions.push(Version { seq, stock });
+        // An order may trade several times in one entry.
+        match versions.last_mut().filter(|last| last.seq == seq) {
+            Some(last) => last.stock = stock,
+            None => versions.push(Version { seq, stock }),
+        }
         Ok(())
     }
 
-    fn remember(&mut self, entry: &Entry, order: OrderNumber) -> Verdict {
+    fn remember(&mut self, entry: &Entry) -> Verdict {
+        let of_nobody = |event: &Event| {
+            matches!(
+                event,
+                Event::EpochStart { .. } | Event::Listed { .. } | Event::Attached { .. } | Event::Detached { .. }
+            )
+        };
+        if entry.events.iter().all(of_nobody) {
+            return Ok(());
+        }
         let Some(key) = &entry.key else {
             return Err(Violation::new(S8, format!("entry {} has no key", entry.seq)));
         };
-        match self.keys.insert(key.clone(), order) {
-            None => Ok(()),
-            Some(before) => Err(Violation::new(S8, format!("{key} made order {before} and order {order}"))),
+        let again = matches!(entry.events[..], [Event::Opened { .. }]);
+        match self.keys.insert(key.clone(), entry.seq) {
+            Some(before) if !again => {
+                Err(Violation::new(S8, format!("{key} made entry {before} and entry {}", entry.seq)))
+            }
+            _ => Ok(()),
         }
+    }
+}
+
+/// What an event does to accounts and books.
+fn deed(event: &Event) -> Option<Deed> {
+    let moved = |account: &tradenet_schemas::account::Account, asset: &Asset, inwards| {
+        let (stock, amount) = match asset {
+            Asset::Cash(cash) => (None, cash.cents()),
+            Asset::Stock(symbol, quantity) => (Some(symbol.as_str().to_owned()), quantity.get()),
+        };
+        Some(Deed::Move { account: account.as_str().to_owned(), stock, amount, inwards })
+    };
+    match event {
+        Event::Opened { account, .. } => Some(Deed::Open { account: account.as_str().to_owned() }),
+        Event::Deposited { account, asset } => moved(account, asset, true),
+        Event::Withdrawn { account, asset } => moved(account, asset, false),
+        Event::Placed { order, account, symbol, side, quantity, price, time_in_force, post_only } => {
+            Some(Deed::Place(Ordered {
+                number: order.0,
+                account: account.as_str().to_owned(),
+                symbol: symbol.as_str().to_owned(),
+                buys: *side == Side::Buy,
+                quantity: quantity.get(),
+                price: price.map(|price| price.cents()),
+                patience: match time_in_force {
+                    TimeInForce::Gtc => Patience::Rests,
+                    TimeInForce::Ioc => Patience::AtOnce,
+                    TimeInForce::Fok => Patience::WholeAtOnce,
+                },
+                post_only: *post_only,
+                left: quantity.get(),
+                done: false,
+                fills: Vec::new(),
+            }))
+        }
+        Event::Matched { trade, maker, price, quantity, .. } => {
+            Some(Deed::Match { trade: trade.0, maker: maker.0, price: price.cents(), quantity: quantity.get() })
+        }
+        Event::Cancelled { order, quantity } => Some(Deed::Cancel { order: order.0, quantity: quantity.get() }),
+        _ => None,
     }
 }

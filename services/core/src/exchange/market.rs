@@ -26,6 +26,8 @@ use accounts::{Accounts, Kind};
 use book::{Book, Place, Resting};
 use candles::Candles;
 
+use crate::bugs::{Bug, bug};
+
 /// What the market has to know of the listings: they are the house's.
 pub(super) trait Listings {
     /// The place of that stock in the order of listing.
@@ -308,7 +310,8 @@ impl Market {
         let place = stall.book.best(side).unwrap_or_else(|| panic!("entry {seq}: nothing rests that could be met"));
         let resting = stall.book.resting(place);
         assert_eq!((resting.order, resting.price), (maker, price), "entry {seq}: another order is the first to be met");
-        assert_ne!(resting.holder, holder, "entry {seq}: an account trades with itself");
+        let itself = resting.holder == holder && !bug(Bug::TradeWithItself);
+        assert!(!itself, "entry {seq}: an account trades with itself");
         assert!(matching::crosses(side, limit, price), "entry {seq}: a trade at a worse price than was asked for");
         stall.book.take(place, quantity.get());
         stall.book.changed = seq;
@@ -361,7 +364,7 @@ impl Market {
         assert_eq!(order.left, quantity.get(), "entry {seq}: order {number} has another rest than is cancelled");
         let (listing, place, holder) = (order.listing, order.place, order.holder);
         let (kind, amount) = order.reserves(order.left);
-        self.accounts.release(holder, kind, amount);
+        self.accounts.release(holder, kind, if bug(Bug::KeepReserved) { 0 } else { amount });
         self.note_stake(holder, kind);
         if let Some(place) = place {
             let book = &mut self.stalls[listing as usize].book;

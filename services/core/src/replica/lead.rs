@@ -385,6 +385,8 @@ impl Replica {
                 (Answer::Candles(self.exchange.candles(&symbol, interval, limit)), tail, confirm)
             }
         };
+        let of_market = matches!(answer, Answer::Account(_) | Answer::Book(_) | Answer::Trades(_));
+        let seq = if of_market && bug(Bug::ShowMarketBeforeRelease) { SeqNum(0) } else { seq };
         leading.owe(reply, seq, round, Due::Answer { request, answer });
     }
 

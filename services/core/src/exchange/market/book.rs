@@ -13,6 +13,8 @@ use tradenet_schemas::account::Level as Shown;
 use tradenet_schemas::ids::{OrderNumber, SeqNum};
 use tradenet_schemas::trade::{Price, Quantity, Side};
 
+use crate::bugs::{Bug, bug};
+
 /// No node.
 const NONE: u32 = u32::MAX;
 
@@ -77,6 +79,9 @@ impl Book {
 
     /// Puts an order behind all others of its side and price.
     pub fn rest(&mut self, side: Side, resting: Resting) -> Place {
+        if bug(Bug::NewestFirst) {
+            return self.rest_first(side, resting);
+        }
         let at = match self.free {
             NONE => u32::try_from(self.nodes.len()).expect("there are not that many orders"),
             free => free,
@@ -96,6 +101,20 @@ impl Book {
             }
             None => self.nodes.push(node),
         }
+        Place(at)
+    }
+
+    /// For [`Bug::NewestFirst`].
+    fn rest_first(&mut self, side: Side, resting: Resting) -> Place {
+        let at = u32::try_from(self.nodes.len()).expect("there are not that many orders");
+        let level = self.levels(side).entry(resting.price).or_insert(Level { first: NONE, last: at, left: 0 });
+        let behind = level.first;
+        level.first = at;
+        level.left += resting.left;
+        if behind != NONE {
+            self.nodes[behind as usize].before = at;
+        }
+        self.nodes.push(Node { resting, side, before: NONE, behind });
         Place(at)
     }
 

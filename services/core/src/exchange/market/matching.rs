@@ -15,6 +15,7 @@ use tradenet_schemas::trade::{Price, Quantity, Refusal, Side};
 use super::accounts::{Holder, Kind};
 use super::book::{Book, Resting};
 use super::{Listings, Market, lacking};
+use crate::bugs::{Bug, bug};
 
 /// Whether an order with that limit trades at `price`.
 pub(super) fn crosses(side: Side, limit: Option<Price>, price: Price) -> bool {
@@ -50,7 +51,7 @@ impl Market {
             walk.fills.clear();
             walk.left = order.quantity.get();
         }
-        if order.post_only && !walk.fills.is_empty() {
+        if order.post_only && !walk.fills.is_empty() && !bug(Bug::PostOnlyTrades) {
             return Err(Refusal::WouldCross);
         }
         if order.quantity.get() - walk.left > listings.room(listing) {
@@ -97,7 +98,7 @@ fn walk(book: &Book, holder: u32, mut money: u64, order: &NewOrder) -> Result<Wa
         if walk.left == 0 || !crosses(order.side, order.price, resting.price) {
             break;
         }
-        if resting.holder == holder {
+        if resting.holder == holder && !bug(Bug::TradeWithItself) {
             walk.met_itself = true;
             break;
         }
