@@ -78,6 +78,16 @@ fn ok(data: Value) -> Expected {
     Expected { status: 200, content: data, replayed: false }
 }
 
+/// What a request means: bodies are the same that ask for the same, whether or not they say what goes without saying.
+fn meaning(ask: &Ask) -> String {
+    let mut ask = ask.clone();
+    if let Ask::Place(new) = &mut ask {
+        new.time_in_force.get_or_insert("gtc");
+        new.post_only.get_or_insert(false);
+    }
+    format!("{ask:?}")
+}
+
 /// Cents as the contract writes them.
 pub(crate) fn decimal(cents: u64) -> Value {
     serde_json::from_str(&format!("{}.{:02}", cents / 100, cents % 100)).unwrap()
@@ -175,7 +185,10 @@ impl Model {
                 Some(_) => {}
             }
         }
-        // A name that no stock can have is like a malformed body: refused before any key is looked at.
+        // A number or name that nothing can have is like a malformed body: refused before any key is looked at.
+        if matches!(request.ask, Ask::Cancel(0)) {
+            return refused_somehow(404);
+        }
         if let Ask::Deposit(Asset::Stock(name, _))
         | Ask::Withdraw(Asset::Stock(name, _))
         | Ask::Place(New { name, .. })
@@ -195,7 +208,7 @@ impl Model {
         );
         let Some(key) = request.key.clone().filter(|_| changes) else { return self.do_it(request) };
         let scope = if of_account { request.account.clone() } else { String::new() };
-        let asked = format!("{:?}", request.ask);
+        let asked = meaning(&request.ask);
         match self.keys.get(&(scope.clone(), key.clone())) {
             Some((first, _)) if *first != asked => return refused_somehow(422),
             // The first success again: but for an account, whose token is another one, and there only before it was used.
