@@ -185,6 +185,11 @@ counter! {
     TradeNumber
 }
 
+counter! {
+    /// The number of a public event, from 1 without gaps, whatever it is about. 0: before the first.
+    EventNumber
+}
+
 /// An entry's place and identity: equal positions mean equal logs up to there.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct Position {

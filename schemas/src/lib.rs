@@ -7,12 +7,14 @@
 //! - [`ids`]: who and when: replicas, boots, stores, epochs, sequence numbers.
 //! - [`trade`]: what is traded: symbols, sides, quantities, prices, keys.
 //! - [`account`]: who trades with each other, and what they see.
+//! - [`feed`]: what everybody may know of them.
 //! - [`journal`]: the facts in the order log.
 //! - [`message`]: what travels between services, and [`subjects`] where.
 //! - [`rest`]: what clients of the REST edge see.
 //! - [`limits`]: the bounds that all of these share.
 
 pub mod account;
+pub mod feed;
 pub mod ids;
 pub mod journal;
 pub mod limits;

@@ -7,8 +7,9 @@
 use serde::{Deserialize, Serialize};
 
 use crate::account::{AccountAnswer, AccountQuery, Book, Candle, Credentials, Interval, Trade};
+use crate::feed::PublicEvent;
 use crate::ids::{
-    Boot, ClusterId, Epoch, Leader, Member, Node, Nonce, OrderNumber, Position, ReplicaId, SeqNum, StoreId,
+    Boot, ClusterId, Epoch, EventNumber, Leader, Member, Node, Nonce, OrderNumber, Position, ReplicaId, SeqNum, StoreId,
 };
 use crate::trade::{Command, CommandKey, Order, Outcome, Stock, Symbol};
 
@@ -143,6 +144,10 @@ pub enum Query {
     Trades(Symbol, usize),
     /// So many of the last periods of a stock's prices, newest first.
     Candles(Symbol, Interval, usize),
+    /// The number of the newest public event.
+    LastEvent,
+    /// The public events behind that one. Answered when there are some, or after a while without any.
+    Events(EventNumber),
 }
 
 /// The answer to a [`Query`].
@@ -163,6 +168,15 @@ pub enum Answer {
     Trades(Option<Vec<Trade>>),
     /// The periods, if the stock is listed.
     Candles(Option<Vec<Candle>>),
+    /// The number of the newest public event; 0 for none.
+    LastEvent(EventNumber),
+    /// Public events, all of them released.
+    Events {
+        /// The number before the first of them. Higher than was asked for: those between are not remembered any more.
+        after: EventNumber,
+        /// The next ones, without gaps; there may be more.
+        events: Vec<PublicEvent>,
+    },
 }
 
 /// What became of a proposed record.

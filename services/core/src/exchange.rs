@@ -8,11 +8,13 @@
 //!
 //! - [`house`]: what is listed, and trades at the listed price.
 //! - [`market`]: accounts, and what they trade with each other.
+//! - [`public`]: what everybody may know of an entry.
 //! - [`keys`]: which commands were done already.
 
 mod house;
 mod keys;
 pub mod market;
+mod public;
 
 use tradenet_schemas::account::{
     Account, AccountAnswer, AccountQuery, Book, Candle, Credentials, Instruction, Interval, NewOrder, Trade,

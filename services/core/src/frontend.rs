@@ -25,7 +25,7 @@ use crate::{ClientAnswer, ClientRequest, Decider, Input, Mono, Now, Output, Pack
 
 /// How often a frontend looks at its timers.
 const TICK: Duration = Duration::from_millis(25);
-/// A request without an answer is sent again after this, then after twice as long, and so on.
+/// How long a request's answer is waited for at first; see [`Sending::sent`].
 const SEND_AGAIN: Duration = Duration::from_millis(250);
 /// A request that was sent to the wrong place is sent elsewhere after this.
 const ELSEWHERE: Duration = Duration::from_millis(20);
@@ -272,7 +272,12 @@ impl Frontend {
             let leader = self.elector.leader().map(|leader| Peer::Order(leader.id));
             let to = if to_leader { leader } else { catalog.map(Peer::Catalog).or(leader) };
             let Some(to) = to else { continue };
-            asking.sending.sent(now);
+            let patience = match asking.query {
+                // The leader keeps it until there is an event.
+                Query::Events(_) => self.options.times.watch + SEND_AGAIN,
+                _ => SEND_AGAIN,
+            };
+            asking.sending.sent(now, patience);
             let query = asking.query.clone();
             messages.push((to, request, query));
         }
@@ -295,7 +300,7 @@ impl Frontend {
         let epoch = self.elector.configuration().map_or(Epoch(0), |held| held.epoch);
         let mut batch = Vec::new();
         for (&request, pending) in self.commands.iter_mut().filter(|(_, pending)| pending.sending.again_at <= now) {
-            pending.sending.sent(now);
+            pending.sending.sent(now, SEND_AGAIN);
             pending.sent_in = epoch;
             let (key, command, known) = (pending.key.clone(), pending.command.clone(), pending.known);
             batch.push(Submission { request, key, command, known });
@@ -565,8 +570,9 @@ impl Frontend {
 }
 
 impl Sending {
-    fn sent(&mut self, now: Mono) {
-        self.again_at = now.after(SEND_AGAIN * 2u32.pow(self.attempts.min(3)));
+    /// Sent at this moment; without an answer within `patience` it is sent again, then after twice as long, and so on.
+    fn sent(&mut self, now: Mono, patience: Duration) {
+        self.again_at = now.after(patience * 2u32.pow(self.attempts.min(3)));
         self.attempts += 1;
     }
 }

@@ -16,6 +16,7 @@
 //! - [`proposal`]: what replicas check before they write what frontends have decided.
 //! - [`catalog`]: the read model that answers look-ups and invalidates caches (C1–C4).
 //! - [`cache`]: what a frontend may serve without asking.
+//! - [`feed`]: the newest of what everybody may know.
 //! - [`frontend`]: requests of clients: look up, submit, retry until known.
 //! - [`bugs`]: rules left out on purpose, in test builds only.
 //! - [`times`]: the protocol's periods, and the inequalities between them.
@@ -25,6 +26,7 @@ pub mod cache;
 pub mod catalog;
 pub mod election;
 pub mod exchange;
+pub mod feed;
 pub mod frontend;
 pub mod journal;
 pub mod proposal;

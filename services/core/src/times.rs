@@ -49,6 +49,8 @@ pub struct Times {
     pub fetch: Duration,
     /// How long a client's request is worked on.
     pub deadline: Duration,
+    /// How long a leader lets a frontend wait for the next public event before it answers that there is none.
+    pub watch: Duration,
     /// How long the register has to answer.
     pub register: Duration,
     /// The longest a leaving process finishes what is under way.
@@ -82,6 +84,7 @@ impl Default for Times {
             retransmit: ms(50),
             fetch: ms(500),
             deadline: ms(5_000),
+            watch: ms(2_000),
             register: ms(1_000),
             leave: ms(4_000),
         }
@@ -107,6 +110,7 @@ impl Times {
                 "authority must be waited out with a tenth to spare",
             ),
             (self.lease_waited_out >= self.lease * 11 / 10, "leases must be waited out with a tenth to spare"),
+            (self.watch < self.deadline / 2, "the wait for an event must be shorter than half the deadline"),
             (self.retransmit < self.suspect, "retransmission must be faster than suspicion"),
         ];
         rules.iter().find(|(holds, _)| !holds).map_or(Ok(()), |(_, rule)| Err(rule))

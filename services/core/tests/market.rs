@@ -8,9 +8,10 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use proptest::prelude::*;
 use tradenet_core::exchange::{Decision, Exchange};
 use tradenet_schemas::account::{
-    Account, AccountAnswer, AccountOrder, AccountQuery, Asset, Balance, Candle, Cash, Credentials, Fill, Holding,
-    Instruction, Interval, Level, NewOrder, OrderStatus, Page, TimeInForce, TokenHash,
+    Account, AccountAnswer, AccountOrder, AccountQuery, Asset, Balance, Book, Candle, Cash, Credentials, Fill, Holding,
+    Instruction, Interval, Level, NewOrder, OrderStatus, Page, TimeInForce, TokenHash, Trade,
 };
+use tradenet_schemas::feed::{Fact, PublicEvent};
 use tradenet_schemas::ids::{Boot, Epoch, Leader, OrderNumber, ReplicaId, SeqNum, TradeNumber};
 use tradenet_schemas::journal::{Entry, Event};
 use tradenet_schemas::limits::{CASH_CENTS_MAX, FILLS_PER_ORDER_MAX, OPEN_ORDERS_MAX, QUANTITY_MAX};
@@ -75,16 +76,60 @@ fn post_only(order: NewOrder) -> NewOrder {
 /// Cents and quantities, best first.
 type Levels = Vec<(u64, u64)>;
 
-/// An exchange and the keys of the frontend before it.
+/// Somebody who hears nothing but the public events.
+#[derive(Default)]
+struct Follower {
+    books: BTreeMap<Symbol, [BTreeMap<u64, u64>; 2]>,
+    trades: BTreeMap<Symbol, Vec<Trade>>,
+    stocks: BTreeMap<Symbol, Stock>,
+    heard: Vec<PublicEvent>,
+}
+
+impl Follower {
+    fn hear(&mut self, event: PublicEvent) {
+        self.heard.push(event.clone());
+        match event.fact {
+            Fact::Traded(symbol, trade) => self.trades.entry(symbol).or_default().insert(0, trade),
+            Fact::StockChanged(stock) => drop(self.stocks.insert(stock.symbol.clone(), stock)),
+            Fact::BookChanged(Book { symbol, sequence, bids, asks }) => {
+                assert_eq!(sequence, event.seq);
+                let sides = self.books.entry(symbol).or_default();
+                for (side, levels) in sides.iter_mut().zip([bids, asks]) {
+                    for Level(price, count) in levels {
+                        match count.get() {
+                            0 => assert!(side.remove(&price.cents()).is_some(), "a level goes that was there"),
+                            count => assert_ne!(side.insert(price.cents(), count), Some(count), "a level changes"),
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// What it has made of the events is what the exchange shows.
+    fn check(&self, exchange: &Exchange) {
+        for symbol in STOCKS.map(symbol) {
+            let book = exchange.book(&symbol, 100).unwrap();
+            let shown = [book.bids, book.asks].map(|levels| levels.iter().map(|l| (l.0.cents(), l.1.get())).collect());
+            assert_eq!(self.books.get(&symbol).cloned().unwrap_or_default(), shown, "the book of {symbol}");
+            let heard = self.trades.get(&symbol).map_or(&[][..], |trades| &trades[..trades.len().min(100)]);
+            assert_eq!(heard, exchange.trades(&symbol, 100).unwrap(), "the trades of {symbol}");
+            assert_eq!(self.stocks.get(&symbol).cloned(), exchange.stock(&symbol), "{symbol}");
+        }
+    }
+}
+
+/// An exchange, the keys of the frontend before it, and somebody who follows it.
 struct Desk {
     exchange: Exchange,
     keys: u64,
+    follower: Follower,
 }
 
 impl Desk {
     /// Two stocks, and three people with 100.00 and ten Zoos each.
     fn open() -> Self {
-        let mut desk = Self { exchange: Exchange::new(), keys: 0 };
+        let mut desk = Self { exchange: Exchange::new(), keys: 0, follower: Follower::default() };
         let stock =
             |name| Stock { symbol: symbol(name), price: price(500), quantity: quantity(100), volume: Quantity::ZERO };
         desk.enter(None, desk.exchange.list(&STOCKS.map(stock)));
@@ -97,8 +142,15 @@ impl Desk {
     }
 
     fn enter(&mut self, key: Option<CommandKey>, events: Vec<Event>) {
-        let seq = self.exchange.applied().next();
-        self.exchange.apply(&Entry { seq, epoch: Epoch(1), at: seq.0 * 10, key, events });
+        self.enter_at(self.exchange.applied().next().0 * 10, key, events);
+    }
+
+    fn enter_at(&mut self, at: u64, key: Option<CommandKey>, events: Vec<Event>) {
+        let entry = Entry { seq: self.exchange.applied().next(), epoch: Epoch(1), at, key, events };
+        self.exchange.apply(&entry);
+        let events = self.exchange.public_events(&entry);
+        events.into_iter().for_each(|event| self.follower.hear(event));
+        self.follower.check(&self.exchange);
     }
 
     fn submit(&mut self, key: &CommandKey, command: &Command) -> Result<Outcome, Refusal> {
@@ -416,6 +468,47 @@ fn orders_are_listed_newest_first_by_pages() {
 }
 
 #[test]
+fn an_entry_is_told_as_trades_then_levels_then_stocks_and_names_nobody() {
+    let check = |act: &dyn Fn(&mut Desk), expected: &str| {
+        let mut desk = Desk::open();
+        desk.place("ann", order("Zoo", Sell, 2, Some(300))).unwrap();
+        desk.place("cy", order("Zoo", Sell, 2, Some(310))).unwrap();
+        let before = desk.follower.heard.len();
+        act(&mut desk);
+        let heard = &desk.follower.heard[before..];
+        let told: Vec<_> = heard.iter().map(|event| serde_json::to_value(&event.fact).unwrap()).collect();
+        assert_eq!(serde_json::Value::from(told), serde_json::from_str::<serde_json::Value>(expected).unwrap());
+        assert!(heard.iter().all(|event| event.seq == desk.exchange.applied()));
+    };
+    let stock = |volume| {
+        format!(r#"{{"stock_changed": {{"symbol": "Zoo", "price": 500, "quantity": 100, "volume": {volume}}}}}"#)
+    };
+    let levels = |bids, asks| {
+        format!(r#"{{"book_changed": {{"symbol": "Zoo", "sequence": 13, "bids": {bids}, "asks": {asks}}}}}"#)
+    };
+    let traded = |number, price, count| {
+        format!(
+            r#"{{"traded": ["Zoo", {{"number": {number}, "price": {price}, "quantity": {count}, "side": "buy", "at": 130}}]}}"#
+        )
+    };
+    let buy = |count, cents| order("Zoo", Buy, count, cents);
+    let place = |order: NewOrder| move |desk: &mut Desk| drop(desk.place("bob", order.clone()).unwrap());
+    check(&place(buy(1, Some(290))), &format!("[{}]", levels("[[290, 1]]", "[]")));
+    let both = [traded(1, 300, 2), traded(2, 310, 1), levels("[]", "[[300, 0], [310, 1]]"), stock(3)];
+    check(&place(buy(3, Some(310))), &format!("[{}]", both.join(", ")));
+    let rest = [traded(1, 300, 2), levels("[[300, 1]]", "[[300, 0]]"), stock(2)];
+    check(&place(buy(3, Some(300))), &format!("[{}]", rest.join(", ")));
+    let gone = [traded(1, 300, 2), levels("[]", "[[300, 0]]"), stock(2)];
+    check(&place(with(Ioc, buy(3, Some(300)))), &format!("[{}]", gone.join(", ")));
+    check(&place(with(Ioc, buy(3, Some(299)))), "[]");
+    check(&|desk| drop(desk.ask("bob", Instruction::Deposit(cents(1))).unwrap()), "[]");
+    check(&|desk| drop(desk.cancel("cy", 2).unwrap()), &format!("[{}]", levels("[]", "[[310, 0]]")));
+    let house = Command::Trade { symbol: symbol("Zoo"), side: Buy, quantity: quantity(1) };
+    let sold = r#"[{"stock_changed": {"symbol": "Zoo", "price": 500, "quantity": 99, "volume": 1}}]"#;
+    check(&|desk| drop(desk.done(&house)), sold);
+}
+
+#[test]
 fn prices_are_summed_up_by_period_in_the_order_of_the_log() {
     let mut desk = Desk::open();
     let mut trade_at = |at, cents| {
@@ -425,8 +518,7 @@ fn prices_are_summed_up_by_period_in_the_order_of_the_log() {
         let buy =
             Command::Account { caller: caller("bob"), instruction: Instruction::Place(order("Zoo", Buy, 2, None)) };
         let Decision::Accept(events) = desk.exchange.decide(&key, &buy) else { panic!("it is not accepted") };
-        let seq = desk.exchange.applied().next();
-        desk.exchange.apply(&Entry { seq, epoch: Epoch(1), at, key: Some(key), events });
+        desk.enter_at(at, Some(key), events);
     };
     let (minute, hour) = (60_000, 3_600_000);
     trade_at(hour + 1_000, 300);

@@ -203,7 +203,12 @@ impl Market {
         }
     }
 
-    /// The place in the list of the account's order of that number.
+    /// The place in the list of the order of that number.
+    fn find(&self, number: OrderNumber) -> Option<usize> {
+        self.orders.binary_search_by_key(&number, |order| order.number).ok()
+    }
+
+    /// The same of an account's order.
     fn find_own(&self, holder: u32, number: OrderNumber) -> Option<u32> {
         let orders = &self.accounts.holder(holder).orders;
         let found = orders.binary_search_by_key(&number, |&at| self.orders[at as usize].number);
@@ -355,8 +360,7 @@ impl Market {
 
     /// What is left of an order is cancelled, whether it rests or arrives.
     pub(super) fn apply_cancelled(&mut self, seq: SeqNum, number: OrderNumber, quantity: Quantity) {
-        let found = self.orders.binary_search_by_key(&number, |order| order.number);
-        let at = found.unwrap_or_else(|_| panic!("entry {seq}: there is no order {number} to cancel"));
+        let at = self.find(number).unwrap_or_else(|| panic!("entry {seq}: there is no order {number} to cancel"));
         let arriving = self.arriving.is_none_or(|arriving| arriving as usize == at);
         assert!(arriving, "entry {seq}: another order is cancelled than the one that is placed");
         let order = &self.orders[at];

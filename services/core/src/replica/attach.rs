@@ -53,7 +53,7 @@ impl Attachment {
 impl Replica {
     /// Up to where the attached catalog lets entries be released.
     pub(super) fn gate(&self) -> SeqNum {
-        match (&self.leading, self.exchange.catalog()) {
+        match (&self.leading, self.state.exchange.catalog()) {
             (Some(_), Some(_)) if bug(Bug::ForgetTheCatalog) => SeqNum(u64::MAX),
             (Some(leading), Some(_)) => leading.attachment.since.max(leading.attachment.staged),
             _ => SeqNum(u64::MAX),
@@ -75,7 +75,7 @@ impl Replica {
         if followed.is_none() && leading.attachment.snapshots.len() < SNAPSHOTS_MAX {
             leading.attachment.snapshots.push(reply.clone());
         }
-        match self.exchange.catalog() {
+        match self.state.exchange.catalog() {
             None => {
                 let coming = leading.facts.iter().flatten().any(|event| matches!(event, Event::Attached { .. }));
                 // One that can't follow the log would only be in the way.
@@ -100,7 +100,7 @@ impl Replica {
 
     /// It counts from when it was asked for: from the request's arrival here, which is later than its sending.
     pub(super) fn grant(&mut self, reply: ReplyTo, request: u64, catalog: Boot, asked: Mono, released: SeqNum) {
-        let attached = self.exchange.catalog() == Some(catalog) || bug(Bug::GrantToAnyCatalog);
+        let attached = self.state.exchange.catalog() == Some(catalog) || bug(Bug::GrantToAnyCatalog);
         let Some(leading) = self.leading.as_mut().filter(|leading| attached && !leading.attachment.withheld) else {
             return;
         };
@@ -111,7 +111,7 @@ impl Replica {
     }
 
     pub(super) fn staged(&mut self, catalog: Boot, epoch: Epoch, seq: SeqNum) {
-        let attached = self.exchange.catalog() == Some(catalog);
+        let attached = self.state.exchange.catalog() == Some(catalog);
         if let Some(leading) = self.leading.as_mut().filter(|leading| attached && epoch >= leading.in_force_since()) {
             leading.attachment.staged = leading.attachment.staged.max(seq);
         }
@@ -124,7 +124,7 @@ impl Replica {
             let snapshots = std::mem::take(&mut leading.attachment.snapshots);
             leading.attachment = Attachment { since: seq, heard: now, snapshots, ..Attachment::default() };
         }
-        if let Some(catalog) = self.exchange.catalog() {
+        if let Some(catalog) = self.state.exchange.catalog() {
             self.outputs.push_back(Output::info(format!("catalog {catalog} attached at entry {seq}")));
         }
     }
@@ -139,7 +139,7 @@ impl Replica {
         };
         let replies = std::mem::take(&mut leading.attachment.snapshots);
         for reply in replies {
-            let (leader, at, stocks) = (self.me(), self.log.tail(), self.exchange.stocks());
+            let (leader, at, stocks) = (self.me(), self.log.tail(), self.state.exchange.stocks());
             self.reply(reply, Message::Snapshot { leader, at, stocks });
         }
     }
@@ -149,7 +149,7 @@ impl Replica {
         let Some(leading) = self.leading.as_mut().filter(|leading| leading.serves()) else {
             return;
         };
-        let events = self.exchange.list(stocks);
+        let events = self.state.exchange.list(stocks);
         if events.is_empty() {
             self.owe_confirmed(reply, tail, Due::Listed);
         } else if leading.facts.is_empty() {
@@ -160,7 +160,7 @@ impl Replica {
 
     /// The catalog goes, and no lease of its is alive.
     pub(super) fn relinquished(&mut self, catalog: Boot) {
-        if self.exchange.catalog() == Some(catalog) {
+        if self.state.exchange.catalog() == Some(catalog) {
             self.detach(catalog, "it leaves");
         }
     }
@@ -179,7 +179,7 @@ impl Replica {
     /// Waits out a catalog that is silent or does not stage.
     pub(super) fn attachment_tick(&mut self) {
         let (now, gate, committed) = (self.now.mono, self.gate(), self.committed);
-        let Some(catalog) = self.exchange.catalog() else { return };
+        let Some(catalog) = self.state.exchange.catalog() else { return };
         let Some(leading) = self.leading.as_mut().filter(|leading| leading.serves()) else {
             return;
         };

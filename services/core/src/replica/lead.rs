@@ -23,6 +23,7 @@ use tradenet_schemas::trade::{Command, CommandKey, Outcome, Receipt, Refusal};
 
 use super::attach::Attachment;
 use super::change::{Change, Kind};
+use super::feed::Watchers;
 use super::{LEAVE_TOGETHER, Replica};
 use crate::bugs::{Bug, bug};
 use crate::exchange::Decision;
@@ -169,6 +170,7 @@ pub(super) struct Leading {
     refused: Refused,
     queue: VecDeque<Queued>,
     waiting: Vec<Waiting>,
+    pub(super) watchers: Watchers,
     pub(super) released: SeqNum,
     uncommitted_since: Option<Mono>,
     slow_sync: bool,
@@ -260,6 +262,7 @@ impl Replica {
             refused: Refused::default(),
             queue: VecDeque::new(),
             waiting: Vec::new(),
+            watchers: Watchers::default(),
             released: SeqNum(0),
             uncommitted_since: None,
             slow_sync: false,
@@ -275,11 +278,11 @@ impl Replica {
     /// The floor is raised: the first entry of the epoch, as soon as the state is as new as the log.
     fn begin(&mut self) {
         let Some(leading) = &self.leading else { return };
-        if leading.begun.is_some() || leading.change.is_some() || self.exchange.applied() != self.log.tail().seq {
+        if leading.begun.is_some() || leading.change.is_some() || self.state.exchange.applied() != self.log.tail().seq {
             return;
         }
-        let start = Event::EpochStart { leader: self.me(), digest: self.exchange.digest() };
-        let inherited = self.exchange.catalog().is_some();
+        let start = Event::EpochStart { leader: self.me(), digest: self.state.exchange.digest() };
+        let inherited = self.state.exchange.catalog().is_some();
         let waited_out = self.now.mono.after(self.options.times.authority_waited_out);
         let mut lines = Vec::new();
         let seq = self.append_entry(None, vec![start], &mut lines);
@@ -314,6 +317,9 @@ impl Replica {
                 orphans.entry(waiting.reply).or_default().push(request);
             }
         }
+        for (reply, request) in leading.watchers.into_requests() {
+            orphans.entry(reply).or_default().push(request);
+        }
         for (reply, requests) in orphans {
             let configuration = Some(Box::new(newer.clone()));
             self.reply(reply, Message::NotLeader { requests, configuration, catalog: None });
@@ -332,7 +338,7 @@ impl Replica {
             // A copy of what is under way waits for that one's answer: "nothing was done" would be wrong.
             let taken = |submission: &Submission| {
                 let same = |queued: &Queued| queued.submission.key == submission.key;
-                self.exchange.knows(&submission.key) || leading.queue.iter().any(same)
+                self.state.exchange.knows(&submission.key) || leading.queue.iter().any(same)
             };
             let new: Vec<u64> = submissions.iter().filter(|new| !taken(new)).map(|new| new.request).collect();
             if !new.is_empty() {
@@ -362,28 +368,30 @@ impl Replica {
         if leading.waiting.len() > WAITING_MAX {
             return self.reply(reply, Message::Overloaded { requests: vec![request] });
         }
-        if matches!(query, Query::Stock(_) | Query::Stocks) && self.exchange.catalog().is_some() {
+        if matches!(query, Query::Stock(_) | Query::Stocks) && self.state.exchange.catalog().is_some() {
             // While a catalog may answer, only the catalog does (C1).
-            let catalog = self.exchange.catalog();
+            let catalog = self.state.exchange.catalog();
             return self.reply(reply, Message::NotLeader { requests: vec![request], configuration: None, catalog });
         }
         let confirm = if bug(Bug::ReadWithoutConfirmation) { 0 } else { leading.coming_round() };
         let (answer, seq, round) = match query {
             // What is in the log never changes, so it needs to be released, and no more.
-            Query::Order(number) => match self.exchange.order(number) {
+            Query::Order(number) => match self.state.exchange.order(number) {
                 Some((order, seq)) => (Answer::Order(Some(order)), seq, 0),
                 None => (Answer::Order(None), tail, confirm),
             },
-            Query::Stock(symbol) => (Answer::Stock(self.exchange.stock(&symbol)), tail, confirm),
-            Query::Stocks => (Answer::Stocks(self.exchange.stocks()), tail, confirm),
+            Query::Stock(symbol) => (Answer::Stock(self.state.exchange.stock(&symbol)), tail, confirm),
+            Query::Stocks => (Answer::Stocks(self.state.exchange.stocks()), tail, confirm),
             Query::Account(caller, query) => {
-                (Answer::Account(Box::new(self.exchange.account(&caller, &query))), tail, confirm)
+                (Answer::Account(Box::new(self.state.exchange.account(&caller, &query))), tail, confirm)
             }
-            Query::Book(symbol, depth) => (Answer::Book(self.exchange.book(&symbol, depth)), tail, confirm),
-            Query::Trades(symbol, limit) => (Answer::Trades(self.exchange.trades(&symbol, limit)), tail, confirm),
+            Query::Book(symbol, depth) => (Answer::Book(self.state.exchange.book(&symbol, depth)), tail, confirm),
+            Query::Trades(symbol, limit) => (Answer::Trades(self.state.exchange.trades(&symbol, limit)), tail, confirm),
             Query::Candles(symbol, interval, limit) => {
-                (Answer::Candles(self.exchange.candles(&symbol, interval, limit)), tail, confirm)
+                (Answer::Candles(self.state.exchange.candles(&symbol, interval, limit)), tail, confirm)
             }
+            Query::LastEvent => (Answer::LastEvent(self.state.events.last()), tail, confirm),
+            Query::Events(after) => return self.watched(request, after, reply),
         };
         let of_market = matches!(answer, Answer::Account(_) | Answer::Book(_) | Answer::Trades(_));
         let seq = if of_market && bug(Bug::ShowMarketBeforeRelease) { SeqNum(0) } else { seq };
@@ -401,7 +409,7 @@ impl Replica {
         let entry = Entry { seq, epoch, at: self.now.wall_ms, key, events };
         let before = lines.len();
         let chain = journal::encode(&entry, prev.chain, lines);
-        self.exchange.apply(&entry);
+        self.state.apply(&entry);
         self.log.push(entry, Position { epoch, seq, chain }, lines.len() - before);
         seq
     }
@@ -447,15 +455,16 @@ impl Replica {
         let Submission { request, key, command, known } = submission;
         let refused = self.leading.as_ref().and_then(|leading| leading.refused.known.get(&(from, request)));
         let refused = refused.filter(|_| !bug(Bug::DecideRefusedAgain));
-        let decision = refused.map_or_else(|| self.exchange.decide(&key, &command), |known| Decision::Refuse(*known));
+        let decision =
+            refused.map_or_else(|| self.state.exchange.decide(&key, &command), |known| Decision::Refuse(*known));
         let before = matches!(decision, Decision::Replay { seq, .. } if seq <= known);
         let (outcome, seq, confirm) = match decision {
             Decision::Accept(events) => {
                 // Only the opening of an account is done again under its key: for a new token.
-                let again = matches!(command, Command::Open { .. }) && self.exchange.knows(&key);
+                let again = matches!(command, Command::Open { .. }) && self.state.exchange.knows(&key);
                 let seq = self.append_entry(Some(key), events, lines);
-                let order = OrderNumber(self.exchange.orders());
-                (self.exchange.outcome(&command, order, again.then_some(seq)), seq, false)
+                let order = OrderNumber(self.state.exchange.orders());
+                (self.state.exchange.outcome(&command, order, again.then_some(seq)), seq, false)
             }
             Decision::Replay { seq, .. } if bug(Bug::DropKeysAtFailover) && self.is_of_a_former_leader(seq) => {
                 let key = CommandKey::generated(self.options.boot, self.log.tail().seq.0);
@@ -464,7 +473,7 @@ impl Replica {
             }
             Decision::Replay { order, seq } => {
                 // What can change since is a read, and needs what a read needs (R5).
-                let outcome = self.exchange.outcome(&command, order, Some(seq));
+                let outcome = self.state.exchange.outcome(&command, order, Some(seq));
                 let fixed = order != OrderNumber(0);
                 (outcome, if fixed { seq } else { self.log.tail().seq }, !fixed)
             }
@@ -695,6 +704,7 @@ impl Replica {
         self.give_snapshots();
         self.decide();
         self.send_what_is_due();
+        self.tell_watchers();
     }
 
     fn send_what_is_due(&mut self) {

@@ -15,12 +15,14 @@
 //! - this file: start, adoption of configurations, what all roles answer;
 //! - [`follow`]: appending what the leader sends, catching up;
 //! - [`lead`]: activation, batches, commit, release; [`change`]: changes of the configuration; [`attach`]: the catalog;
+//! - [`feed`]: what everybody may know, told to frontends;
 //! - [`clerk`]: what frontends propose, checked and written.
 
 mod attach;
 mod change;
 mod clerk;
 mod disk;
+mod feed;
 mod follow;
 mod lead;
 mod log;
@@ -44,6 +46,7 @@ use crate::{
 };
 use clerk::Clerk;
 use disk::Disk;
+use feed::State;
 use follow::Following;
 use lead::{Acknowledgement, Leading};
 use log::Log;
@@ -136,7 +139,7 @@ pub struct Replica {
     reads: Vec<(DiskTicket, ReadFor)>,
     /// While starting: how much of the journal has been checked, and what was read behind that.
     starting: Option<(u64, Vec<u8>)>,
-    exchange: Exchange,
+    state: State,
     committed: SeqNum,
     following: Following,
     leading: Option<Box<Leading>>,
@@ -179,7 +182,7 @@ impl Replica {
             disk: Disk::new(options.journal_bytes),
             reads: Vec::new(),
             starting: Some((0, Vec::new())),
-            exchange: Exchange::new(),
+            state: State::new(),
             committed: SeqNum(0),
             following: Following::default(),
             leading: None,
@@ -218,9 +221,9 @@ impl Replica {
             tail: self.log.tail(),
             durable: self.durable(),
             committed: self.committed,
-            applied: self.exchange.applied().min(self.committed),
+            applied: self.state.exchange.applied().min(self.committed),
             released: self.leading.as_ref().map_or(SeqNum(0), |leading| leading.released()),
-            catalog: self.leading.as_ref().and_then(|_| self.exchange.catalog()),
+            catalog: self.leading.as_ref().and_then(|_| self.state.exchange.catalog()),
             leaving: self.leaving.is_some(),
             contested: self.is_contested(),
             trouble: self.trouble(),
@@ -255,7 +258,7 @@ impl Replica {
 
     /// The state that is applied so far.
     pub fn exchange(&self) -> &Exchange {
-        &self.exchange
+        &self.state.exchange
     }
 
     /// What it does at present.
@@ -457,30 +460,30 @@ impl Replica {
 
     /// Applies entries up to `to`, from memory or from the file.
     fn apply_up_to(&mut self, to: SeqNum) {
-        while self.exchange.applied() < to {
-            let next = self.exchange.applied().next();
+        while self.state.exchange.applied() < to {
+            let next = self.state.exchange.applied().next();
             let Some(entry) = self.log.entry(next) else {
-                let applied = self.exchange.applied();
+                let applied = self.state.exchange.applied();
                 if !self.reads.iter().any(|(_, why)| matches!(why, ReadFor::Apply(from) if *from == applied)) {
                     self.read(ReadFor::Apply(applied), self.log.offset_behind(applied), READ_BYTES_MAX);
                 }
                 return;
             };
-            self.exchange.apply(entry);
+            self.state.apply(entry);
         }
     }
 
     fn read_to_apply(&mut self, applied: SeqNum, bytes: &[u8], to: SeqNum) {
-        if applied != self.exchange.applied() {
+        if applied != self.state.exchange.applied() {
             return;
         }
         let Some(prev) = self.log.position(applied) else { return };
         for scanned in journal::scan(bytes, prev) {
             match scanned {
                 Ok(good) if !self.log.contains(good.position) || good.position.seq > to => break,
-                Ok(good) => self.exchange.apply(&good.entry),
+                Ok(good) => self.state.apply(&good.entry),
                 Err(error) => {
-                    let line = self.exchange.applied().next();
+                    let line = self.state.exchange.applied().next();
                     return self.broken(format!("orders.jsonl has gone bad at line {line}: {error}"));
                 }
             }
@@ -505,8 +508,8 @@ impl Replica {
         let tail = self.log.tail().seq;
         self.cuts += 1;
         self.log.cut(seq);
-        if self.exchange.applied() > seq {
-            self.exchange = Exchange::new();
+        if self.state.exchange.applied() > seq {
+            self.state = State::new();
         }
         let request = self.disk.cut(self.log.bytes());
         self.outputs.push_back(Output::Disk(request));

@@ -111,6 +111,8 @@ pub(super) fn answer(query: &Query) -> Answer {
             let candle = Candle { at, open, high, low, close, quantity: quantity(9), trades: 2 };
             return Answer::Candles((*symbol == game()).then(|| vec![candle; (*limit).min(1)]));
         }
+        // Streams have a leader of their own: see `events`.
+        Query::LastEvent | Query::Events(_) => panic!("nobody follows this market"),
         Query::Order(_) | Query::Stock(_) | Query::Stocks => panic!("{query:?} is no question of the market"),
     };
     Answer::Account(Box::new(answer))

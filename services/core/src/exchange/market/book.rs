@@ -188,6 +188,12 @@ impl Book {
         bids.into_iter().flatten().chain(asks.into_iter().flatten())
     }
 
+    /// How many stand on `side` at that price.
+    pub fn standing(&self, side: Side, price: Price) -> u64 {
+        let levels = if side == Side::Buy { &self.bids } else { &self.asks };
+        levels.get(&price).map_or(0, |level| level.left)
+    }
+
     /// What stands on `side`, best price first, at most so many prices.
     pub fn depth(&self, side: Side, levels: usize) -> Vec<Shown> {
         let shown = |(price, level): (&Price, &Level)| {

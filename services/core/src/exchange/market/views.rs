@@ -6,7 +6,7 @@ use tradenet_schemas::account::{
 };
 use tradenet_schemas::ids::{OrderNumber, TradeNumber};
 use tradenet_schemas::limits::{FILLS_SHOWN_MAX, PAGE_MAX};
-use tradenet_schemas::trade::{Quantity, Side, Symbol};
+use tradenet_schemas::trade::{Price, Quantity, Side, Symbol};
 
 use super::{Listings, Market, Placed, Traded};
 
@@ -127,10 +127,24 @@ impl Market {
 
     /// The last trades of a stock, newest first.
     pub(in crate::exchange) fn trades(&self, listing: u32, limit: usize) -> Vec<Trade> {
-        let shown = |number: &TradeNumber| {
-            let Traded { price, quantity: count, side, at, .. } = *self.trade(*number);
-            Trade { number: *number, price, quantity: quantity(count), side, at }
-        };
-        self.stalls[listing as usize].trades.iter().rev().take(limit.min(PAGE_MAX)).map(shown).collect()
+        let newest = self.stalls[listing as usize].trades.iter().rev().take(limit.min(PAGE_MAX));
+        newest.map(|number| self.shown_trade(*number)).collect()
+    }
+
+    /// A trade as everybody sees it.
+    pub(in crate::exchange) fn shown_trade(&self, number: TradeNumber) -> Trade {
+        let Traded { price, quantity: count, side, at, .. } = *self.trade(number);
+        Trade { number, price, quantity: quantity(count), side, at }
+    }
+
+    /// How many stand on a side of a book at that price.
+    pub(in crate::exchange) fn standing(&self, listing: u32, side: Side, price: Price) -> Quantity {
+        quantity(self.stalls[listing as usize].book.standing(side, price))
+    }
+
+    /// Stock, side and price of an order.
+    pub(in crate::exchange) fn terms(&self, number: OrderNumber) -> (u32, Side, Option<Price>) {
+        let Placed { listing, side, price, .. } = self.orders[self.find(number).expect("the order was placed")];
+        (listing, side, price)
     }
 }
