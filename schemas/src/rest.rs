@@ -1,5 +1,6 @@
 //! What clients of the REST edge see: `contract.md` as types. Only here do its words stand for the exchange's terms.
 
+pub mod feed;
 pub mod market;
 
 use serde::{Deserialize, Serialize, Serializer, ser};

@@ -149,6 +149,16 @@ impl Frontend {
         self.elector.trouble(now.mono).map_or(Ok(()), Err)
     }
 
+    /// Who leads and who is in sync, as this frontend sees it.
+    pub fn leadership(&self, now: Now) -> rest::feed::Leadership {
+        let held = self.elector.configuration();
+        rest::feed::Leadership {
+            epoch: held.map_or(0, |held| held.epoch.0),
+            leader: self.elector.serving(now.mono).map(|status| status.id.get()),
+            in_sync: held.map_or(vec![], |held| held.in_sync.iter().map(|member| member.id.get()).collect()),
+        }
+    }
+
     /// The exchange as this frontend sees it.
     pub fn cluster(&self, now: Now) -> rest::Cluster {
         let held = self.elector.configuration();
@@ -170,10 +180,11 @@ impl Frontend {
                 trouble: status.and_then(|status| status.trouble.clone()),
             }
         });
+        let rest::feed::Leadership { epoch, leader, in_sync } = self.leadership(now);
         rest::Cluster {
-            epoch: held.map_or(0, |held| held.epoch.0),
-            leader: self.elector.serving(now.mono).map(|status| status.id.get()),
-            in_sync: held.map_or(vec![], |held| held.in_sync.iter().map(|member| member.id.get()).collect()),
+            epoch,
+            leader,
+            in_sync,
             ready: trouble.is_none(),
             trouble,
             replicas: replicas.collect(),

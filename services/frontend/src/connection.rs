@@ -18,10 +18,11 @@ use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
-use tokio::time::{Sleep, sleep, timeout};
+use tokio::sync::watch;
+use tokio::time::{Instant, Sleep, sleep_until, timeout};
 
 use crate::envelope::Failure;
-use crate::limits::{HEAD_BYTES_MAX, LINGER_BYTES_MAX, LINGER_MS};
+use crate::limits::{HEAD_BYTES_MAX, LINGER_BYTES_MAX, LINGER_MS, Limits};
 
 /// How hyper's own answers begin.
 const ANSWER_START: &[u8] = b"HTTP/1.1 ";
@@ -33,14 +34,19 @@ pub(crate) struct Connection {
     socket: TokioIo<TcpStream>,
     held_back: Option<StatusCode>,
     stall: Duration,
-    /// Runs while the client takes nothing.
-    stalled: Option<Pin<Box<Sleep>>>,
+    /// What is left of `stall` once `closing` has changed.
+    leave_stall: Duration,
+    closing: watch::Receiver<()>,
+    /// Since when the client takes nothing, and the wait for its end.
+    stalled: Option<(Instant, Pin<Box<Sleep>>)>,
 }
 
 impl Connection {
-    /// Cuts the client off when it has taken nothing for `stall` while there is something to take.
-    pub(crate) fn new(socket: TcpStream, stall: Duration) -> Self {
-        Self { socket: TokioIo::new(socket), held_back: None, stall, stalled: None }
+    /// Cuts the client off when it has taken nothing for [`Limits::write_stall`] while there is something to take; once
+    /// `closing` has changed, for [`Limits::leave_stall`].
+    pub(crate) fn new(socket: TcpStream, limits: &Limits, closing: watch::Receiver<()>) -> Self {
+        let Limits { write_stall: stall, leave_stall, .. } = *limits;
+        Self { socket: TokioIo::new(socket), held_back: None, stall, leave_stall, closing, stalled: None }
     }
 
     /// The failure to tell about a request that never came to be, if hyper wanted to answer one.
@@ -86,9 +92,15 @@ impl Connection {
             self.stalled = None;
             return written;
         }
-        let stall = self.stall;
-        let stalled = self.stalled.get_or_insert_with(|| Box::pin(sleep(stall)));
-        stalled.as_mut().poll(context).map(|()| Err(io::ErrorKind::TimedOut.into()))
+        // Its sender is gone when the server is.
+        let leaving = self.closing.has_changed().unwrap_or(true);
+        let stall = if leaving { self.leave_stall } else { self.stall };
+        let now = Instant::now();
+        let (since, end) = self.stalled.get_or_insert_with(|| (now, Box::pin(sleep_until(now + stall))));
+        if end.deadline() != *since + stall {
+            end.as_mut().reset(*since + stall);
+        }
+        end.as_mut().poll(context).map(|()| Err(io::ErrorKind::TimedOut.into()))
     }
 }
 

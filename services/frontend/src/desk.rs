@@ -8,15 +8,15 @@
 //! waits is bounded; what the core answered is not reinterpreted here.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::timeout;
 use tradenet_core::frontend::Frontend;
 use tradenet_core::{ClientAnswer, ClientRequest, Decider, Input, Mono, Now, Output, Ticket};
 use tradenet_schemas::rest::Cluster;
+use tradenet_schemas::rest::feed::Leadership;
 use tradenet_schemas::trade::{Stock, Symbol};
 
 use crate::limits::REQUESTS_UNDER_WAY_MAX;
@@ -33,23 +33,45 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// be several times as slow as the HTTP around it. The service runs on one thread and nobody awaits under the lock, so it
 /// is never contended.
 #[derive(Clone)]
-pub(crate) struct Shared(Arc<Mutex<Frontend>>);
+pub(crate) struct Shared {
+    core: Arc<Mutex<Frontend>>,
+    /// Who leads, for those who watch it.
+    leadership: watch::Sender<Leadership>,
+}
 
 impl Shared {
     pub(crate) fn new(core: Frontend) -> Self {
-        Self(Arc::new(Mutex::new(core)))
+        Self { core: Arc::new(Mutex::new(core)), leadership: watch::Sender::default() }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Frontend> {
+        lock(&self.core)
+    }
+
+    /// Tells of a new leader or in-sync set, if anybody watches.
+    fn look_at_leadership(&self, now: Now) {
+        if self.leadership.receiver_count() == 0 {
+            return;
+        }
+        let seen = self.lock().leadership(now);
+        self.leadership.send_if_modified(|known| {
+            let news = *known != seen;
+            *known = seen;
+            news
+        });
     }
 }
 
 impl Decider for Shared {
     fn handle(&mut self, now: Now, input: Input) {
-        lock(&self.0).handle(now, input);
+        self.lock().handle(now, input);
+        self.look_at_leadership(now);
     }
     fn poll_output(&mut self) -> Option<Output> {
-        lock(&self.0).poll_output()
+        self.lock().poll_output()
     }
     fn poll_timeout(&self) -> Option<Mono> {
-        lock(&self.0).poll_timeout()
+        self.lock().poll_timeout()
     }
 }
 
@@ -69,7 +91,7 @@ pub(crate) struct Desk {
     inputs: mpsc::Sender<Input>,
     waiting: Mutex<Waiting>,
     answer_within: Duration,
-    leaving: AtomicBool,
+    leaving: watch::Sender<bool>,
 }
 
 #[derive(Default)]
@@ -85,32 +107,44 @@ impl Desk {
     pub(crate) fn new(core: Shared, clock: Clock, answer_within: Duration) -> (Arc<Self>, mpsc::Receiver<Input>) {
         // Each waiting request has sent one input, and sends one more if its client goes.
         let (inputs, receiver) = mpsc::channel(2 * REQUESTS_UNDER_WAY_MAX);
-        let leaving = AtomicBool::new(false);
+        let leaving = watch::Sender::new(false);
         let desk = Self { core, clock, inputs, waiting: Mutex::default(), answer_within, leaving };
         (Arc::new(desk), receiver)
     }
 
     /// The stock, if the cache has it and may serve it at this moment. Counts as a hit.
     pub(crate) fn cached(&self, symbol: &Symbol) -> Option<Stock> {
-        lock(&self.core.0).cached(self.clock.now(), symbol)
+        self.core.lock().cached(self.clock.now(), symbol)
     }
 
     /// The exchange as this frontend sees it.
     pub(crate) fn cluster(&self) -> Cluster {
-        lock(&self.core.0).cluster(self.clock.now())
+        self.core.lock().cluster(self.clock.now())
     }
 
     /// Whether trades can be served, and why not.
     pub(crate) fn ready(&self) -> Result<(), String> {
-        if self.leaving.load(Ordering::Relaxed) {
+        if *self.leaving.borrow() {
             return Err("this frontend is leaving: use another one".to_owned());
         }
-        lock(&self.core.0).ready(self.clock.now())
+        self.core.lock().ready(self.clock.now())
     }
 
     /// From now on this frontend is not ready, so that load balancers turn away from it while it finishes.
     pub(crate) fn leave(&self) {
-        self.leaving.store(true, Ordering::Relaxed);
+        self.leaving.send_replace(true);
+    }
+
+    /// Whether this frontend is to leave, for those who have to end by then.
+    pub(crate) fn leaving(&self) -> watch::Receiver<bool> {
+        self.leaving.subscribe()
+    }
+
+    /// Who leads and who is in sync, now and whenever that changes.
+    pub(crate) fn leadership(&self) -> watch::Receiver<Leadership> {
+        let receiver = self.core.leadership.subscribe();
+        self.core.look_at_leadership(self.clock.now());
+        receiver
     }
 
     /// Asks the core and waits for its answer.

@@ -2,16 +2,17 @@
 //!
 //! Problem: clients speak HTTP and expect one plain answer, while behind it leaders change and messages get lost. Idea: all
 //! of that is decided in [`tradenet_core::frontend`]; this crate is its edge. A request becomes one question
-//! (`routes`, `placing`, `accounts`), waits at the `desk`, and its answer goes out in one of two shapes (`envelope`), over
-//! connections with bounds (`server`, `connection`, `limits`). [`run`] ties them together.
+//! (`routes`, `placing`, `accounts`), waits at the `desk`, and its answer goes out in one of two shapes (`envelope`), or as
+//! a stream of `events`, over connections with bounds (`server`, `connection`, `limits`). [`run`] ties them together.
 //!
 //! Rules kept: HTTP is served from the first moment to the last, and says honestly what cannot be served; nothing here
-//! decides anything about a trade; every answer has the envelope.
+//! decides anything about a trade; every answer has the envelope, but for streams.
 
 mod accounts;
 mod connection;
 mod desk;
 mod envelope;
+mod events;
 mod fields;
 mod limits;
 mod placing;
@@ -41,6 +42,7 @@ use tradenet_schemas::ids::{Boot, Node};
 use tradenet_schemas::subjects::{Peer, Topic};
 
 use crate::desk::{Desk, Shared};
+use crate::events::Feed;
 use crate::limits::{ANSWER_MARGIN_MS, BACKLOG_CONNECTIONS, Limits, TAKEN_RETRY_MS, TAKEN_WAIT_MS};
 
 /// The options of a frontend.
@@ -123,13 +125,16 @@ pub async fn run(args: Args, shutdown: Shutdown) -> anyhow::Result<()> {
 /// Serves HTTP until `shutdown` and the end of the last request, and then says so.
 async fn serve(listener: TcpListener, desk: Arc<Desk>, shutdown: Shutdown, last_answered: Trigger) {
     let limits = Limits::default();
-    let router = routes::router(Arc::clone(&desk), &limits);
+    let feed = Feed::new(Arc::clone(&desk), &limits);
+    let following = tokio::spawn(Arc::clone(&feed).follow());
+    let router = routes::router(Arc::clone(&desk), feed, &limits);
     let turn_away = async {
         let reason = shutdown.requested().await;
         desk.leave();
         tracing::info!("no new connections: {reason}");
     };
     server::serve(listener, router, limits, turn_away).await;
+    following.abort();
     last_answered.request(shutdown.reason().unwrap_or(Reason::Asked));
 }
 

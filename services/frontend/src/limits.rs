@@ -28,6 +28,10 @@ pub(crate) const HEAD_READ_MS: u64 = 30_000;
 pub(crate) const BODY_READ_MS: u64 = 5_000;
 /// A client that takes nothing of its answer for so long is cut off.
 pub(crate) const WRITE_STALL_MS: u64 = 10_000;
+/// The same once the process is to leave: whoever reads can read the end by then.
+pub(crate) const LEAVE_STALL_MS: u64 = 500;
+/// What hyper keeps for a connection whose client does not read, in bytes, but for the last piece.
+pub(crate) const BUFFER_BYTES_MAX: usize = 64 * 1024;
 /// Before a connection is closed, what its client still sends is read and dropped for so long, so that the last answer is
 /// not lost to a reset.
 pub(crate) const LINGER_MS: u64 = 500;
@@ -41,6 +45,19 @@ pub(crate) const ANSWER_MARGIN_MS: u64 = 500;
 pub(crate) const DRAIN_MS: u64 = 6_000;
 /// After a failed accept, such as with no file descriptor left, the next try comes so much later.
 pub(crate) const ACCEPT_BACKOFF_MS: u64 = 100;
+/// Streams of events at once, well below [`CONNECTIONS_MAX`]. Who comes next gets 503.
+pub(crate) const STREAMS_MAX: usize = 1_024;
+/// How much memory the newest events may take, in bytes, whatever the number of streams: some 70,000 of them.
+pub(crate) const FEED_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// How many bytes of events a stream hands over at once, but for the last one.
+pub(crate) const CHUNK_BYTES: usize = 16 * 1024;
+/// A stream on which nothing happens says so after so long, so that nobody in between takes it for dead, and a client that
+/// has gone is noticed.
+pub(crate) const KEEP_ALIVE_MS: u64 = 15_000;
+/// How long a client of a stream that broke waits before it connects again.
+pub(crate) const RECONNECT_MS: u64 = 1_000;
+/// After the leader could not be asked for events, it is asked again so much later.
+pub(crate) const FEED_RETRY_MS: u64 = 100;
 /// What `Retry-After` says, in seconds: a new leader is there in less.
 pub(crate) const RETRY_AFTER_S: u16 = 1;
 
@@ -55,8 +72,16 @@ pub(crate) struct Limits {
     pub(crate) body_read: Duration,
     /// [`WRITE_STALL_MS`].
     pub(crate) write_stall: Duration,
+    /// [`LEAVE_STALL_MS`].
+    pub(crate) leave_stall: Duration,
     /// [`DRAIN_MS`].
     pub(crate) drain: Duration,
+    /// [`STREAMS_MAX`].
+    pub(crate) streams_max: usize,
+    /// [`FEED_BYTES_MAX`].
+    pub(crate) feed_bytes_max: usize,
+    /// [`KEEP_ALIVE_MS`].
+    pub(crate) keep_alive: Duration,
 }
 
 impl Default for Limits {
@@ -66,7 +91,11 @@ impl Default for Limits {
             head_read: Duration::from_millis(HEAD_READ_MS),
             body_read: Duration::from_millis(BODY_READ_MS),
             write_stall: Duration::from_millis(WRITE_STALL_MS),
+            leave_stall: Duration::from_millis(LEAVE_STALL_MS),
             drain: Duration::from_millis(DRAIN_MS),
+            streams_max: STREAMS_MAX,
+            feed_bytes_max: FEED_BYTES_MAX,
+            keep_alive: Duration::from_millis(KEEP_ALIVE_MS),
         }
     }
 }

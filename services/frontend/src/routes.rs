@@ -28,11 +28,11 @@ use tradenet_schemas::limits::REST_BODY_BYTES_MAX;
 use tradenet_schemas::rest::{Order, Placed, Stock};
 use tradenet_schemas::trade::{self, Outcome, Refusal, Symbol};
 
-use crate::accounts;
 use crate::desk::{Desk, NotTaken};
 use crate::envelope::{Failure, data};
+use crate::events::Feed;
 use crate::limits::{Limits, REQUESTS_UNDER_WAY_MAX};
-use crate::{fields, placing};
+use crate::{accounts, events, fields, placing};
 
 const X_CACHE: HeaderName = HeaderName::from_static("x-cache");
 const REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
@@ -43,23 +43,25 @@ const ORDER_PATH: &str = "/orders/";
 #[derive(Clone)]
 pub(crate) struct Edge {
     pub(crate) desk: Arc<Desk>,
+    pub(crate) feed: Arc<Feed>,
     pub(crate) body_read: Duration,
 }
 
 /// All routes.
-pub(crate) fn router(desk: Arc<Desk>, limits: &Limits) -> Router {
+pub(crate) fn router(desk: Arc<Desk>, feed: Arc<Feed>, limits: &Limits) -> Router {
     Router::new()
         .route("/stocks", get(stocks))
         .route("/stocks/{name}", get(stock))
         .route("/orders", post(place))
         .route("/orders/{number}", get(order))
+        .route("/events", get(events::events))
         .route("/cluster", get(cluster))
         .route("/healthz", get(healthz))
         .route("/readyz", get(readyz))
         .merge(accounts::routes())
         .fallback(unknown_url)
         .method_not_allowed_fallback(wrong_method)
-        .with_state(Edge { desk, body_read: limits.body_read })
+        .with_state(Edge { desk, feed, body_read: limits.body_read })
 }
 
 async fn stocks(State(edge): State<Edge>) -> Result<Response, Failure> {

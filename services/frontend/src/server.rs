@@ -23,7 +23,7 @@ use tokio::time::{sleep, timeout};
 
 use crate::connection::Connection;
 use crate::envelope::Failure;
-use crate::limits::{ACCEPT_BACKOFF_MS, HEAD_BYTES_MAX, Limits, REFUSALS_MAX};
+use crate::limits::{ACCEPT_BACKOFF_MS, BUFFER_BYTES_MAX, HEAD_BYTES_MAX, Limits, REFUSALS_MAX};
 
 /// Serves until `leave` resolves, then finishes what is under way, which takes [`Limits::drain`] at most.
 pub(crate) async fn serve(listener: TcpListener, router: Router, limits: Limits, leave: impl Future<Output = ()>) {
@@ -72,6 +72,7 @@ impl Server {
     fn new(router: Router, limits: Limits, closing: watch::Receiver<()>) -> Self {
         let mut http = http1::Builder::new();
         http.timer(TokioTimer::new()).header_read_timeout(limits.head_read).max_header_size(HEAD_BYTES_MAX);
+        http.max_buf_size(BUFFER_BYTES_MAX);
         let places = Arc::new(Semaphore::new(limits.connections_max));
         Self { router, http, limits, places, refusals: Arc::new(Semaphore::new(REFUSALS_MAX)), closing }
     }
@@ -80,7 +81,7 @@ impl Server {
     fn welcome(&self, socket: TcpStream) {
         // Answers are small and whole: waiting for more to send would only delay them. Fails only on a dead socket.
         let _ = socket.set_nodelay(true);
-        let connection = Connection::new(socket, self.limits.write_stall);
+        let connection = Connection::new(socket, &self.limits, self.closing.clone());
         if let Ok(place) = Arc::clone(&self.places).try_acquire_owned() {
             let service = TowerToHyperService::new(self.router.clone());
             let http = self.http.serve_connection(connection, service);

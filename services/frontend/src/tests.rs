@@ -15,6 +15,7 @@ use tradenet_schemas::ids::{Boot, OrderNumber, ReplicaId};
 use tradenet_schemas::trade::{Command, IdempotencyKey, Order, Outcome, Price, Quantity, Refusal, Side, Stock, Symbol};
 
 use crate::desk::{Desk, Shared};
+use crate::events::Feed;
 use crate::limits::{HEAD_BYTES_MAX, Limits, REQUESTS_UNDER_WAY_MAX};
 use crate::{routes, server};
 use tradenet_runtime::clock::Clock;
@@ -22,10 +23,12 @@ use tradenet_runtime::clock::Clock;
 /// Longer than anything here takes; a test that gets here has failed.
 const PATIENCE: Duration = Duration::from_secs(20);
 
+mod events;
 mod market;
 
 struct Served {
     address: SocketAddr,
+    core: Shared,
     desk: Arc<Desk>,
     leave: oneshot::Sender<()>,
     server: JoinHandle<()>,
@@ -34,15 +37,18 @@ struct Served {
 async fn serve(limits: Limits, answer_within: Duration) -> (Served, mpsc::Receiver<Input>) {
     let members = (1..=3).filter_map(ReplicaId::new).collect();
     let core = Frontend::new(Options { boot: Boot(7), members, times: Times::default(), cache_size: 5 });
-    let (desk, inputs) = Desk::new(Shared::new(core), Clock::new(), answer_within);
+    let core = Shared::new(core);
+    let (desk, inputs) = Desk::new(core.clone(), Clock::new(), answer_within);
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let (leave, left) = oneshot::channel::<()>();
-    let router = routes::router(Arc::clone(&desk), &limits);
+    let feed = Feed::new(Arc::clone(&desk), &limits);
+    tokio::spawn(Arc::clone(&feed).follow());
+    let router = routes::router(Arc::clone(&desk), feed, &limits);
     let server = tokio::spawn(server::serve(listener, router, limits, async move {
         let _ = left.await;
     }));
-    (Served { address, desk, leave, server }, inputs)
+    (Served { address, core, desk, leave, server }, inputs)
 }
 
 /// A whole exchange: answers every question by [`answer`].
