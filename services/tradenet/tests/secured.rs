@@ -5,7 +5,7 @@
 #![allow(clippy::unwrap_used)]
 
 use std::fs::File;
-use std::io::{Read as _, Write as _};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -159,6 +159,14 @@ fn ask(port: u16, method: &str, path: &str, body: &str) -> String {
     text
 }
 
+/// Whether the events that a frontend tells from the beginning come to a line with `wanted`.
+fn tells(port: u16, wanted: &str) -> bool {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.write_all(b"GET /events?last_event_id=0 HTTP/1.0\r\n\r\n").unwrap();
+    BufReader::new(stream).lines().map_while(Result::ok).any(|line| line.contains(wanted))
+}
+
 #[test]
 fn an_exchange_trades_with_users_permissions_and_tls() {
     let secured = Secured::start(true, |users| users);
@@ -181,6 +189,7 @@ fn an_exchange_trades_with_users_permissions_and_tls() {
     until("trades can be served", || ask(port, "GET", "/readyz", "").contains("200 OK"));
     let bought = ask(port, "POST", "/orders", r#"{"name": "GameStart", "quantity": 1, "type": "buy"}"#);
     assert!(bought.contains("\"transaction_number\":1"), "{bought}");
+    assert!(tells(port, r#""name":"GameStart","price":15.99,"quantity":99,"volume":1}"#));
     // Look-ups go by way of the catalog, and each health check over a connection of its own.
     until("a cached look-up", || ask(port, "GET", "/stocks/GameStart", "").contains("x-cache: hit"));
     let healthy = |user: &str, arguments: &[&str]| {

@@ -16,6 +16,7 @@ mod caches;
 mod contract;
 mod disks;
 mod drills;
+mod events;
 mod frontends;
 mod kills;
 mod loss;
