@@ -10,7 +10,7 @@
 use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -65,18 +65,17 @@ pub struct ConnectArgs {
     #[arg(long, env = "NATS_URL", default_value = "nats://127.0.0.1:4222", value_name = "URL", hide_env_values = true)]
     pub nats_url: BrokerUrl,
     /// The user to connect as.
-    #[arg(long, env = "NATS_USER", value_name = "NAME", hide_env_values = true, requires = "nats_secret")]
+    #[arg(long, env = "NATS_USER", value_name = "NAME", hide_env_values = true)]
     pub nats_user: Option<UserName>,
     /// The user's password; better given as NATS_PASSWORD than on the command line, which others can see.
     #[arg(long, env = "NATS_PASSWORD", value_name = "PASSWORD", hide_env_values = true, requires = "nats_user")]
-    #[arg(group = "nats_secret")]
     pub nats_password: Option<Password>,
     /// A file that holds the user's password, such as a container's secret; a line feed at its end does not count.
-    #[arg(long, env = "NATS_PASSWORD_FILE", value_name = "FILE", requires = "nats_user", group = "nats_secret")]
-    pub nats_password_file: Option<PathBuf>,
+    #[arg(long, env = "NATS_PASSWORD_FILE", value_name = "FILE", requires = "nats_user")]
+    // Not a path: Compose sets what is not wanted to nothing, here and below.
+    pub nats_password_file: Option<OsString>,
     /// The certificates (PEM) of the authority that signed the broker's: the connection is then encrypted, or not made.
     #[arg(long, env = "NATS_CA", value_name = "FILE")]
-    // Not a path: Compose sets what is not wanted to nothing.
     pub nats_ca: Option<OsString>,
     /// Names the exchange: the first part of all its subjects and buckets.
     #[arg(long, env = "TRADENET_PREFIX", default_value = "tradenet", value_parser = Prefix::new)]
@@ -194,14 +193,17 @@ impl ConnectArgs {
         let Some(UserName(user)) = self.nats_user.clone() else {
             return Ok(self.nats_url.credentials());
         };
-        let password = match (&self.nats_password, &self.nats_password_file) {
-            (Some(password), _) => password.0.clone(),
+        let password = self.nats_password.as_ref().filter(|password| !password.0.is_empty());
+        let file = self.nats_password_file.as_ref().filter(|file| !file.is_empty()).map(Path::new);
+        let password = match (password, file) {
+            (Some(password), None) => password.0.clone(),
             (None, Some(file)) => {
                 let text = std::fs::read_to_string(file);
                 let text = text.with_context(|| format!("the password in {} cannot be read", file.display()))?;
                 text.trim_end_matches(['\r', '\n']).to_owned()
             }
             (None, None) => bail!("--nats-user has no password: give NATS_PASSWORD or NATS_PASSWORD_FILE"),
+            (Some(_), Some(_)) => bail!("two passwords: give NATS_PASSWORD or NATS_PASSWORD_FILE, and the other empty"),
         };
         Ok(Some((user, password)))
     }
@@ -626,9 +628,12 @@ mod tests {
 
     #[test]
     fn options_are_refused_where_they_cannot_work_and_secrets_are_not_shown() {
+        fn parse(args: &[&str]) -> anyhow::Result<Command> {
+            let command = <Command as clap::Parser>::try_parse_from([&["x"], args].concat())?;
+            command.connect.credentials().map(|_| command)
+        }
         fn check(args: &[&str], expected: Result<&str, &str>) {
-            let parsed = <Command as clap::Parser>::try_parse_from([&["x"], args].concat());
-            match (parsed, expected) {
+            match (parse(args), expected) {
                 (Ok(command), Ok(part)) => {
                     let text = format!("{command:?}");
                     assert!(text.contains(part), "{text}");
@@ -641,12 +646,16 @@ mod tests {
         check(&[], Ok("nats://127.0.0.1:4222"));
         check(&["--nats-url", "nats://me:secret@a:1,b:2"], Ok("nats://a:1,nats://b:2"));
         check(&["--nats-user", "me", "--nats-password", "secret"], Ok("(hidden)"));
-        check(&["--nats-user", "me"], Err("--nats-password"));
-        check(&["--nats-user", "me", "--nats-password-file", "x"], Ok("(\"x\")"));
-        check(
-            &["--nats-user", "me", "--nats-password-file", "x", "--nats-password", "secret"],
-            Err("cannot be used with"),
-        );
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let (user, file) = (["--nats-user", "me"], file.path().to_str().unwrap());
+        let passwords =
+            |password, file| [&user[..], &["--nats-password", password, "--nats-password-file", file]].concat();
+        check(&user, Err("give NATS_PASSWORD or NATS_PASSWORD_FILE"));
+        check(&passwords("", ""), Err("give NATS_PASSWORD or NATS_PASSWORD_FILE"));
+        check(&passwords("secret", ""), Ok("(hidden)"));
+        check(&passwords("", file), Ok(file));
+        check(&passwords("", "/nowhere"), Err("the password in /nowhere cannot be read"));
+        check(&passwords("secret", file), Err("two passwords"));
         check(&["--nats-user", "a.b", "--nats-password", "secret"], Err("letters, digits"));
         check(&["--nats-url", "http://a"], Err("nats://127.0.0.1:4222"));
         for nowhere in ["", "nats://", "nats://a:1,,nats://b:2", "nats://a:1,"] {
