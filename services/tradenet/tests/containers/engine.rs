@@ -20,7 +20,7 @@ const FILES: [&str; 2] = ["compose.yaml", "compose.cluster.yaml"];
 const LOG_LINES: &str = "40";
 
 /// The repository's root.
-fn root() -> PathBuf {
+pub(crate) fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
 }
 
@@ -95,6 +95,8 @@ pub(crate) struct Exchange {
     /// A copy of the project's files, with settings of its own.
     home: TempDir,
     file: &'static str,
+    /// Compose files put over it.
+    changes: Vec<String>,
     pub(crate) project: String,
     ports: Vec<u16>,
 }
@@ -143,7 +145,7 @@ impl Exchange {
             image.name, ports[0], ports[1]
         );
         std::fs::write(home.path().join(".env"), settings).unwrap();
-        Self { home, file, project, ports }
+        Self { home, file, changes: Vec::new(), project, ports }
     }
 
     /// `docker compose up`, and wait until all is healthy.
@@ -160,8 +162,26 @@ impl Exchange {
 
     fn command(&self, arguments: &[&str]) -> Command {
         let mut command = docker(&["compose", "--ansi", "never", "--file"]);
-        command.arg(self.path(self.file)).args(arguments);
+        command.arg(self.path(self.file));
+        for changes in &self.changes {
+            command.arg("--file").arg(self.path(changes));
+        }
+        command.args(arguments);
         command
+    }
+
+    /// Puts a Compose file over the project's.
+    pub(crate) fn change(&mut self, yaml: &str) {
+        let name = format!("change-{}.yaml", self.changes.len());
+        std::fs::write(self.path(&name), yaml).unwrap();
+        self.changes.push(name);
+    }
+
+    /// Adds a line to `.env`.
+    pub(crate) fn set(&self, setting: &str) {
+        let path = self.path(".env");
+        let settings = std::fs::read_to_string(&path).unwrap();
+        std::fs::write(path, format!("{settings}{setting}\n")).unwrap();
     }
 
     /// `docker compose` with these arguments, which must succeed; what it printed.

@@ -17,6 +17,7 @@ mod engine;
 mod faults;
 mod intruders;
 mod lifecycle;
+mod secrets;
 
 use std::panic::catch_unwind;
 use std::process::ExitCode;
@@ -41,6 +42,7 @@ const TESTS: &[Test] = &[
     ("a_removed_volume_is_filled_by_a_peer", disks::a_removed_volume),
     ("containers_can_do_no_more_than_they_must", lifecycle::locked_down),
     ("a_frontend_that_is_cut_off_answers_nothing_from_its_cache", cluster::a_cut_off_frontend),
+    ("tls_and_a_password_from_a_file_work_as_the_readme_says", secrets::tls_and_files),
     ("who_breaks_into_the_network_or_a_frontend_changes_nothing", intruders::nothing_to_gain),
     ("a_service_whose_user_lacks_a_permission_says_which", intruders::a_missing_permission),
 ];
