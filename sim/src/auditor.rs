@@ -216,7 +216,7 @@ impl Auditor {
             return Err(Violation::new(S12, text));
         }
         self.one_answer(key, entry)?;
-        let same = outcome_point(op.begun, entry, command, outcome, truth);
+        let same = outcome_point((op.begun, entry), key.is_some(), command, outcome, truth);
         let point = same.map_err(|why| Violation::new(S8, format!("{command:?}, entry {entry}: {why}")))?;
         let earlier =
             truth.position(entry).map(|position| position.epoch) < truth.position(truth.end()).map(|p| p.epoch);
@@ -333,10 +333,10 @@ fn numbered(outcome: &Outcome) -> Option<OrderNumber> {
     }
 }
 
-/// Whether the client was told what its command did, and when that was so.
+/// Whether the client was told what its command did, and when that was so. Under a key that is what its own entry left.
 fn outcome_point(
-    begun: SeqNum,
-    entry: SeqNum,
+    (begun, entry): (SeqNum, SeqNum),
+    keyed: bool,
     command: &Command,
     outcome: &Outcome,
     truth: &Truth,
@@ -352,6 +352,10 @@ fn outcome_point(
         (Command::Account { caller, instruction }, Outcome::Done { receipt, .. }) => {
             let account = caller.account.as_str();
             let span = match (&**receipt, instruction) {
+                (Receipt::Balance(balance), Instruction::Deposit(_) | Instruction::Withdraw(_)) if keyed => {
+                    let span = truth.market.when_balance(account, balance, entry.0);
+                    span.filter(|(from, _)| *from <= entry.0).map(|_| (entry.0, None))
+                }
                 (Receipt::Balance(balance), Instruction::Deposit(_) | Instruction::Withdraw(_)) => {
                     truth.market.when_balance(account, balance, begun.max(entry).0)
                 }
