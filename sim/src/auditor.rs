@@ -216,7 +216,7 @@ impl Auditor {
             return Err(Violation::new(S12, text));
         }
         self.one_answer(key, entry)?;
-        let same = outcome_point((op.begun, entry), key.is_some(), command, outcome, truth);
+        let same = outcome_point(entry, command, outcome, truth);
         let point = same.map_err(|why| Violation::new(S8, format!("{command:?}, entry {entry}: {why}")))?;
         let earlier =
             truth.position(entry).map(|position| position.epoch) < truth.position(truth.end()).map(|p| p.epoch);
@@ -333,14 +333,8 @@ fn numbered(outcome: &Outcome) -> Option<OrderNumber> {
     }
 }
 
-/// Whether the client was told what its command did, and when that was so. Under a key that is what its own entry left.
-fn outcome_point(
-    (begun, entry): (SeqNum, SeqNum),
-    keyed: bool,
-    command: &Command,
-    outcome: &Outcome,
-    truth: &Truth,
-) -> Result<SeqNum, String> {
+/// Whether the client was told what its command did, and when that was so.
+fn outcome_point(entry: SeqNum, command: &Command, outcome: &Outcome, truth: &Truth) -> Result<SeqNum, String> {
     let wrong = || format!("was answered with {outcome:?}");
     match (command, outcome) {
         (Command::Trade { symbol, side, quantity }, Outcome::Accepted { order: number, .. }) => {
@@ -351,22 +345,17 @@ fn outcome_point(
         (Command::Open { .. }, Outcome::Done { receipt, .. }) if **receipt == Receipt::Opened => Ok(entry),
         (Command::Account { caller, instruction }, Outcome::Done { receipt, .. }) => {
             let account = caller.account.as_str();
+            // As its own entry left it, whenever it is told: that does not change any more.
             let span = match (&**receipt, instruction) {
-                (Receipt::Balance(balance), Instruction::Deposit(_) | Instruction::Withdraw(_)) if keyed => {
-                    let span = truth.market.when_balance(account, balance, entry.0);
-                    span.filter(|(from, _)| *from <= entry.0).map(|_| (entry.0, None))
-                }
                 (Receipt::Balance(balance), Instruction::Deposit(_) | Instruction::Withdraw(_)) => {
-                    truth.market.when_balance(account, balance, begun.max(entry).0)
+                    truth.market.when_balance(account, balance, entry.0)
                 }
-                // As its own entry left it, or as the cancel did: neither changes any more.
                 (Receipt::Order(order), Instruction::Place(_) | Instruction::Cancel(_)) => {
-                    let span = truth.market.when_order(account, order, entry.0);
-                    span.filter(|(from, _)| *from <= entry.0).map(|_| (entry.0, None))
+                    truth.market.when_order(account, order, entry.0)
                 }
                 _ => None,
             };
-            span.map(|(from, _)| SeqNum(from).max(entry)).ok_or_else(wrong)
+            span.filter(|(from, _)| *from <= entry.0).map(|_| entry).ok_or_else(wrong)
         }
         _ => Err(wrong()),
     }

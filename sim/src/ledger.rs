@@ -269,7 +269,9 @@ impl Ledger {
         let account = caller.account.as_str();
         let so = match receipt {
             Receipt::Opened => return Ok(()),
-            Receipt::Balance(balance) => self.market.when_balance(account, balance, from),
+            Receipt::Balance(balance) => {
+                self.market.when_balance(account, balance, from).filter(|(begin, _)| *begin <= from)
+            }
             Receipt::Order(order) => self.market.when_order(account, order, from),
         };
         so.map(|_| ()).ok_or_else(|| "it was never so since".to_owned())

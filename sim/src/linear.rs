@@ -528,12 +528,10 @@ fn of_savings(history: &History, trades: &[Trade], saver: &Account) -> (Vec<Told
         };
         told.push(Told { called: refused.called, returned: refused.returned, effect });
     }
-    // A balance that comes with a receipt is what a read at that moment would have shown, but for a repeated command, which
-    // is answered as at first.
-    for (request, called, returned, answer) in history.answers() {
+    // A balance that comes with a receipt is what a read at that moment would have shown; with a replayed one, at an earlier.
+    for (_, called, returned, answer) in history.answers() {
         let shown = match answer {
-            ClientAnswer::Outcome(_) if matches!(request, ClientRequest::Command(Some(_), _)) => continue,
-            ClientAnswer::Outcome(Outcome::Done { receipt, .. }) => match &**receipt {
+            ClientAnswer::Outcome(Outcome::Done { receipt, replayed: false }) => match &**receipt {
                 Receipt::Balance(balance) => balance,
                 _ => continue,
             },
