@@ -1,4 +1,4 @@
-//! What clients were promised, and whether it was kept: S8, S12 and S13.
+//! What clients were promised, and whether it was kept: S8, S12, S13 and, by way of [`crate::feed`], S16.
 //!
 //! Problem: strict serializability is checked in exponential time in general.
 //! Idea: here every answer can be placed in the one log that was committed: a trade by its order, a stock by its volume,
@@ -18,6 +18,7 @@ use tradenet_schemas::trade::{
     Command, CommandKey, IdempotencyKey, Order, Outcome, Receipt, Refusal, Side, Stock, Symbol,
 };
 
+use crate::feed::Feed;
 use crate::invariants::truth::Version;
 use crate::invariants::{Truth, Verdict, Violation};
 use crate::market::Span;
@@ -26,6 +27,7 @@ use crate::world::Answered;
 
 const S8: &str = "S8 a key has one effect and one answer";
 const S12: &str = "S12 reads and trades are strictly serializable";
+const S16: &str = "S16 a public event is of a committed entry, and a number names one";
 
 /// A request under way.
 #[derive(Clone, Debug)]
@@ -69,6 +71,8 @@ pub struct Counts {
     pub orders: u64,
     /// Accounts, their orders, books and trades read.
     pub market: u64,
+    /// Public events told.
+    pub events: u64,
     /// Requests that came to nothing.
     pub failed: u64,
 }
@@ -82,6 +86,7 @@ pub struct Auditor {
     keyless: BTreeSet<SeqNum>,
     /// The network doubles messages: then a command may be its own repetition.
     pub(crate) doubled: bool,
+    feed: Feed,
     /// What was checked.
     pub counts: Counts,
     /// Rare situations.
@@ -96,6 +101,7 @@ impl Auditor {
             keys: BTreeMap::new(),
             keyless: BTreeSet::new(),
             doubled: false,
+            feed: Feed::default(),
             counts: Counts::default(),
             marks: BTreeMap::new(),
         }
@@ -137,6 +143,10 @@ impl Auditor {
             }
             (ClientRequest::Command(key, command), ClientAnswer::Outcome(outcome)) => {
                 self.done(op, key.as_ref(), command, outcome, truth)?
+            }
+            (ClientRequest::Market(Query::Events(asked)), ClientAnswer::Market(Answer::Events { after, events })) => {
+                self.counts.events += events.len() as u64;
+                self.feed.told(*asked, *after, events, truth).map_err(|why| Violation::new(S16, why))?
             }
             (ClientRequest::Market(query), ClientAnswer::Market(answer)) => {
                 self.counts.market += 1;

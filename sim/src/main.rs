@@ -341,7 +341,8 @@ impl Swarm {
         totals.faults += verdict.faults;
         totals.epochs += verdict.epochs;
         let counts = verdict.counts;
-        totals.answers += counts.accepted + counts.refused + counts.reads + counts.orders + counts.market;
+        totals.answers +=
+            counts.accepted + counts.refused + counts.reads + counts.orders + counts.market + counts.events;
         totals.checked.add(verdict.checked);
         totals.recovered.extend(verdict.recovered);
         for (mark, count) in verdict.marks {

@@ -10,7 +10,7 @@ use tradenet_core::{ClientAnswer, ClientRequest};
 use tradenet_schemas::account::{
     Account, AccountQuery, Asset, Cash, Credentials, Instruction, NewOrder, OrderStatus, Page, TimeInForce, TokenHash,
 };
-use tradenet_schemas::ids::OrderNumber;
+use tradenet_schemas::ids::{EventNumber, OrderNumber};
 use tradenet_schemas::message::Query;
 use tradenet_schemas::trade::{Command, IdempotencyKey, Outcome, Price, Quantity, Receipt, Refusal, Side, Symbol};
 
@@ -138,8 +138,11 @@ impl World {
             70..80 => ClientRequest::Stocks,
             _ => {
                 let last = self.clients[client].order.unwrap_or(OrderNumber(1));
-                let near = self.rng.u64(0..4);
-                ClientRequest::Order(OrderNumber(last.0 + near))
+                match self.rng.u64(0..4) {
+                    // There are about as many events as orders, so some of these wait for the next one.
+                    3 => ClientRequest::Market(Query::Events(EventNumber(last.0 + 2))),
+                    near => ClientRequest::Order(OrderNumber(last.0 + near)),
+                }
             }
         }
     }

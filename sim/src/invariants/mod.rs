@@ -9,7 +9,7 @@
 //!
 //! | here | kept elsewhere |
 //! | --- | --- |
-//! | S1 [`one_leader`], S2 [`everywhere`], S3 [`truth`], S4 and S7 [`acknowledgement`], S5 and S6 [`floor`], S9 [`digest`], S10 and S11 [`truth`] | S8, S12, S13 in [`crate::auditor`], by what clients got; S14 by core itself, which stops (`world::ended`); S15 [`bounds`] |
+//! | S1 [`one_leader`], S2 [`everywhere`], S3 [`truth`], S4 and S7 [`acknowledgement`], S5 and S6 [`floor`], S9 [`digest`], S10 and S11 [`truth`] | S8, S12, S13, S16 in [`crate::auditor`], by what clients got; S14 by core itself, which stops (`world::ended`); S15 [`bounds`] |
 
 pub mod acknowledgement;
 pub mod bounds;
