@@ -9,7 +9,7 @@
 //!
 //! - [`world`]: machines, processes and the queue of events; what stories are told with. [`bus`], [`disk`], [`clock`] and
 //!   [`register`] are what a process stands on, [`machine`] is where it runs.
-//! - [`workload`]: clients. [`auditor`]: what they were promised (`feed`: of public events). [`invariants`]: S1 to S15 of `docs/protocol.md`.
+//! - [`workload`]: clients. [`auditor`]: what they were promised (`feed`: of public events). [`invariants`]: S1 to S16 of `docs/protocol.md`.
 //! - [`market`]: accounts and books a second time, by naive code, for the auditor and the ledger.
 //! - [`history`]: what clients saw; [`linear`] searches an order of it, [`ledger`] compares it with a journal's bytes.
 //! - [`explore`]: all ways that a small exchange can go.

@@ -122,6 +122,8 @@ bugs! {
     PostOnlyTrades,
     /// Accounts and books are shown before what they show is committed.
     ShowMarketBeforeRelease,
+    /// Public events are told before their entry is committed.
+    TellEventsBeforeRelease,
 }
 
 #[cfg(feature = "bugs")]
