@@ -502,6 +502,7 @@ impl World {
         self.trace.line(now, "nemesis", "sleeps", || "everything is mended".to_owned());
         self.nemesis.asleep = true;
         self.nemesis.supervised = true;
+        self.broker_up = true;
         self.split.clear();
         self.weather = crate::bus::Weather { encodes, ..crate::bus::Weather::default() };
         (self.crew..self.machines.len()).for_each(|twin| self.end_twin(twin));
