@@ -510,14 +510,12 @@ impl World {
             let place = &mut self.machines[machine];
             place.lag_us = 0;
             place.ghost_until = 0;
-            place.disk.full = false;
-            place.disk.fails = None;
-            place.disk.sync_us = self.sync_us;
             if place.paused_until.is_some() {
                 place.paused_until = Some(now);
                 self.resume_machine(machine);
             }
             self.mend_line(machine);
+            self.mend_disk(machine);
             if !self.machines[machine].disk.is_good() {
                 // Somebody has all files checked; only who starts notices.
                 self.kill_machine(machine, false);

@@ -696,6 +696,16 @@ impl World {
         self.at(at, Event::Disk { machine, incarnation });
     }
 
+    /// Also what waits for a slow disk is done soon.
+    pub(crate) fn mend_disk(&mut self, machine: usize) {
+        let (now, sync_us) = (self.now, self.sync_us);
+        let place = &mut self.machines[machine];
+        let incarnation = place.incarnation;
+        for at in place.disk.mend(now, sync_us) {
+            self.at(at, Event::Disk { machine, incarnation });
+        }
+    }
+
     fn disk_done(&mut self, machine: usize, incarnation: u32) {
         let now = self.now;
         let place = &mut self.machines[machine];

@@ -596,10 +596,14 @@ impl Elector {
             return self.repair(slot, floor);
         };
         self.beyond_repair = None;
-        let known = self.configuration.as_ref();
-        if known.is_some_and(|held| held.cluster != value.cluster) {
-            return self.troubled("the register holds another exchange's record".to_owned());
+        if self.configuration.as_ref().is_some_and(|held| held.cluster != value.cluster) {
+            if self.seen_leader || self.seen > SeqNum(0) {
+                return self.troubled("the register holds another exchange's record".to_owned());
+            }
+            // Its first record was lost before anybody served in it, and the exchange has begun anew.
+            self.configuration = None;
         }
+        let known = self.configuration.as_ref();
         if known.is_none_or(|held| held.nonce != value.nonce) {
             // Where it is not newer, the register went back, and the floor shows that nobody served in the lost record.
             self.configuration = known.filter(|held| held.epoch < value.epoch).cloned();
