@@ -57,26 +57,38 @@ fn trades(exchange: &Exchange, count: u32) {
     }
 }
 
-#[test]
-fn a_torn_last_line_is_cut_and_the_replica_is_in_sync_again() {
+/// Harms the disk of a follower and of the leader in turn, each while it is down: both must have all orders again. What was
+/// logged since each came back.
+fn harmed_in_turn(harm: impl Fn(&Exchange, u8)) -> Vec<String> {
     let mut exchange = Exchange::start(&[]);
     exchange.until_whole();
     trades(&exchange, 5);
+    let mut logs = Vec::new();
     for (id, leader, others) in [(1, 3, &[2, 3][..]), (3, 2, &[1, 2])] {
         let name = format!("order-{id}");
         exchange.kill(&name);
         exchange.until_led(leader, others);
+        harm(&exchange, id);
+        trades(&exchange, 1);
+        let before = exchange.log().len();
+        exchange.restart(&name);
+        exchange.until_whole();
+        logs.push(exchange.log().split_off(before));
+    }
+    exchange.stop_and_verify();
+    logs
+}
+
+#[test]
+fn a_torn_last_line_is_cut_and_the_replica_is_in_sync_again() {
+    harmed_in_turn(|exchange, id| {
         let journal = std::fs::read_to_string(exchange.journal(id)).unwrap();
         let line = journal.lines().last().unwrap();
         let mut file = std::fs::File::options().append(true).open(exchange.journal(id)).unwrap();
         file.write_all(&line.as_bytes()[..line.len() / 2]).unwrap();
         let (ok, text) = verify(&exchange.disk(id));
         assert!(!ok && text.contains("torn"), "{text}");
-        trades(&exchange, 1);
-        exchange.restart(&name);
-        exchange.until_whole();
-    }
-    exchange.stop_and_verify();
+    });
 }
 
 #[test]
@@ -101,28 +113,18 @@ fn a_flipped_bit_is_told_of_with_its_place_and_repaired_from_a_peer() {
     exchange.stop_and_verify();
 }
 
-/// Changes one bit of a file of each replica in turn while it is down. It must say so, and have all orders again.
+/// Changes one bit of a file, which must be told of.
 fn check_flipped(file: &str, byte: impl Fn(&[u8]) -> usize, told: &str) {
-    let mut exchange = Exchange::start(&[]);
-    exchange.until_whole();
-    trades(&exchange, 5);
-    for (id, leader, others) in [(1, 3, &[2, 3][..]), (3, 2, &[1, 2])] {
-        let name = format!("order-{id}");
-        exchange.kill(&name);
-        exchange.until_led(leader, others);
+    let logs = harmed_in_turn(|exchange, id| {
         let path = exchange.disk(id).join(file);
         let mut bytes = std::fs::read(&path).unwrap();
         let place = byte(&bytes);
         bytes[place] ^= 1;
         std::fs::write(&path, &bytes).unwrap();
-        trades(&exchange, 1);
-        let before = exchange.log().len();
-        exchange.restart(&name);
-        exchange.until_whole();
-        let log = exchange.log().split_off(before);
+    });
+    for log in logs {
         assert!(log.contains(told), "{told:?} is not in {log}");
     }
-    exchange.stop_and_verify();
 }
 
 #[test]
