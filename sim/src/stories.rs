@@ -8,8 +8,9 @@ use tradenet_schemas::ids::OrderNumber;
 use tradenet_schemas::trade::Outcome;
 
 use crate::tell::{buy, sell};
+use crate::trace::Detail;
 use crate::workload::{first_requests, limit_order};
-use crate::world::{Answered, World, symbol};
+use crate::world::{Answered, Size, World, symbol};
 use crate::{Who, catalog, frontend, order};
 
 /// A story: its name, and how it goes.
@@ -55,6 +56,7 @@ macro_rules! with_stories {
             no_lease_outlives_the_catalogs_authority,
             a_replica_that_lost_an_entry_is_not_elected,
             a_record_that_only_a_catalog_heard_of_is_forgotten,
+            a_first_record_that_was_lost_is_forgotten,
             a_burst_of_orders_outlives_the_leader,
         }
     };
@@ -528,6 +530,29 @@ fn a_record_that_only_a_catalog_heard_of_is_forgotten() {
     assert!(took < 3_000, "{took} ms");
     assert_eq!(world.buy(frontend(2), "HOT", "c"), OrderNumber(first.0 + 2));
     world.run_until(|world| world.is_whole(), "the highest leads, and the catalog answers");
+}
+
+fn a_first_record_that_was_lost_is_forgotten() {
+    let mut world = World::empty(36, Size::default(), Detail::Text);
+    let replicas = [order(1), order(2), order(3)];
+    for replica in replicas {
+        world.slow_disk(replica, 2_000);
+    }
+    world.start_all();
+    world.run_until(|world| world.epoch() == 1, "the first record");
+    world.run_for(50);
+    // Told to everybody, on no disk; then replicas and frontends begin anew, and only the catalog remembers it.
+    for replica in replicas {
+        world.kill_before_its_disk(replica);
+        world.slow_disk(replica, 1);
+    }
+    world.kill(frontend(1));
+    world.kill(frontend(2));
+    world.wipe_register();
+    world.start_all();
+    let took = world.time_of(|world| world.run_until(|world| world.is_whole(), "the exchange is up"));
+    assert!(took < 5_000, "{took} ms");
+    assert_eq!(world.buy(frontend(1), "HOT", "a"), OrderNumber(1));
 }
 
 fn a_burst_of_orders_outlives_the_leader() {

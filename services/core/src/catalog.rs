@@ -259,6 +259,16 @@ impl Catalog {
         }
     }
 
+    /// The first record was lost before this catalog followed anybody, and the exchange has begun anew: nothing was shown
+    /// that rests on it. Should that message have been late, and the record it knew not lost, the next one brings it back.
+    fn forget_the_lost_exchange(&mut self) {
+        self.configuration = None;
+        self.led_in = Epoch(0);
+        self.early.clear();
+        self.listed_with = None;
+        self.last_asked = None;
+    }
+
     // ------------------------------------------------------------ the log
 
     fn append_arrived(&mut self, sender: Leader, packet: &Packet) {
@@ -552,7 +562,10 @@ impl Catalog {
     fn received(&mut self, packet: &Packet, reply: Option<ReplyTo>) {
         let known = self.configuration.as_ref().map(|held| held.cluster);
         if known.is_some() && packet.envelope.cluster.is_some() && known != packet.envelope.cluster {
-            return;
+            if self.model.is_some() || !matches!(packet.envelope.from, Node::Order(..)) {
+                return;
+            }
+            self.forget_the_lost_exchange();
         }
         let (epoch, from) = (packet.envelope.epoch, packet.envelope.from);
         match (&packet.envelope.body, from, reply) {
