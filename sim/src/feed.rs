@@ -40,7 +40,8 @@ impl Feed {
             }
             if let Fact::StockChanged(stock) = &event.fact {
                 let versions = truth.versions(&stock.symbol);
-                if !versions.iter().any(|version| version.seq == seq && version.stock == *stock) {
+                let made = versions.binary_search_by_key(&seq, |version| version.seq);
+                if !made.is_ok_and(|index| versions[index].stock == *stock) {
                     return Err(format!("event {number} shows {stock:?}, which entry {seq} did not make"));
                 }
             }

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::process::ExitCode;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use clap::{Parser, Subcommand};
@@ -12,6 +12,10 @@ use tradenet_sim::linear::Checked;
 use tradenet_sim::run::{Recovered, Verdict, run};
 use tradenet_sim::stories::STORIES;
 use tradenet_sim::trace::Detail;
+
+/// A run makes many small things and drops them: with the C library's allocator that is 18 % of its time, with this one half of that.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// Lines of the trace shown for a seed that failed.
 const TRACE_LINES: usize = 60;
@@ -242,7 +246,10 @@ struct Swarm {
     began: Instant,
     next: AtomicU64,
     done: AtomicU64,
-    stop: AtomicBool,
+    /// No more seeds: one has failed, or a signal came.
+    stop: Arc<AtomicBool>,
+    /// A signal came.
+    cut: Arc<AtomicBool>,
     totals: Mutex<Totals>,
 }
 
@@ -295,13 +302,17 @@ impl Swarm {
             began,
             next: AtomicU64::new(0),
             done: AtomicU64::new(0),
-            stop: AtomicBool::new(false),
+            stop: Arc::default(),
+            cut: Arc::default(),
             totals: Mutex::new(Totals::default()),
         }
     }
 
     fn go(self, threads: Option<usize>) -> ExitCode {
         panics_name_their_seed();
+        if let Err(error) = self.stop_on_signals() {
+            eprintln!("a signal will end the swarm without a summary: {error}");
+        }
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let threads = threads.unwrap_or(cores);
         println!("seeds from {} on, {threads} threads", self.from);
@@ -317,6 +328,17 @@ impl Swarm {
             }
         });
         self.conclude(threads)
+    }
+
+    /// A swarm that is cut off by SIGINT or SIGTERM ends its seeds and says what was done; the second signal ends it at once.
+    fn stop_on_signals(&self) -> std::io::Result<()> {
+        use signal_hook::consts::{SIGINT, SIGTERM};
+        for signal in [SIGINT, SIGTERM] {
+            signal_hook::flag::register_conditional_default(signal, self.cut.clone())?;
+            signal_hook::flag::register(signal, self.cut.clone())?;
+            signal_hook::flag::register(signal, self.stop.clone())?;
+        }
+        Ok(())
     }
 
     fn work(&self) {
@@ -361,9 +383,12 @@ impl Swarm {
         let (done, seconds) = (self.done.load(Ordering::Relaxed), self.began.elapsed().as_secs_f64());
         if let Ok(totals) = self.totals.lock() {
             println!(
-                "{done} seeds in {seconds:.0} s ({:.0} a minute), {:.0} virtual s a real s, {} faults, {} epochs, {} failed",
+                "{done} seeds in {seconds:.0} s ({:.0} a minute), {:.0} virtual s ({:.0} a real s), {} steps, {} faults, \
+                 {} epochs, {} failed",
                 done as f64 / seconds * 60.0,
+                totals.virtual_us as f64 / 1e6,
                 totals.virtual_us as f64 / 1e6 / seconds,
+                totals.steps,
                 totals.faults,
                 totals.epochs,
                 totals.failed.len()
@@ -375,6 +400,9 @@ impl Swarm {
         let Ok(totals) = self.totals.lock() else {
             return ExitCode::FAILURE;
         };
+        if self.cut.load(Ordering::Relaxed) {
+            println!("cut off by a signal; this is what was done:");
+        }
         println!("seeds in which it happened:");
         totals.marks.iter().for_each(|(mark, seeds)| println!("  {seeds:>8} {mark}"));
         totals.print_recovery();

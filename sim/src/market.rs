@@ -131,11 +131,12 @@ impl<T: PartialEq> Versions<T> {
     }
     /// The first span that reaches behind `from` in which it was so.
     fn find(&self, from: u64, is_so: impl Fn(u64, &T) -> bool) -> Option<Span> {
-        let spans = self.0.iter().enumerate().map(|(index, (seq, value))| {
+        // A span reaches behind `from` from the last one on that does not begin behind it.
+        let first = self.0.partition_point(|(seq, _)| *seq <= from).saturating_sub(1);
+        let mut reached = self.0.iter().enumerate().skip(first).map(|(index, (seq, value))| {
             let until = self.0.get(index + 1).map(|(next, _)| *next);
             (*seq, until, value)
         });
-        let mut reached = spans.filter(|(_, until, _)| until.is_none_or(|until| until > from));
         reached.find(|(seq, _, value)| is_so(*seq, value)).map(|(seq, until, _)| (seq, until))
     }
 }

@@ -98,9 +98,9 @@ enum Ending {
 
 /// Runs a seed.
 pub fn run(seed: u64, detail: Detail) -> Verdict {
-    let mut world = draw(seed, detail);
+    let (mut world, breathless) = draw(seed, detail);
     let mut recovered = None;
-    let violation = safety(&mut world)
+    let violation = safety(&mut world, breathless)
         .and_then(|()| liveness(&mut world, &mut recovered))
         .and_then(|ending| finish(&mut world, ending))
         .err();
@@ -129,8 +129,8 @@ pub fn run(seed: u64, detail: Detail) -> Verdict {
     }
 }
 
-/// The world of a seed: how large, how fast, how well connected.
-fn draw(seed: u64, detail: Detail) -> World {
+/// The world of a seed: how large, how fast, how well connected; and whether its clients never pause ([`Load::breathless`]).
+fn draw(seed: u64, detail: Detail) -> (World, bool) {
     let mut rng = fastrand::Rng::with_seed(seed ^ 0x5eed);
     let size = Size {
         orders: [3, 3, 3, 3, 3, 2, 4, 5][rng.usize(0..8)],
@@ -145,10 +145,10 @@ fn draw(seed: u64, detail: Detail) -> World {
         ..Weather::default()
     };
     world.draw_machines();
-    world
+    (world, rng.u8(0..8) == 0)
 }
 
-fn safety(world: &mut World) -> Result<(), Violation> {
+fn safety(world: &mut World, breathless: bool) -> Result<(), Violation> {
     world.start_all();
     if world.rng.u32(0..100) < 80 {
         // Mostly the exchange is up before anything happens to it.
@@ -159,6 +159,7 @@ fn safety(world: &mut World) -> Result<(), Violation> {
         think_us: [500, 5_000, 30_000, 200_000][world.rng.usize(0..4)],
         trades: world.rng.u32(10..90),
         market: [0, 30, 60, 90][world.rng.usize(0..4)],
+        breathless,
     };
     world.open(load);
     world.unleash();

@@ -77,7 +77,17 @@ pub struct Load {
     pub trades: u32,
     /// Of a hundred requests, so many are about accounts and books.
     pub market: u32,
+    /// They never pause. Others come in bursts once they have asked [`ASKED_AT_ONCE`] times: a busy run costs as much time
+    /// as twenty others, and finds little more.
+    pub breathless: bool,
 }
+
+/// Requests of all clients after which these come in bursts,
+const ASKED_AT_ONCE: usize = 1_500;
+/// so long, in microseconds,
+const BURST_US: u64 = 50_000;
+/// and so long after each other.
+const BURST_EVERY_US: u64 = 1_000_000;
 
 /// What a command trades with the house, if it does.
 pub fn house_trade(command: &Command) -> Option<(&Symbol, Side, Quantity)> {
@@ -283,7 +293,11 @@ impl World {
             self.clients[client].again = None;
         }
         let wait = if known { self.rng.u64(0..think * 2 + 1) } else { self.rng.u64(1_000..100_000) };
-        let at = self.now + wait;
+        let mut at = self.now + wait;
+        let breathless = self.nemesis.load.is_some_and(|load| load.breathless);
+        if known && !breathless && self.history.calls().len() > ASKED_AT_ONCE && at % BURST_EVERY_US > BURST_US {
+            at = at.next_multiple_of(BURST_EVERY_US) + wait % BURST_US;
+        }
         self.at(at, Event::Client { client });
     }
 
