@@ -31,9 +31,25 @@ impl Cluster {
     /// # Errors
     /// The broker can't be reached.
     pub(crate) async fn ask(connection: &ConnectArgs, members: &[ReplicaId]) -> anyhow::Result<Self> {
-        let broker = connect(connection, "tradenet status").await?;
+        let broker = Self::connect(connection).await?;
+        Self::look(broker, members).await
+    }
+
+    /// A connection that may be there or not; [`Self::look`] waits for it.
+    ///
+    /// # Errors
+    /// The options can't be used.
+    pub(crate) async fn connect(connection: &ConnectArgs) -> anyhow::Result<Broker> {
+        connect(connection, "tradenet operator").await
+    }
+
+    /// Asks everybody over a connection.
+    ///
+    /// # Errors
+    /// The broker can't be reached.
+    pub(crate) async fn look(broker: Broker, members: &[ReplicaId]) -> anyhow::Result<Self> {
         if !broker.reached_within(CONNECT).await {
-            bail!("no broker answers at {}: start it, or name another with --nats-url", connection.nats_url);
+            bail!("no broker answers at {}: start it, or name another with --nats-url", broker.url);
         }
         let services = broker.discover(None, ANSWER).await?;
         let found = services.iter().filter(|service| service.name == "tradenet-order");

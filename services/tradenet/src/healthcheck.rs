@@ -23,6 +23,9 @@ const ANSWER: Duration = Duration::from_secs(1);
 
 /// `tradenet healthcheck`
 #[derive(clap::Args, Debug)]
+#[command(
+    after_help = "Exit status: 0 healthy; 1 not, and the last line says why; 2 wrong usage. A missing leader is 1 here, since engines know no more."
+)]
 pub(crate) struct Args {
     /// Which service is asked.
     #[arg(value_enum)]

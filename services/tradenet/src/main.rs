@@ -5,13 +5,23 @@
 
 mod cluster;
 mod dev;
+mod exit;
+mod export;
+mod frontends;
 mod healthcheck;
 mod http;
+mod journal;
+mod log;
+mod market;
+mod order;
+mod out;
 mod recover;
 mod status;
+mod table;
+mod time;
+mod trade;
 mod verify;
 
-use std::io::Write as _;
 use std::process::ExitCode;
 
 use clap::parser::ValueSource;
@@ -19,10 +29,11 @@ use clap::{ArgMatches, CommandFactory as _, FromArgMatches as _, Parser, Subcomm
 use tradenet_runtime::nats::ConnectArgs;
 use tradenet_runtime::shutdown::Shutdown;
 use tradenet_runtime::telemetry;
+use tradenet_schemas::trade::Side;
 
 /// Trade-Net, a replicated stock exchange.
 #[derive(Debug, Parser)]
-#[command(name = "tradenet", version, max_term_width = 100)]
+#[command(name = "tradenet", version, max_term_width = 100, after_help = exit::HELP)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -32,33 +43,66 @@ struct Cli {
 enum Command {
     /// Run the whole exchange on this machine: a broker, the catalog, the order replicas and the frontends.
     Dev(dev::Args),
-    /// Run one order replica.
-    Order(tradenet_order::Args),
+    /// Run one order replica (--id N), or look an order up (NUMBER).
+    Order(order::Order),
     /// Run the catalog.
     Catalog(tradenet_catalog::Args),
     /// Run a frontend.
     Frontend(tradenet_frontend::Args),
-    /// Show who leads, who is in sync, and how far everybody is. Exit 0 only where trades can be served.
+    /// Show who leads, who is in sync, and how far everybody is.
     Status(status::Args),
-    /// Ask the service in this container whether it does its work; for the engine that watches it.
-    Healthcheck(healthcheck::Args),
-    /// Check order files offline, and compare those of several replicas.
+    /// List all stocks with their prices.
+    Stocks(market::StocksArgs),
+    /// Buy a stock from the house, exactly once.
+    Buy(trade::Args),
+    /// Sell a stock to the house, exactly once.
+    Sell(trade::Args),
+    /// Show what accounts bid and ask for a stock.
+    Book(market::BookArgs),
+    /// Show the last trades that accounts made in a stock.
+    Trades(market::TradesArgs),
+    /// Show the entries of a replica's log, from its file.
+    Log(log::Args),
+    /// Write trades or orders as CSV, from a replica's file.
+    Export(export::Args),
+    /// Check order files, and compare those of several replicas.
     Verify(verify::Args),
     /// Go on with what is left when disks that hold acknowledged orders are gone.
     Recover(recover::Args),
+    /// Ask the service in this container whether it does its work; for the engine that watches it.
+    Healthcheck(healthcheck::Args),
+    /// Write a script that completes this program's commands and options in a shell.
+    Completions(CompletionsArgs),
+}
+
+/// `tradenet completions`
+#[derive(clap::Args, Debug)]
+#[command(after_help = "\
+For bash, now and in every new shell:
+  tradenet completions bash > ~/.local/share/bash-completion/completions/tradenet")]
+struct CompletionsArgs {
+    /// Which shell.
+    #[arg(value_enum)]
+    shell: clap_complete::Shell,
+}
+
+/// All of the command line. What counts for services only is not shown where an operator asks.
+fn command_line() -> clap::Command {
+    let without = |ids: &'static [&'static str]| {
+        move |command: clap::Command| {
+            command.mut_args(|arg| if ids.contains(&arg.get_id().as_str()) { arg.hide(true) } else { arg })
+        }
+    };
+    Cli::command()
+        .mut_subcommand("status", without(&["name", "register_replicas"]))
+        .mut_subcommand("healthcheck", without(&["register_replicas"]))
+        .mut_subcommand("recover", without(&["name"]))
 }
 
 fn main() -> ExitCode {
-    let matches = Cli::command().get_matches();
-    let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
-    match run(cli, &matches) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            // Nobody may be reading any more, which `eprintln!` would not survive.
-            let _ = writeln!(std::io::stderr(), "tradenet: error: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    let matches = command_line().get_matches();
+    let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.format(&mut command_line()).exit());
+    exit::of(run(cli, &matches))
 }
 
 fn run(cli: Cli, matches: &ArgMatches) -> anyhow::Result<()> {
@@ -67,7 +111,8 @@ fn run(cli: Cli, matches: &ArgMatches) -> anyhow::Result<()> {
     runtime.block_on(async {
         match cli.command {
             Command::Dev(args) => Box::pin(dev::run(args)).await,
-            Command::Order(args) => {
+            Command::Order(order::Order::LookUp(args)) => market::order(&args).await,
+            Command::Order(order::Order::Replica(args)) => {
                 let shutdown = service(&format!("order-{}", args.id))?;
                 Box::pin(tradenet_order::run(args, shutdown)).await
             }
@@ -83,6 +128,14 @@ fn run(cli: Cli, matches: &ArgMatches) -> anyhow::Result<()> {
                 use_running_dev(&mut args.connection, matches);
                 Box::pin(status::run(&args)).await
             }
+            Command::Stocks(args) => market::stocks(&args).await,
+            Command::Buy(args) => trade::run(&args, Side::Buy).await,
+            Command::Sell(args) => trade::run(&args, Side::Sell).await,
+            Command::Book(args) => market::book(&args).await,
+            Command::Trades(args) => market::trades(&args).await,
+            Command::Log(args) => log::run(&args).await,
+            Command::Export(args) => export::run(&args).await,
+            Command::Completions(args) => completions(&args),
             Command::Healthcheck(args) => Box::pin(healthcheck::run(&args)).await,
             Command::Verify(args) => verify::run(&args),
             Command::Recover(mut args) => {
@@ -105,10 +158,45 @@ fn use_running_dev(connection: &mut ConnectArgs, matches: &ArgMatches) {
     if named != Some(ValueSource::DefaultValue) {
         return;
     }
-    let dir = std::env::var_os("TRADENET_DATA_DIR").unwrap_or_else(|| "data".into());
-    let dev = std::fs::read(std::path::Path::new(&dir).join("dev.json")).ok();
-    let dev = dev.and_then(|text| serde_json::from_slice::<serde_json::Value>(&text).ok());
-    if let Some(Ok(url)) = dev.as_ref().and_then(|dev| dev["nats_url"].as_str()).map(str::parse) {
+    if let Some(Ok(url)) = frontends::broker_of_dev().map(|url| url.parse()) {
         connection.nats_url = url;
+    }
+}
+
+fn completions(args: &CompletionsArgs) -> anyhow::Result<()> {
+    let mut script = Vec::new();
+    clap_complete::generate(args.shell, &mut command_line(), "tradenet", &mut script);
+    out::print(&String::from_utf8(script)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        command_line().debug_assert();
+    }
+
+    #[test]
+    fn a_number_is_an_order_and_an_id_is_a_replica() {
+        let check = |arguments: &[&str], expected: Result<&str, clap::error::ErrorKind>| {
+            let parsed = command_line().try_get_matches_from(arguments);
+            let parsed = parsed.and_then(|matches| Cli::from_arg_matches(&matches));
+            let kind = match parsed.map(|cli| cli.command) {
+                Ok(Command::Order(order::Order::Replica(args))) => Ok(format!("replica {}", args.id)),
+                Ok(Command::Order(order::Order::LookUp(_))) => Ok("look-up".to_owned()),
+                Ok(other) => panic!("{other:?}"),
+                Err(error) => Err(error.kind()),
+            };
+            assert_eq!(kind.as_deref().map_err(|kind| *kind), expected, "{arguments:?}");
+        };
+        use clap::error::ErrorKind;
+        check(&["tradenet", "order", "--id", "3", "--data-dir", "d"], Ok("replica 3"));
+        check(&["tradenet", "order", "42"], Ok("look-up"));
+        check(&["tradenet", "order", "42", "--json", "--url", "http://a:1,http://b:2"], Ok("look-up"));
+        check(&["tradenet", "order"], Err(ErrorKind::MissingRequiredArgument));
+        check(&["tradenet", "order", "42", "--id", "3"], Err(ErrorKind::ArgumentConflict));
+        check(&["tradenet", "order", "0"], Err(ErrorKind::ValueValidation));
     }
 }

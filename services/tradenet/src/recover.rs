@@ -16,21 +16,23 @@ use tradenet_schemas::ids::{Epoch, Leader, Member, Nonce, ReplicaId};
 use tradenet_schemas::message::{Configuration, Role, Status};
 
 use crate::cluster::Cluster;
+use crate::out;
 
 /// How long the register has to answer.
 const REGISTER: Duration = Duration::from_secs(3);
 
 /// `tradenet recover`
 #[derive(clap::Args, Debug)]
+#[command(after_help = crate::exit::HELP)]
 pub(crate) struct Args {
     /// Write it. Without this, it is only shown what would be done and what may be lost.
     #[arg(long)]
     accept_loss: bool,
     /// All replicas of the exchange.
-    #[arg(long, env = "TRADENET_MEMBERS", value_delimiter = ',', default_value = "1,2,3")]
+    #[arg(long, env = "TRADENET_MEMBERS", value_name = "IDS", value_delimiter = ',', default_value = "1,2,3")]
     members: Vec<ReplicaId>,
     /// The broker; where none is named, that of the `tradenet dev` whose directory is `data`.
-    #[command(flatten)]
+    #[command(flatten, next_help_heading = "The broker")]
     pub(crate) connection: ConnectArgs,
 }
 
@@ -49,12 +51,15 @@ pub(crate) async fn run(args: &Args) -> anyhow::Result<()> {
         _ => bail!("the broker's register does not answer: check the broker, then try again"),
     };
     for (id, status) in &cluster.replicas {
-        println!("{}", describe(*id, status.as_ref()));
+        out::print(&format!("{}\n", out::printable(&describe(*id, status.as_ref()))))?;
     }
     let alive = cluster.replicas.values().flatten().filter(|status| status.role != Role::Starting);
     let best = alive.max_by_key(|status| (status.tail.epoch, status.tail.seq, status.id));
     let best = best.context("no replica answers: start the one with the most orders")?;
-    println!("order-{} would lead with {} entries; whatever only others had is lost.", best.id, best.tail.seq);
+    out::print(&format!(
+        "order-{} would lead with {} entries; whatever only others had is lost.\n",
+        best.id, best.tail.seq
+    ))?;
     if !args.accept_loss {
         bail!("nothing was written; to do it: tradenet recover --accept-loss");
     }
@@ -65,8 +70,7 @@ pub(crate) async fn run(args: &Args) -> anyhow::Result<()> {
     }
     let configuration = Box::new(target.clone());
     written(register.perform(RegisterRequest::Write { ticket: 3, configuration, expected: slot.revision() }).await)?;
-    println!("epoch {}: order-{} leads. The others will catch up from it.", target.epoch, best.id);
-    Ok(())
+    out::print(&format!("epoch {}: order-{} leads. The others will catch up from it.\n", target.epoch, best.id))
 }
 
 /// The frontends read the register every few seconds and tell everybody.

@@ -8,19 +8,19 @@
 use std::fmt::Write as _;
 use std::fs::File;
 use std::io::{self, Read};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::{Context, bail};
-use tradenet_core::journal;
+use tradenet_core::journal as lines;
 use tradenet_schemas::ids::{Chain, Position};
 
-/// How much of a file is read at once.
-const READ_BYTES: usize = 1 << 20;
-/// A line that is longer than this is not a line.
-const LINE_BYTES_MAX: usize = 4 << 20;
+use crate::exit::HELP;
+use crate::journal::{Found, LINE_BYTES_MAX, READ_BYTES, below};
+use crate::out;
 
 /// `tradenet verify`
 #[derive(clap::Args, Debug)]
+#[command(after_help = HELP)]
 pub(crate) struct Args {
     /// Directories of replicas (`order-1`), or data directories that hold some.
     #[arg(required = true)]
@@ -42,45 +42,27 @@ struct Journal {
 /// A directory has no journal, a journal is damaged, or two journals differ.
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let mut journals = Vec::new();
-    for path in journals_below(&args.dirs)? {
-        journals.push(read(&path).with_context(|| format!("can't read {}", path.display()))?);
+    for dir in &args.dirs {
+        for found in below(dir)? {
+            journals.push(read(&found).with_context(|| format!("{} can't be read", found.path.display()))?);
+        }
     }
     let (report, faults) = report(&journals);
-    print!("{report}");
-    if faults > 0 {
-        bail!("{faults} of {} journals are not in order", journals.len());
+    // Whether they are in order is known even where nobody reads it.
+    if faults == 0 {
+        return out::print(&report);
     }
-    Ok(())
+    let _ = out::print(&report);
+    bail!(
+        "{faults} of {} journals are not in order; to mend one while others are in sync (`tradenet status`): stop it, \
+         remove its directory, start it",
+        journals.len()
+    );
 }
 
-/// The journals that the given directories are or hold.
-fn journals_below(dirs: &[PathBuf]) -> anyhow::Result<Vec<PathBuf>> {
-    let mut found = Vec::new();
-    for dir in dirs {
-        let own = dir.join("orders.jsonl");
-        if own.is_file() {
-            found.push(own);
-            continue;
-        }
-        let entries = std::fs::read_dir(dir).with_context(|| format!("can't read {}", dir.display()))?;
-        let mut below: Vec<_> = entries
-            .filter_map(|entry| Some(entry.ok()?.path()))
-            .filter(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("order-")))
-            .map(|path| path.join("orders.jsonl"))
-            .filter(|path| path.is_file())
-            .collect();
-        below.sort();
-        if below.is_empty() {
-            bail!("{} holds no orders.jsonl: name the directory of a replica, or a data directory", dir.display());
-        }
-        found.extend(below);
-    }
-    Ok(found)
-}
-
-fn read(path: &Path) -> io::Result<Journal> {
-    let mut file = File::open(path)?;
-    let name = path.parent().and_then(Path::file_name).unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
+fn read(found: &Found) -> io::Result<Journal> {
+    let mut file = File::open(&found.path)?;
+    let name = out::printable(&found.name);
     let mut journal = Journal { name, chains: Vec::new(), tail: Position::default(), bytes: 0, fault: None };
     let mut rest = Vec::new();
     loop {
@@ -103,7 +85,7 @@ impl Journal {
     /// Checks whole lines; how many bytes they had.
     fn take(&mut self, bytes: &[u8], ended: bool) -> usize {
         let mut used = 0;
-        let mut scan = journal::scan(bytes, self.tail);
+        let mut scan = lines::scan(bytes, self.tail);
         for scanned in &mut scan {
             match scanned {
                 Ok(good) => {
@@ -182,7 +164,7 @@ mod tests {
             let leader = Leader { id: ReplicaId::new(1).unwrap(), boot: Default::default() };
             let events = vec![Event::EpochStart { leader, digest: Digest(0) }];
             let entry = Entry { seq: SeqNum(seq), epoch: Epoch(*epoch), at: 0, key: None, events };
-            chain = journal::encode(&entry, chain, &mut bytes);
+            chain = tradenet_core::journal::encode(&entry, chain, &mut bytes);
         }
         bytes
     }
@@ -196,8 +178,7 @@ mod tests {
                 std::fs::create_dir(&own).unwrap();
                 std::fs::write(own.join("orders.jsonl"), file).unwrap();
             }
-            let paths = journals_below(&[dir.path().to_owned()]).unwrap();
-            let journals: Vec<_> = paths.iter().map(|path| read(path).unwrap()).collect();
+            let journals: Vec<_> = below(dir.path()).unwrap().iter().map(|found| read(found).unwrap()).collect();
             let (text, found) = report(&journals);
             assert_eq!(found, faults, "{text}");
             assert!(text.contains(says), "{text}");

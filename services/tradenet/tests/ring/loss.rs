@@ -50,7 +50,7 @@ fn orders_that_only_a_lost_disk_had_are_given_up_by_the_operator_only() {
     });
     let refused = exchange.post(1, &order("GameStart", 1, "buy"));
     assert_eq!(refused.status, 503, "{refused:?}");
-    assert_eq!(exchange.operate(&["status"]).status.code(), Some(1));
+    assert_eq!(exchange.operate(&["status"]).status.code(), Some(3));
 
     let shown = exchange.operate(&["recover"]);
     let text = String::from_utf8([shown.stdout, shown.stderr].concat()).unwrap();

@@ -13,6 +13,7 @@ mod harness;
 mod broker;
 mod burst;
 mod caches;
+mod cli;
 mod contract;
 mod disks;
 mod drills;

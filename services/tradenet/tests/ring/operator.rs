@@ -25,7 +25,7 @@ fn status_says_who_leads_and_fails_where_nobody_does() {
         exchange.signal(name, Signal::Kill);
     }
     exchange.until_cluster("nobody lives", |cluster| cluster.replicas.iter().all(|replica| !replica.alive));
-    let view = json(&exchange, 1);
+    let view = json(&exchange, 3);
     assert_eq!((&view["leader"], &view["ready"]), (&serde_json::Value::Null, &false.into()));
     exchange.kill("nats");
     let status = exchange.operate(&["status"]);
