@@ -11,7 +11,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use clap::{ArgGroup, Args, Parser, Subcommand};
+use clap::{ArgGroup, Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use tradenet_runtime::nats::ConnectArgs;
 
 use crate::drill::{DrillOptions, Fault, MAX_FAULTS, Services, drill};
@@ -29,6 +29,7 @@ const EXIT_FAILED: u8 = 3;
 #[command(
     version,
     about,
+    max_term_width = 100,
     after_help = "\
 Exit status: 0 every acknowledged trade verified; 1 something lost, doubled, changed or unknown; \
 2 wrong options; 3 the run could not be done."
@@ -375,10 +376,18 @@ impl DrillArgs {
     }
 }
 
+/// All of the command line. Of what connects to the broker, two options count for services only.
+fn command_line() -> clap::Command {
+    let services_only = |arg: &clap::Arg| matches!(arg.get_id().as_str(), "name" | "register_replicas");
+    Cli::command()
+        .mut_subcommands(|command| command.mut_args(|arg| if services_only(&arg) { arg.hide(true) } else { arg }))
+}
+
 /// Runs the command line of this process.
 #[must_use]
 pub fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let matches = command_line().get_matches();
+    let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     // One thread: the exchange under test shares this machine's cores, and one thread offers more than it serves.
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
