@@ -783,8 +783,8 @@ impl Replica {
         };
         let fallen: Vec<_> = leading.in_force.in_sync.iter().filter(|m| m.id != me && fell(m)).copied().collect();
         if !fallen.is_empty() && stays {
-            let names: Vec<_> = fallen.iter().map(|member| member.id.get()).collect();
-            let mut next = self.next_configuration(format!("order-{names:?} silent or too slow"));
+            let names: Vec<_> = fallen.iter().map(|member| format!("order-{}", member.id)).collect();
+            let mut next = self.next_configuration(format!("{} silent or too slow", names.join(", ")));
             next.in_sync.retain(|member| !fallen.contains(member));
             let tail = self.log.tail().seq;
             if let Some(leading) = &mut self.leading {
