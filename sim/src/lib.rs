@@ -13,7 +13,7 @@
 //! - [`market`]: accounts and books a second time, by naive code, for the auditor and the ledger.
 //! - [`history`]: what clients saw; [`linear`] searches an order of it, [`ledger`] compares it with a journal's bytes.
 //! - [`explore`]: all ways that a small exchange can go.
-//! - [`nemesis`]: faults. [`marks`]: rare situations, counted. [`run`]: one seed, from start to verdict. [`stories`]: faults by hand, one at a time.
+//! - [`nemesis`]: faults. [`drill`]: one more, alone, and how long anybody waits for it. [`marks`]: rare situations, counted. [`run`]: one seed, from start to verdict. [`stories`]: faults by hand, one at a time.
 
 pub mod auditor;
 #[cfg(feature = "bugs")]
@@ -21,6 +21,7 @@ pub mod bugs;
 pub mod bus;
 pub mod clock;
 pub mod disk;
+pub mod drill;
 pub mod explore;
 mod feed;
 pub mod history;

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use clap::{Parser, Subcommand};
+use tradenet_sim::drill::{DRILLS, Drilled};
 use tradenet_sim::explore::{Bounds, explore};
 use tradenet_sim::linear::Checked;
 use tradenet_sim::run::{Recovered, Verdict, run};
@@ -263,6 +264,8 @@ struct Totals {
     checked: Checked,
     /// Of each run that became whole, how long that took.
     recovered: Vec<Recovered>,
+    /// What each run's drill cost.
+    drilled: Vec<Drilled>,
     marks: BTreeMap<&'static str, u64>,
     failed: Vec<(u64, &'static str, String)>,
 }
@@ -287,6 +290,30 @@ impl Totals {
                 all.get(index).map_or(0.0, |took| *took as f64 / 1e6)
             };
             println!("{what} after {:.2} s (half), {:.2} s (99 %), {:.2} s (all)", at(50), at(99), at(100));
+        }
+    }
+}
+
+impl Totals {
+    /// The longest that anybody waited for an order and for a look-up while one fault stayed, and what it cost in epochs.
+    fn print_drills(&self) {
+        for drill in DRILLS {
+            let of = || self.drilled.iter().filter(|drilled| drilled.drill == drill);
+            let longest = |wait: fn(&Drilled) -> u64| {
+                let mut all: Vec<u64> = of().map(wait).collect();
+                all.sort_unstable();
+                let at = |percent: usize| {
+                    all.get(all.len().saturating_sub(1) * percent / 100).map_or(0.0, |us| *us as f64 / 1e6)
+                };
+                format!("{:.2} s (half) {:.2} s (all)", at(50), at(100))
+            };
+            let epochs = of().map(|drilled| drilled.epochs).max().unwrap_or(0);
+            println!(
+                "{} times {drill:?}: no order for {}, no look-up for {}, at most {epochs} epochs",
+                of().count(),
+                longest(|drilled| drilled.orders_us),
+                longest(|drilled| drilled.look_ups_us)
+            );
         }
     }
 }
@@ -367,6 +394,7 @@ impl Swarm {
             counts.accepted + counts.refused + counts.reads + counts.orders + counts.market + counts.events;
         totals.checked.add(verdict.checked);
         totals.recovered.extend(verdict.recovered);
+        totals.drilled.extend(verdict.drilled);
         for (mark, count) in verdict.marks {
             *totals.marks.entry(mark).or_default() += u64::from(count > 0);
         }
@@ -406,6 +434,7 @@ impl Swarm {
         println!("seeds in which it happened:");
         totals.marks.iter().for_each(|(mark, seeds)| println!("  {seeds:>8} {mark}"));
         totals.print_recovery();
+        totals.print_drills();
         let (done, seconds) = (self.done.load(Ordering::Relaxed), self.began.elapsed().as_secs_f64());
         let Totals { virtual_us, steps, faults, epochs, answers, checked, .. } = &*totals;
         let virtual_s = *virtual_us as f64 / 1e6;

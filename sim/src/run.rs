@@ -1,14 +1,15 @@
 //! One seed, from start to verdict.
 //!
 //! First the safety phase: faults, and clients all the while. Then everything is mended and must become whole within a
-//! bound (L1, L4): a trade through every frontend, everybody in sync, the highest id leading, a catalog that answers. At the
-//! end all journals must be equal, and every promise kept.
+//! bound (L1, L4): a trade through every frontend, everybody in sync, the highest id leading, a catalog that answers. Then
+//! one more fault strikes, alone, and nobody may wait long for it (L3, L5, L6; [`crate::drill`]). At the end all journals must be equal, and every promise kept.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::auditor::Counts;
 use crate::bus::Weather;
 use crate::disk::Disk;
+use crate::drill::{Drilled, drill};
 use crate::invariants::Violation;
 use crate::ledger::Ledger;
 use crate::linear::{self, Checked};
@@ -64,6 +65,8 @@ pub struct Verdict {
     pub checked: Checked,
     /// How long it took to become whole, where it did.
     pub recovered: Option<Recovered>,
+    /// What one more fault cost, where it became whole.
+    pub drilled: Option<Drilled>,
     /// Rare situations.
     pub marks: BTreeMap<&'static str, u64>,
     /// Equal for equal runs.
@@ -99,9 +102,15 @@ enum Ending {
 /// Runs a seed.
 pub fn run(seed: u64, detail: Detail) -> Verdict {
     let (mut world, breathless) = draw(seed, detail);
-    let mut recovered = None;
+    let (mut recovered, mut drilled) = (None, None);
     let violation = safety(&mut world, breathless)
         .and_then(|()| liveness(&mut world, &mut recovered))
+        .and_then(|ending| {
+            if ending == Ending::Whole {
+                drilled = drill(&mut world)?;
+            }
+            Ok(ending)
+        })
         .and_then(|ending| finish(&mut world, ending))
         .err();
     for (count, mark) in [(world.auditor.counts.replayed, marks::REPLAYED), (world.auditor.counts.hits, marks::HIT)] {
@@ -123,6 +132,7 @@ pub fn run(seed: u64, detail: Detail) -> Verdict {
         counts: world.auditor.counts,
         checked: world.checked,
         recovered,
+        drilled,
         marks: world.marks.clone(),
         fingerprint: world.trace.fingerprint(),
         trace: world.trace.last(usize::MAX).map(str::to_owned).collect(),
@@ -308,7 +318,11 @@ fn promises(world: &mut World) -> Result<(), Violation> {
 }
 
 /// Lets the world go on for at most so long.
-fn run_while(world: &mut World, at_most_us: u64, mut goes_on: impl FnMut(&mut World) -> bool) -> Result<(), Violation> {
+pub(crate) fn run_while(
+    world: &mut World,
+    at_most_us: u64,
+    mut goes_on: impl FnMut(&mut World) -> bool,
+) -> Result<(), Violation> {
     let end = world.now + at_most_us;
     let mut looks = 0u32;
     loop {

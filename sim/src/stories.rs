@@ -58,6 +58,7 @@ macro_rules! with_stories {
             a_record_that_only_a_catalog_heard_of_is_forgotten,
             a_first_record_that_was_lost_is_forgotten,
             a_burst_of_orders_outlives_the_leader,
+            one_fault_at_a_time_costs_no_more_than_it_may,
         }
     };
 }
@@ -584,6 +585,10 @@ fn a_burst_of_orders_outlives_the_leader() {
     }
     world.run_until(|world| world.leader() == Some(order(2)), "the next leads");
     world.buy(frontend(2), "HOT", "after");
+}
+
+fn one_fault_at_a_time_costs_no_more_than_it_may() {
+    crate::drill::each_alone();
 }
 
 fn accepted(order: OrderNumber, replayed: bool) -> Answered {
