@@ -15,6 +15,8 @@ use tradenet_runtime::clock::Clock;
 use tradenet_runtime::disk::Lock;
 use tradenet_runtime::driver::{self, Ports};
 use tradenet_runtime::members::Members;
+use tradenet_runtime::metrics::scraper;
+use tradenet_runtime::metrics::serve::MetricsArgs;
 use tradenet_runtime::nats::{self, ConnectArgs};
 use tradenet_runtime::service_api::Service;
 use tradenet_runtime::shutdown::Shutdown;
@@ -38,6 +40,9 @@ pub struct Args {
     /// The ids of all order replicas of the exchange, separated by commas.
     #[arg(long, env = "TRADENET_MEMBERS", default_value = "1,2,3", value_name = "IDS")]
     pub members: Members,
+    /// Where it shows how it stands.
+    #[command(flatten)]
+    pub metrics: MetricsArgs,
     /// The broker.
     #[command(flatten)]
     pub connect: ConnectArgs,
@@ -57,8 +62,10 @@ pub async fn run(args: Args, shutdown: Shutdown) -> anyhow::Result<()> {
     let _lock = Lock::take(&directory(&args.data_dir, name)?)?;
     tracing::info!("catalog {name}, boot {boot}, with {} stocks of {}", stocks.len(), args.stocks.display());
     let catalog = Catalog::new(Options { boot, members: args.members.ids().to_vec(), times, stocks });
+    let (scraper, scrapes) = scraper(name.to_owned(), env!("CARGO_PKG_VERSION"));
+    args.metrics.serve(scraper);
     let broker = nats::connect(&args.connect, name).await?;
-    let ports = Ports { broker, bulk: None, disk: None, clients: None, clock };
+    let ports = Ports { broker, bulk: None, disk: None, clients: None, scrapes, clock };
     driver::run(catalog, presence(boot, times), ports, shutdown).await
 }
 

@@ -12,6 +12,8 @@
 //! Rules kept: C1, a change is shown only after it was dropped everywhere; C3, leases count from the request and never
 //! outlive the catalog's own authority; C4, only the attached catalog answers, under authority from the leader.
 
+mod observe;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
@@ -24,8 +26,11 @@ use tradenet_schemas::trade::{Quantity, Side, Stock, Symbol};
 
 use crate::bugs::{Bug, bug};
 use crate::exchange::Exchange;
+use crate::metrics::{Aside, Readings};
 use crate::times::Times;
 use crate::{Decider, Input, Mono, Now, Output, Packet, ReplyTo, Stop, highest, journal};
+
+pub use observe::METRICS;
 
 /// How often a catalog looks at its timers.
 const TICK: Duration = Duration::from_millis(25);
@@ -170,6 +175,7 @@ pub struct Catalog {
     held: Vec<Held>,
     /// Batches that overtook the snapshot they belong behind.
     early: VecDeque<Packet>,
+    counts: Aside<observe::Counts>,
     leaving: Option<Mono>,
     stopped: bool,
     dirty: bool,
@@ -197,6 +203,7 @@ impl Catalog {
             next_session: 1,
             held: Vec::new(),
             early: VecDeque::new(),
+            counts: Aside::default(),
             leaving: None,
             stopped: false,
             dirty: false,
@@ -358,6 +365,7 @@ impl Catalog {
         let steps = VecDeque::from([(at, Step::Jump(stocks))]);
         let told = told.min(at.seq);
         let committed = at.seq;
+        self.counts.snapshots += 1;
         self.model = Some(Model { leader, epoch, linked: true, stocks: shown, visible, steps, committed, told });
         wait_at_most_for(&mut self.held, at.seq.max(self.floor));
         // What changed in between is not known here, so everything may have, with any entry behind what is visible.
@@ -411,11 +419,13 @@ impl Catalog {
         let authority = self.has_authority(now) && !waited_long;
         let Some(model) = self.model.as_ref().filter(|_| authority) else {
             let requests = vec![held.request];
+            self.counts.not_leader += 1;
             // Who leads, only replicas and the register say: what was heard here may have been lost since.
             return self.reply(held.reply, Message::NotLeader { requests, configuration: None, catalog: None });
         };
         if model.visible.seq < held.until {
             if self.held.len() < HELD_MAX {
+                self.counts.waited += 1;
                 self.held.push(held);
             }
             return;
@@ -434,6 +444,7 @@ impl Catalog {
             session.may_hold.insert(symbol);
         }
         let (request, session) = (held.request, held.session);
+        self.counts.found += 1;
         self.reply(held.reply, Message::Found { request, session, invalidation, cacheable, version, stocks });
     }
 
@@ -482,6 +493,7 @@ impl Catalog {
         let valid_ms = u64::try_from(valid.as_millis()).unwrap_or(0);
         if valid_ms > 0 {
             session.lease_until = session.lease_until.max(now.after(valid + valid / 10));
+            self.counts.leases += 1;
         }
         let invalidation = session.invalidation;
         self.reply(reply, Message::Lease { request, session: key.1, valid_ms, invalidation, committed });
@@ -509,6 +521,7 @@ impl Catalog {
                 }
             }
         }
+        self.counts.invalidations += messages.len() as u64;
         for (frontend, message) in messages {
             self.send(Peer::Frontend(frontend), message);
         }
@@ -627,6 +640,7 @@ impl Catalog {
         let before = self.sessions.len();
         self.sessions.retain(|_, session| now <= session.lease_until || session.outstanding.is_empty());
         if self.sessions.len() < before {
+            self.counts.leases_waited_out += (before - self.sessions.len()) as u64;
             self.outputs.push_back(Output::debug("a lease was waited out: its cache did not confirm in time"));
         }
         self.sessions.retain(|_, session| now <= session.lease_until);
@@ -730,5 +744,9 @@ impl Decider for Catalog {
 
     fn poll_timeout(&self) -> Option<Mono> {
         (!self.stopped).then_some(self.next_tick)
+    }
+
+    fn observe(&self, now: Now, readings: &mut Readings) {
+        self.show(now, readings);
     }
 }

@@ -20,6 +20,7 @@ use tradenet_schemas::message::{Configuration, Message, Role, Status, Verdict};
 use tradenet_schemas::subjects::Peer;
 
 use crate::bugs::{Bug, bug};
+use crate::metrics::Aside;
 use crate::proposal::{self, Evidence, holds, stands};
 use crate::times::Times;
 use crate::{Mono, Now, Output, RegisterAnswer, RegisterRequest, Revision, Slot, highest};
@@ -42,6 +43,16 @@ pub struct Options {
     pub members: Vec<ReplicaId>,
     /// The protocol's periods.
     pub times: Times,
+}
+
+/// How often this frontend tried to have another leader, and what came of it.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Attempts {
+    pub(crate) suspicions: u64,
+    pub(crate) written: u64,
+    pub(crate) conflict: u64,
+    pub(crate) refused: u64,
+    pub(crate) unknown: u64,
 }
 
 /// What the elector wants done; the frontend puts it into packets.
@@ -111,6 +122,7 @@ pub(crate) struct Elector {
     trouble: Option<String>,
     /// The register can't be repaired, and why: that is worse than whatever else is wrong.
     beyond_repair: Option<String>,
+    attempts: Aside<Attempts>,
     pub(crate) wishes: VecDeque<Wish>,
 }
 
@@ -136,9 +148,14 @@ impl Elector {
             seen: SeqNum(0),
             trouble: None,
             beyond_repair: None,
+            attempts: Aside::default(),
             wishes: VecDeque::new(),
             options,
         }
+    }
+
+    pub(crate) fn attempts(&self) -> Attempts {
+        *self.attempts
     }
 
     pub(crate) fn configuration(&self) -> Option<&Configuration> {
@@ -415,6 +432,7 @@ impl Elector {
 
     fn poll(&mut self) {
         let Some(suspect) = self.leader() else { return };
+        self.attempts.suspicions += 1;
         let (votes, absent) = (BTreeMap::new(), BTreeSet::new());
         self.phase = Phase::Polling { since: self.now.mono, suspect, votes, absent };
         for id in self.options.members.clone() {
@@ -556,6 +574,12 @@ impl Elector {
             return;
         }
         let target = target.clone();
+        *match verdict {
+            Verdict::Written => &mut self.attempts.written,
+            Verdict::Conflict => &mut self.attempts.conflict,
+            Verdict::Refused(_) => &mut self.attempts.refused,
+            Verdict::Unknown(_) => &mut self.attempts.unknown,
+        } += 1;
         match verdict {
             Verdict::Written => {
                 self.adopt(now, &target);

@@ -6,6 +6,8 @@
 //! Rules kept: an outcome that is not known is never called a failure; a look-up is answered only by an answer to a
 //! question that was sent after it arrived (C2).
 
+mod observe;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
@@ -20,8 +22,11 @@ use tradenet_schemas::trade::{Command, CommandKey, Outcome, Stock, Symbol};
 use crate::bugs::{Bug, bug};
 use crate::cache::{Cache, Invalidated};
 use crate::election::{self, Elector, Wish};
+use crate::metrics::{Aside, Readings};
 use crate::times::Times;
 use crate::{ClientAnswer, ClientRequest, Decider, Input, Mono, Now, Output, Packet, Stop, Ticket};
+
+pub use observe::METRICS;
 
 /// How often a frontend looks at its timers.
 const TICK: Duration = Duration::from_millis(25);
@@ -100,6 +105,7 @@ pub struct Frontend {
     stopped: bool,
     dirty: bool,
     next_tick: Mono,
+    counts: Aside<observe::Counts>,
     outputs: VecDeque<Output>,
 }
 
@@ -123,6 +129,7 @@ impl Frontend {
             stopped: false,
             dirty: false,
             next_tick: Mono(0),
+            counts: Aside::default(),
             outputs: VecDeque::new(),
             options,
         }
@@ -252,6 +259,8 @@ impl Frontend {
     }
 
     fn answer(&mut self, ticket: Ticket, answer: ClientAnswer) {
+        self.counts.unknown += u64::from(matches!(answer, ClientAnswer::Unknown));
+        self.counts.unavailable += u64::from(matches!(answer, ClientAnswer::Unavailable(_)));
         self.tickets.remove(&ticket);
         self.outputs.push_back(Output::Answer(ticket, answer));
     }
@@ -288,6 +297,7 @@ impl Frontend {
                 Query::Events(_) => self.options.times.watch + SEND_AGAIN,
                 _ => SEND_AGAIN,
             };
+            self.counts.sent_again += u64::from(asking.sending.attempts > 0);
             asking.sending.sent(now, patience);
             let query = asking.query.clone();
             messages.push((to, request, query));
@@ -311,6 +321,7 @@ impl Frontend {
         let epoch = self.elector.configuration().map_or(Epoch(0), |held| held.epoch);
         let mut batch = Vec::new();
         for (&request, pending) in self.commands.iter_mut().filter(|(_, pending)| pending.sending.again_at <= now) {
+            self.counts.sent_again += u64::from(pending.sending.attempts > 0);
             pending.sending.sent(now, SEND_AGAIN);
             pending.sent_in = epoch;
             let (key, command, known) = (pending.key.clone(), pending.command.clone(), pending.known);
@@ -645,5 +656,9 @@ impl Decider for Frontend {
 
     fn poll_timeout(&self) -> Option<Mono> {
         (!self.stopped).then_some(self.next_tick)
+    }
+
+    fn observe(&self, now: Now, readings: &mut Readings) {
+        self.show(now, readings);
     }
 }

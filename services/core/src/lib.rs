@@ -20,6 +20,7 @@
 //! - [`frontend`]: requests of clients: look up, submit, retry until known.
 //! - [`bugs`]: rules left out on purpose, in test builds only.
 //! - [`times`]: the protocol's periods, and the inequalities between them.
+//! - [`metrics`]: what all of these count, for people.
 
 pub mod bugs;
 pub mod cache;
@@ -29,6 +30,7 @@ pub mod exchange;
 pub mod feed;
 pub mod frontend;
 pub mod journal;
+pub mod metrics;
 pub mod proposal;
 pub mod replica;
 pub mod times;
@@ -434,6 +436,10 @@ pub trait Decider {
     fn poll_output(&mut self) -> Option<Output>;
     /// When to call `handle` with [`Input::Timer`], at the latest.
     fn poll_timeout(&self) -> Option<Mono>;
+    /// Shows what it has counted and how it stands, for people. Changes nothing.
+    fn observe(&self, now: Now, readings: &mut metrics::Readings) {
+        let _ = (now, readings);
+    }
 }
 
 /// The highest of several sequence numbers; 0 for none.

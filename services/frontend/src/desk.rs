@@ -14,6 +14,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::timeout;
 use tradenet_core::frontend::Frontend;
+use tradenet_core::metrics::Readings;
 use tradenet_core::{ClientAnswer, ClientRequest, Decider, Input, Mono, Now, Output, Ticket};
 use tradenet_schemas::rest::Cluster;
 use tradenet_schemas::rest::feed::Leadership;
@@ -73,6 +74,9 @@ impl Decider for Shared {
     fn poll_timeout(&self) -> Option<Mono> {
         self.lock().poll_timeout()
     }
+    fn observe(&self, now: Now, readings: &mut Readings) {
+        self.lock().observe(now, readings);
+    }
 }
 
 /// The request was not taken; nothing was done and nothing will be.
@@ -128,6 +132,11 @@ impl Desk {
             return Err("this frontend is leaving: use another one".to_owned());
         }
         self.core.lock().ready(self.clock.now())
+    }
+
+    /// How many requests wait for the core.
+    pub(crate) fn waiting(&self) -> usize {
+        lock(&self.waiting).answers.len()
     }
 
     /// From now on this frontend is not ready, so that load balancers turn away from it while it finishes.

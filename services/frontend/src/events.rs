@@ -61,6 +61,11 @@ impl Feed {
         })
     }
 
+    /// How many streams there are.
+    pub(crate) fn streams(&self) -> usize {
+        *self.streams.borrow()
+    }
+
     /// Reads events as long as there are streams. Never ends.
     pub(crate) async fn follow(self: Arc<Self>) {
         let mut streams = self.streams.subscribe();

@@ -3,7 +3,7 @@
 //! Problem: clients speak HTTP and expect one plain answer, while behind it leaders change and messages get lost. Idea: all
 //! of that is decided in [`tradenet_core::frontend`]; this crate is its edge. A request becomes one question
 //! (`routes`, `placing`, `accounts`), waits at the `desk`, and its answer goes out in one of two shapes (`envelope`), or as
-//! a stream of `events`, over connections with bounds (`server`, `connection`, `limits`). [`run`] ties them together.
+//! a stream of `events`, over connections with bounds (`server`, `connection`, `limits`), counted and timed (`observer`). [`run`] ties them together.
 //!
 //! Rules kept: HTTP is served from the first moment to the last, and says honestly what cannot be served; nothing here
 //! decides anything about a trade; every answer has the envelope, but for streams.
@@ -15,6 +15,7 @@ mod envelope;
 mod events;
 mod fields;
 mod limits;
+mod observer;
 mod placing;
 mod query;
 mod refusals;
@@ -35,6 +36,7 @@ use tradenet_core::times::Times;
 use tradenet_runtime::clock::Clock;
 use tradenet_runtime::driver;
 use tradenet_runtime::members::Members;
+use tradenet_runtime::metrics::{self, Scraper};
 use tradenet_runtime::nats::{self, ConnectArgs};
 use tradenet_runtime::service_api::Service;
 use tradenet_runtime::shutdown::{Reason, Shutdown, Trigger};
@@ -44,6 +46,9 @@ use tradenet_schemas::subjects::{Peer, Topic};
 use crate::desk::{Desk, Shared};
 use crate::events::Feed;
 use crate::limits::{ANSWER_MARGIN_MS, BACKLOG_CONNECTIONS, Limits, TAKEN_RETRY_MS, TAKEN_WAIT_MS};
+use crate::observer::Observer;
+
+pub use observer::METRICS;
 
 /// The options of a frontend.
 #[derive(Clone, Debug, clap::Args)]
@@ -103,7 +108,9 @@ pub async fn run(args: Args, shutdown: Shutdown) -> anyhow::Result<()> {
 
     // The driver leaves only when the last client has its answer.
     let (last_answered, leave) = Shutdown::new();
-    let http = tokio::spawn(serve(listener, Arc::clone(&desk), shutdown, last_answered));
+    let who = connect.name.clone().unwrap_or_else(|| "frontend".to_owned());
+    let (scraper, scrapes) = metrics::scraper(who, env!("CARGO_PKG_VERSION"));
+    let http = tokio::spawn(serve(listener, Arc::clone(&desk), scraper, shutdown, last_answered));
     tracing::info!("serving on http://{address}, with a cache of {cache_size}");
 
     let reached_at = reached_at(advertise, address);
@@ -116,24 +123,25 @@ pub async fn run(args: Args, shutdown: Shutdown) -> anyhow::Result<()> {
     let broker = nats::connect(&connect, "frontend").await?;
     let answer = Box::new(move |ticket, answer| desk.answer(ticket, answer));
     let clients = Some(driver::Clients { inputs, answer });
-    let ports = driver::Ports { broker, bulk: None, disk: None, clients, clock };
+    let ports = driver::Ports { broker, bulk: None, disk: None, clients, scrapes, clock };
     let ended = Box::pin(driver::run(core, presence(boot, times, metadata), ports, leave)).await;
     http.abort();
     ended
 }
 
 /// Serves HTTP until `shutdown` and the end of the last request, and then says so.
-async fn serve(listener: TcpListener, desk: Arc<Desk>, shutdown: Shutdown, last_answered: Trigger) {
+async fn serve(listener: TcpListener, desk: Arc<Desk>, scraper: Scraper, shutdown: Shutdown, last_answered: Trigger) {
     let limits = Limits::default();
     let feed = Feed::new(Arc::clone(&desk), &limits);
     let following = tokio::spawn(Arc::clone(&feed).follow());
+    let observer = Observer::new(scraper, Arc::clone(&desk), Arc::clone(&feed), &limits);
     let router = routes::router(Arc::clone(&desk), feed, &limits);
     let turn_away = async {
         let reason = shutdown.requested().await;
         desk.leave();
         tracing::info!("no new connections: {reason}");
     };
-    server::serve(listener, router, limits, turn_away).await;
+    server::serve(listener, router, observer, limits, turn_away).await;
     following.abort();
     last_answered.request(shutdown.reason().unwrap_or(Reason::Asked));
 }

@@ -12,11 +12,16 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use std::convert::Infallible;
+
 use axum::Router;
 use axum::http::StatusCode;
+use axum::response::Response;
+use hyper::Request;
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
+use hyper::service::Service;
 use hyper_util::rt::TokioTimer;
-use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::{sleep, timeout};
@@ -24,11 +29,18 @@ use tokio::time::{sleep, timeout};
 use crate::connection::Connection;
 use crate::envelope::Failure;
 use crate::limits::{ACCEPT_BACKOFF_MS, BUFFER_BYTES_MAX, HEAD_BYTES_MAX, Limits, REFUSALS_MAX};
+use crate::observer::Observer;
 
 /// Serves until `leave` resolves, then finishes what is under way, which takes [`Limits::drain`] at most.
-pub(crate) async fn serve(listener: TcpListener, router: Router, limits: Limits, leave: impl Future<Output = ()>) {
+pub(crate) async fn serve(
+    listener: TcpListener,
+    router: Router,
+    observer: Arc<Observer>,
+    limits: Limits,
+    leave: impl Future<Output = ()>,
+) {
     let (close, closing) = watch::channel(());
-    let server = Server::new(router, limits, closing);
+    let server = Server::new(router, observer, limits, closing);
     let mut leave = pin!(leave);
     let mut complained = false;
     loop {
@@ -61,6 +73,7 @@ pub(crate) async fn serve(listener: TcpListener, router: Router, limits: Limits,
 
 struct Server {
     router: Router,
+    observer: Arc<Observer>,
     http: http1::Builder,
     limits: Limits,
     places: Arc<Semaphore>,
@@ -69,12 +82,12 @@ struct Server {
 }
 
 impl Server {
-    fn new(router: Router, limits: Limits, closing: watch::Receiver<()>) -> Self {
+    fn new(router: Router, observer: Arc<Observer>, limits: Limits, closing: watch::Receiver<()>) -> Self {
         let mut http = http1::Builder::new();
         http.timer(TokioTimer::new()).header_read_timeout(limits.head_read).max_header_size(HEAD_BYTES_MAX);
         http.max_buf_size(BUFFER_BYTES_MAX);
-        let places = Arc::new(Semaphore::new(limits.connections_max));
-        Self { router, http, limits, places, refusals: Arc::new(Semaphore::new(REFUSALS_MAX)), closing }
+        let places = Arc::clone(&observer.places);
+        Self { router, observer, http, limits, places, refusals: Arc::new(Semaphore::new(REFUSALS_MAX)), closing }
     }
 
     /// Gives the client a place, or tells it that there is none.
@@ -83,10 +96,13 @@ impl Server {
         let _ = socket.set_nodelay(true);
         let connection = Connection::new(socket, &self.limits, self.closing.clone());
         if let Ok(place) = Arc::clone(&self.places).try_acquire_owned() {
-            let service = TowerToHyperService::new(self.router.clone());
+            let service = self.observer.around(self.router.clone());
             let http = self.http.serve_connection(connection, service);
             tokio::spawn(attend(http, self.closing.clone(), place));
-        } else if let Ok(place) = Arc::clone(&self.refusals).try_acquire_owned() {
+            return;
+        }
+        self.observer.refused();
+        if let Ok(place) = Arc::clone(&self.refusals).try_acquire_owned() {
             let full = format!("{} connections are open already; try again with fewer", self.limits.connections_max);
             tokio::spawn(async move {
                 connection.farewell(Some(Failure::unavailable(full))).await;
@@ -102,10 +118,14 @@ impl Server {
     }
 }
 
-type Http = http1::Connection<Connection, TowerToHyperService<Router>>;
-
 /// Serves one connection to its end.
-async fn attend(mut http: Http, mut closing: watch::Receiver<()>, place: OwnedSemaphorePermit) {
+async fn attend<S>(
+    mut http: http1::Connection<Connection, S>,
+    mut closing: watch::Receiver<()>,
+    place: OwnedSemaphorePermit,
+) where
+    S: Service<Request<Incoming>, Response = Response, Error = Infallible>,
+{
     let ended = tokio::select! {
         ended = &mut http => ended,
         _ = closing.changed() => {

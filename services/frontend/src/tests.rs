@@ -9,6 +9,7 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tradenet_core::frontend::{Frontend, Options};
+use tradenet_core::metrics::Readings;
 use tradenet_core::times::Times;
 use tradenet_core::{ClientAnswer, ClientRequest, Input, Ticket};
 use tradenet_schemas::ids::{Boot, OrderNumber, ReplicaId};
@@ -17,6 +18,7 @@ use tradenet_schemas::trade::{Command, IdempotencyKey, Order, Outcome, Price, Qu
 use crate::desk::{Desk, Shared};
 use crate::events::Feed;
 use crate::limits::{HEAD_BYTES_MAX, Limits, REQUESTS_UNDER_WAY_MAX};
+use crate::observer::Observer;
 use crate::{routes, server};
 use tradenet_runtime::clock::Clock;
 
@@ -44,8 +46,11 @@ async fn serve(limits: Limits, answer_within: Duration) -> (Served, mpsc::Receiv
     let (leave, left) = oneshot::channel::<()>();
     let feed = Feed::new(Arc::clone(&desk), &limits);
     tokio::spawn(Arc::clone(&feed).follow());
+    let (scraper, scrapes) = tradenet_runtime::metrics::scraper("frontend-1", "1");
+    tokio::spawn(scrapes.answer_with(|| Readings::default()));
+    let observer = Observer::new(scraper, Arc::clone(&desk), Arc::clone(&feed), &limits);
     let router = routes::router(Arc::clone(&desk), feed, &limits);
-    let server = tokio::spawn(server::serve(listener, router, limits, async move {
+    let server = tokio::spawn(server::serve(listener, router, observer, limits, async move {
         let _ = left.await;
     }));
     (Served { address, core, desk, leave, server }, inputs)

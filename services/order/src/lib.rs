@@ -13,6 +13,8 @@ use tradenet_runtime::clock::Clock;
 use tradenet_runtime::disk::{Directory, Disk, Opened};
 use tradenet_runtime::driver::{self, Ports};
 use tradenet_runtime::members::Members;
+use tradenet_runtime::metrics::scraper;
+use tradenet_runtime::metrics::serve::MetricsArgs;
 use tradenet_runtime::nats::{self, ConnectArgs};
 use tradenet_runtime::service_api::Service;
 use tradenet_runtime::shutdown::Shutdown;
@@ -31,6 +33,9 @@ pub struct Args {
     /// The ids of all order replicas of the exchange, separated by commas.
     #[arg(long, env = "TRADENET_MEMBERS", default_value = "1,2,3", value_name = "IDS")]
     pub members: Members,
+    /// Where it shows how it stands.
+    #[command(flatten)]
+    pub metrics: MetricsArgs,
     /// The broker.
     #[command(flatten)]
     pub connect: ConnectArgs,
@@ -63,9 +68,11 @@ pub async fn run(args: Args, shutdown: Shutdown) -> anyhow::Result<()> {
         journal_bytes,
     });
     let name = format!("order-{id}");
+    let (scraper, scrapes) = scraper(name.clone(), env!("CARGO_PKG_VERSION"));
+    args.metrics.serve(scraper);
     let broker = nats::connect(&args.connect, &name).await?;
     let bulk = Some(nats::connect_bulk(&args.connect, &name).await?);
-    let ports = Ports { broker, bulk, disk: Some(disk), clients: None, clock };
+    let ports = Ports { broker, bulk, disk: Some(disk), clients: None, scrapes, clock };
     // Whatever ends it is about its files, mostly; several replicas may share a log.
     driver::run(replica, presence(id, boot, times), ports, shutdown).await.with_context(|| place.display().to_string())
 }

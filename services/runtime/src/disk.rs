@@ -19,6 +19,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Read as _, Write as _};
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -28,10 +29,13 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use tokio::sync::mpsc;
+use tradenet_core::metrics::{DURATION_BOUNDS_US, Readings};
 use tradenet_core::{DiskAnswer, DiskRequest, DiskTicket};
 use tradenet_schemas::ids::{Chain, ReplicaId, StoreId};
 use tradenet_schemas::message::Configuration;
 use xxhash_rust::xxh3::xxh3_64;
+
+use crate::metrics::{self, Shared};
 
 /// How many requests wait for the disk; then the driver waits too.
 const REQUESTS_MAX: usize = 4_096;
@@ -319,6 +323,8 @@ fn is_full(error: &io::Error) -> bool {
 #[derive(Debug)]
 pub struct Disk {
     requests: mpsc::Sender<DiskRequest>,
+    /// Counted by the thread, read by the driver.
+    syncs: Arc<Shared>,
     /// Unbounded, so that the thread never waits for the driver, which may wait for the thread. There is one answer for
     /// each request, and the driver takes all of them before it asks for more.
     answers: mpsc::UnboundedReceiver<DiskAnswer>,
@@ -333,9 +339,17 @@ impl Disk {
     pub fn start(directory: Directory) -> io::Result<Self> {
         let (requests, asked) = mpsc::channel(REQUESTS_MAX);
         let (answer, answers) = mpsc::unbounded_channel();
-        let worker = Worker { directory, answer, full: false, broken: None };
+        let syncs = Arc::new(Shared::new(DURATION_BOUNDS_US));
+        let worker = Worker { directory, answer, syncs: Arc::clone(&syncs), full: false, broken: None };
         let thread = std::thread::Builder::new().name("disk".to_owned()).spawn(move || worker.run(asked))?;
-        Ok(Self { requests, answers, thread })
+        Ok(Self { requests, syncs, answers, thread })
+    }
+
+    /// Shows how long syncs take, and how many requests wait.
+    pub(crate) fn observe(&self, readings: &mut Readings) {
+        readings.spread(&metrics::SYNC, &[], &self.syncs.read());
+        let limit = self.requests.max_capacity();
+        readings.queue("disk_requests", limit - self.requests.capacity(), limit);
     }
 
     /// Asks for something. Waits while many requests wait already.
@@ -359,7 +373,7 @@ impl Disk {
     /// Waits until everything that was asked for is done and the directory is free, for at most `limit`: a disk that hangs
     /// must not keep the process from ending.
     pub async fn close(self, limit: Duration) {
-        let Self { requests, answers, thread } = self;
+        let Self { requests, answers, thread, .. } = self;
         drop((requests, answers));
         let until = Instant::now() + limit;
         while !thread.is_finished() && Instant::now() < until {
@@ -376,6 +390,7 @@ pub struct DiskGone;
 struct Worker {
     directory: Directory,
     answer: mpsc::UnboundedSender<DiskAnswer>,
+    syncs: Arc<Shared>,
     /// An append found no room: those behind it must not be written either, or the journal would have a hole.
     full: bool,
     /// What has made the disk untrustworthy.
@@ -441,6 +456,7 @@ impl Worker {
 
     /// Writes behind the journal's end and syncs. Without room the journal is as before, and [`Worker::full`] is set.
     fn write(&mut self, appends: &[(DiskTicket, Bytes)]) -> io::Result<()> {
+        let began = Instant::now();
         let Directory { journal, bytes, .. } = &mut self.directory;
         let written = match appends {
             [(_, lines)] => journal.write_all_at(lines, *bytes).map(|()| lines.len()),
@@ -452,6 +468,7 @@ impl Worker {
         match written {
             Ok(length) => {
                 journal.sync_data()?;
+                self.syncs.record(began.elapsed());
                 // By this an operator sees how many orders one sync carries.
                 tracing::debug!("synced {length} bytes of {} appends at once", appends.len());
                 *bytes += length as u64;

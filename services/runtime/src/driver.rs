@@ -24,6 +24,7 @@ use futures::StreamExt as _;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, Sleep, sleep_until};
 use tracing::{debug, info, warn};
+use tradenet_core::metrics::Readings;
 use tradenet_core::times::Times;
 use tradenet_core::{
     ClientAnswer, Decider, Input, Level, Notice, Output, Packet, RegisterAnswer, ReplyTo, Stop, Ticket,
@@ -35,6 +36,7 @@ use tradenet_schemas::subjects::{Peer, Prefix, Topic};
 use crate::clock::Clock;
 use crate::disk::Disk;
 use crate::limited::Limited;
+use crate::metrics::{self, Scrapes};
 use crate::nats::{Broker, Link, Publisher, is_inbox};
 use crate::permissions;
 use crate::register::Register;
@@ -44,6 +46,9 @@ use crate::shutdown::{Reason, Shutdown};
 /// How many events of one source (a subscription, the disk, the clients) are taken before outputs are carried out. Bounds
 /// both the batch and how long one source can keep the others waiting.
 const EVENTS_AT_ONCE_MAX: usize = 1_024;
+/// The names of a process's connections.
+const MAIN: &str = "main";
+const BULK: &str = "bulk";
 /// How many answers of the register wait at most; there are a few a second.
 const REGISTER_ANSWERS_MAX: usize = 64;
 /// Between two lines about messages that were dropped, in milliseconds.
@@ -78,6 +83,8 @@ pub struct Ports {
     pub disk: Option<Disk>,
     /// Those who ask a frontend.
     pub clients: Option<Clients>,
+    /// Those who want to know how it stands.
+    pub scrapes: Scrapes,
     /// The process's clock; whoever else calls the decider must use the same.
     pub clock: Clock,
 }
@@ -149,6 +156,9 @@ struct Driver<D> {
     register_answers: mpsc::Receiver<RegisterAnswer>,
     disk: Option<Disk>,
     clients: Option<Clients>,
+    scrapes: Scrapes,
+    /// For what they tell of themselves.
+    brokers: Vec<(&'static str, Broker)>,
     shutdown: Option<Later<Reason>>,
     leave_within: Duration,
     leave_until: Option<Pin<Box<Sleep>>>,
@@ -163,9 +173,11 @@ struct Driver<D> {
 
 impl<D: Decider> Driver<D> {
     async fn new(decider: D, options: &Options, ports: Ports, shutdown: Shutdown) -> anyhow::Result<Self> {
-        let Ports { broker, bulk, disk, clients, clock } = ports;
+        let Ports { broker, bulk, disk, clients, scrapes, clock } = ports;
         let ears = listen(options, &broker, bulk.as_ref()).await.context("subscribing at the broker")?;
         let (register_answer, register_answers) = mpsc::channel(REGISTER_ANSWERS_MAX);
+        let brokers = [Some((MAIN, broker.clone())), bulk.clone().map(|bulk| (BULK, bulk))];
+        let brokers = brokers.into_iter().flatten().collect();
         let mut changes = broker.link_changes();
         changes.mark_changed();
         Ok(Self {
@@ -184,6 +196,8 @@ impl<D: Decider> Driver<D> {
             register_answers,
             disk,
             clients,
+            scrapes,
+            brokers,
             shutdown: Some(Box::pin(async move { shutdown.requested().await })),
             leave_within: options.times.leave + Duration::from_millis(LEAVE_MARGIN_MS),
             leave_until: None,
@@ -233,6 +247,7 @@ impl<D: Decider> Driver<D> {
         self.poll_disk(cx);
         self.poll_messages(cx);
         self.poll_clients(cx);
+        self.poll_scrapes(cx);
         let events = self.taken;
         self.poll_timer(cx);
         if self.taken == 0 && self.lost.is_none() { Poll::Pending } else { Poll::Ready(events == 0) }
@@ -340,6 +355,42 @@ impl<D: Decider> Driver<D> {
                 _ => return,
             }
         }
+    }
+
+    /// Answers who wants to know how the service stands. No event: the decider hears nothing of it.
+    fn poll_scrapes(&mut self, cx: &mut Context<'_>) {
+        while let Poll::Ready(Some(scrape)) = self.scrapes.0.poll_recv(cx) {
+            // Whoever asked may have gone.
+            let _ = scrape.send(self.observe());
+        }
+    }
+
+    fn observe(&self) -> Readings {
+        let mut readings = Readings::default();
+        self.decider.observe(self.clock.now(), &mut readings);
+        for (name, broker) in &self.brokers {
+            broker.observe(name, &mut readings);
+        }
+        self.main.observe(MAIN, &mut readings);
+        self.bulk.iter().for_each(|bulk| bulk.observe(BULK, &mut readings));
+        for (topic, ear) in self.ears.iter().filter_map(|ear| Some((ear.topic?, ear))) {
+            ear.counts.observe(topic.tokens(), &mut readings);
+        }
+        // A process may have two subscriptions for answers, which are one topic.
+        let (requests, errors) = self.ears.iter().filter(|ear| ear.topic.is_none()).fold((0, 0), |(all, bad), ear| {
+            let (requests, errors) = ear.counts.read();
+            (all + requests, bad + errors)
+        });
+        readings.count(&metrics::RECEIVED, &["reply"], requests);
+        readings.count(&metrics::REJECTED, &["reply"], errors);
+        if let Some(disk) = &self.disk {
+            disk.observe(&mut readings);
+        }
+        if let Some(clients) = &self.clients {
+            readings.queue("client_inputs", clients.inputs.len(), clients.inputs.max_capacity());
+        }
+        readings.queue("register_answers", self.register_answers.len(), REGISTER_ANSWERS_MAX);
+        readings
     }
 
     fn poll_timer(&mut self, cx: &mut Context<'_>) {

@@ -7,6 +7,7 @@ pub mod disk;
 pub mod driver;
 pub mod limited;
 pub mod members;
+pub mod metrics;
 pub mod nats;
 mod permissions;
 pub mod ports;

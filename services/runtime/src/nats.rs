@@ -12,7 +12,7 @@ use std::ffi::OsString;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -25,9 +25,11 @@ use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 use tracing::{debug, info, warn};
 use tradenet_core::Packet;
+use tradenet_core::metrics::Readings;
 use tradenet_schemas::subjects::{Peer, Prefix, Topic};
 
 use crate::limited::Limited;
+use crate::metrics;
 
 /// Between pings, in milliseconds. The third one without an answer ends the connection, so a frozen broker is noticed
 /// after about 3 s.
@@ -325,6 +327,18 @@ impl Broker {
         self.link.clone()
     }
 
+    /// Shows the connection; `name` tells it from others of the process.
+    pub(crate) fn observe(&self, name: &'static str, readings: &mut Readings) {
+        let (link, statistics) = (self.link(), self.client.statistics());
+        let count = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        readings.flag(&metrics::CONNECTED, &[name], link.connected);
+        readings.count(&metrics::CONNECTS, &[name], link.connects);
+        readings.count(&metrics::SENT_BYTES, &[name], statistics.out_bytes.load(Ordering::Relaxed));
+        readings.count(&metrics::RECEIVED_BYTES, &[name], statistics.in_bytes.load(Ordering::Relaxed));
+        readings.count(&metrics::SLOW, &[name], count(&self.heard.slow_count));
+        readings.count(&metrics::DENIED, &[name], count(&self.heard.denied_count));
+    }
+
     /// What the broker has refused so far, in its words.
     pub(crate) fn denials(&self) -> Vec<String> {
         self.heard.denials.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
@@ -404,18 +418,36 @@ pub(crate) struct Publisher {
     client: Client,
     /// The queue was full when last tried: don't wait again until there is room.
     congested: bool,
-    /// What was not sent because the broker was away.
+    /// What was not sent because the broker was away, since it was last told of.
     dropped_away: u64,
+    sent: u64,
+    unsent_away: u64,
+    unsent_congested: u64,
     lines: Limited,
 }
 
 impl Publisher {
     pub(crate) fn new(client: Client) -> Self {
-        Self { client, congested: false, dropped_away: 0, lines: Limited::new(ms(LINE_EVERY_MS)) }
+        Self {
+            client,
+            congested: false,
+            dropped_away: 0,
+            sent: 0,
+            unsent_away: 0,
+            unsent_congested: 0,
+            lines: Limited::new(ms(LINE_EVERY_MS)),
+        }
     }
 
     pub(crate) fn client(&self) -> &Client {
         &self.client
+    }
+
+    /// Shows what was sent, and what was not.
+    pub(crate) fn observe(&self, name: &'static str, readings: &mut Readings) {
+        readings.count(&metrics::SENT, &[name], self.sent);
+        readings.count(&metrics::UNSENT, &[name, "away"], self.unsent_away);
+        readings.count(&metrics::UNSENT, &[name, "congested"], self.unsent_congested);
     }
 
     /// How many messages were dropped while the broker was away, since this was last asked.
@@ -428,6 +460,7 @@ impl Publisher {
     pub(crate) async fn publish(&mut self, subject: String, reply: Option<String>, payload: Bytes) {
         if self.client.connection_state() != State::Connected {
             self.dropped_away += 1;
+            self.unsent_away += 1;
             return;
         }
         // Unconstrained: else tokio makes even a send that has room wait, once a task has done much at a time.
@@ -436,10 +469,14 @@ impl Publisher {
             if self.congested { sending.now_or_never() } else { timeout(ms(PUBLISH_WAIT_MS), sending).await.ok() };
         self.congested = sent.is_none();
         let trouble = match sent {
-            Some(Ok(())) => return,
+            Some(Ok(())) => {
+                self.sent += 1;
+                return;
+            }
             Some(Err(error)) => error.to_string(),
             None => format!("the broker took nothing for {PUBLISH_WAIT_MS} ms"),
         };
+        self.unsent_congested += 1;
         if let Some(held_back) = self.lines.admit() {
             warn!("a message was dropped: {trouble}{held_back}");
         }
@@ -473,6 +510,8 @@ struct Heard {
     /// What the last attempt to connect ran into.
     trouble: Mutex<Option<String>>,
     slow: Mutex<Limited>,
+    slow_count: AtomicU64,
+    denied_count: AtomicU64,
     refused: Mutex<Limited>,
     /// What the user may not do, in the broker's words.
     denials: Mutex<BTreeSet<String>>,
@@ -485,6 +524,8 @@ impl Default for Heard {
             changed: Notify::new(),
             trouble: Mutex::default(),
             slow: lines(),
+            slow_count: AtomicU64::new(0),
+            denied_count: AtomicU64::new(0),
             refused: lines(),
             denials: Mutex::default(),
         }
@@ -496,10 +537,14 @@ impl Heard {
         match event {
             Event::Connected | Event::Disconnected | Event::Closed => self.changed.notify_one(),
             Event::LameDuckMode => info!("the broker is about to shut down"),
-            Event::SlowConsumer(_) => say(&self.slow, |held_back| {
-                warn!("messages come faster than this service handles them; one was dropped{held_back}");
-            }),
+            Event::SlowConsumer(_) => {
+                self.slow_count.fetch_add(1, Ordering::Relaxed);
+                say(&self.slow, |held_back| {
+                    warn!("messages come faster than this service handles them; one was dropped{held_back}");
+                });
+            }
             Event::ServerError(ServerError::Other(text)) if text.to_lowercase().contains("permissions violation") => {
+                self.denied_count.fetch_add(1, Ordering::Relaxed);
                 let mut denials = self.denials.lock().unwrap_or_else(PoisonError::into_inner);
                 if denials.len() < DENIALS_MAX {
                     denials.insert(text.clone());

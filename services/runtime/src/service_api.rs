@@ -19,8 +19,10 @@ use futures::StreamExt as _;
 use futures::stream::select_all;
 use serde::Serialize;
 use tracing::debug;
+use tradenet_core::metrics::Readings;
 use tradenet_schemas::ids::Boot;
 
+use crate::metrics;
 use crate::nats::is_inbox;
 
 /// What a service says of itself.
@@ -50,6 +52,15 @@ impl Counts {
     }
     pub(crate) fn add_error(&self) {
         self.errors.fetch_add(1, Ordering::Relaxed);
+    }
+    /// Both counts.
+    pub(crate) fn read(&self) -> (u64, u64) {
+        (self.requests.load(Ordering::Relaxed), self.errors.load(Ordering::Relaxed))
+    }
+    pub(crate) fn observe(&self, topic: &'static str, readings: &mut Readings) {
+        let (requests, errors) = self.read();
+        readings.count(&metrics::RECEIVED, &[topic], requests);
+        readings.count(&metrics::REJECTED, &[topic], errors);
     }
 }
 

@@ -16,6 +16,7 @@ use tradenet_core::times::Times;
 use tradenet_core::{ClientAnswer, ClientRequest, Input, Output, Stop, Ticket};
 use tradenet_runtime::clock::Clock;
 use tradenet_runtime::driver::{self, Clients, Options, Ports};
+use tradenet_runtime::metrics::scraper;
 use tradenet_runtime::nats::{CallError, connect_bulk};
 use tradenet_runtime::process::Signal;
 use tradenet_runtime::service_api::Service;
@@ -55,7 +56,14 @@ impl Running {
         let bulk = connect_bulk(&server.args(), "test").await.unwrap();
         assert!(bulk.reached_within(PATIENCE).await);
         let clients = Clients { inputs: receiver, answer: Box::new(|_, _| {}) };
-        let ports = Ports { broker, bulk: Some(bulk), disk: None, clients: Some(clients), clock: Clock::new() };
+        let ports = Ports {
+            broker,
+            bulk: Some(bulk),
+            disk: None,
+            clients: Some(clients),
+            scrapes: scraper("test", "1").1,
+            clock: Clock::new(),
+        };
         let task = tokio::spawn(driver::run(decider, options, ports, shutdown));
         let mut running = Self { seen, inputs, trigger, task };
         running.seen.connected().await;
@@ -299,7 +307,14 @@ async fn answers_go_to_their_clients_and_the_timer_comes_when_it_was_asked_for()
     let options = Options { node: FRONTEND, times: Times::default(), topics: Vec::new(), service };
     let answer = Box::new(move |ticket, said| answer.send((ticket, said)).unwrap());
     let clients = Some(Clients { inputs: receiver, answer });
-    let ports = Ports { broker: server.connect().await, bulk: None, disk: None, clients, clock: Clock::new() };
+    let ports = Ports {
+        broker: server.connect().await,
+        bulk: None,
+        disk: None,
+        clients,
+        scrapes: scraper("test", "1").1,
+        clock: Clock::new(),
+    };
     tokio::spawn(driver::run(decider, options, ports, shutdown));
     seen.first("the timer", |input| matches!(input, Input::Timer).then_some(())).await;
     inputs.send(Input::Client(Ticket(7), ClientRequest::Stocks)).await.unwrap();

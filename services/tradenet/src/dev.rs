@@ -72,6 +72,8 @@ struct Plan {
     /// Held until the frontends start, so that nobody else takes them.
     listeners: Vec<TcpListener>,
     frontends: Vec<SocketAddr>,
+    /// Where replicas and catalogs show how they stand, in this order.
+    metrics: Vec<SocketAddr>,
     members: String,
 }
 
@@ -106,10 +108,13 @@ impl Plan {
         let program = std::env::current_exe().context("cannot find my own program file")?;
         let home = Home::open(&args.data_dir)?;
         let stocks = home.stocks(args.stocks.as_deref())?;
-        let listeners = hold_ports(args.port, u16::from(args.frontends))?;
+        let mut listeners = hold_ports(args.port, u16::from(args.frontends))?;
         let frontends = listeners.iter().map(TcpListener::local_addr).collect::<Result<_, _>>()?;
+        let others = ports::hold_free(u16::from(args.replicas + args.catalogs)).context("no free ports found")?;
+        let metrics = others.iter().map(TcpListener::local_addr).collect::<Result<_, _>>()?;
+        listeners.extend(others);
         let members = (1..=args.replicas).map(|id| id.to_string()).collect::<Vec<_>>().join(",");
-        Ok(Self { program, home, stocks, listeners, frontends, members })
+        Ok(Self { program, home, stocks, listeners, frontends, metrics, members })
     }
 }
 
@@ -173,18 +178,20 @@ fn start_services(args: &Args, plan: &mut Plan, nats_url: &str, children: &mut C
         let pairs = [("--name", name), ("--members", &plan.members), ("--nats-url", nats_url), ("--prefix", prefix)];
         pairs.into_iter().flat_map(|(option, value)| [option.to_owned(), value.to_owned()]).collect::<Vec<_>>()
     };
+    plan.listeners.clear();
+    let mut metrics = plan.metrics.iter().map(SocketAddr::to_string);
+    let mut metrics = || ["--metrics".to_owned(), metrics.next().unwrap_or_default()];
     for id in 1..=args.replicas {
         let name = format!("order-{id}");
         let own = ["order", "--id", &id.to_string(), "--data-dir", data_dir].map(str::to_owned);
-        children.start(&name, Kind::Order, &plan.program, [&own[..], &common(&name)].concat(), None)?;
+        children.start(&name, Kind::Order, &plan.program, [&own[..], &common(&name), &metrics()].concat(), None)?;
     }
     for number in 1..=args.catalogs {
         let name = format!("catalog-{number}");
         let stocks = plan.stocks.display().to_string();
         let own = ["catalog", "--stocks", &stocks, "--data-dir", data_dir].map(str::to_owned);
-        children.start(&name, Kind::Catalog, &plan.program, [&own[..], &common(&name)].concat(), None)?;
+        children.start(&name, Kind::Catalog, &plan.program, [&own[..], &common(&name), &metrics()].concat(), None)?;
     }
-    plan.listeners.clear();
     for (number, address) in (1..).zip(&plan.frontends) {
         let name = format!("frontend-{number}");
         let (listen, cache_size) = (address.to_string(), args.cache_size.to_string());
@@ -324,8 +331,12 @@ mod tests {
             url,
             "--prefix",
             "tradenet",
+            "--metrics",
+            &plan.metrics[2].to_string(),
         ];
         assert_eq!(argv, expected);
+        assert_eq!(processes[names.len() - 5]["metrics"], format!("http://{}/metrics", plan.metrics[2]));
+        assert_eq!(processes[names.len() - 1]["metrics"], format!("http://{}/metrics", frontends[1]));
         assert!(std::fs::read_to_string(format!("{program}.log")).unwrap().lines().all(|line| line.starts_with("1 ")));
 
         // One that is killed stays dead, and stays listed.

@@ -190,6 +190,7 @@ impl Replica {
         let silent = now.since(attachment.heard) >= self.options.times.authority || attachment.withheld;
         let over = attachment.granted_until.is_none_or(|until| now > until) || bug(Bug::DetachAtOnce);
         if silent && over {
+            self.counts.authorities_waited_out += u64::from(!attachment.detaching);
             self.detach(catalog, "it was silent, and its authority is over");
         }
     }

@@ -304,6 +304,7 @@ impl Replica {
     fn change_done(&mut self) {
         let Some(leading) = &mut self.leading else { return };
         let Some(change) = leading.change.take() else { return };
+        self.counts.change(change.kind);
         leading.trouble = None;
         leading.in_force = change.target;
         if change.kind == Kind::Add {

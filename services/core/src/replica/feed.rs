@@ -26,7 +26,7 @@ const FEED_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// times as much, which is well below the bound of a message.
 const TOLD_BYTES_MAX: usize = 128 * 1024;
 /// How many frontends may wait for events.
-const WATCHERS_MAX: usize = 1_024;
+pub(super) const WATCHERS_MAX: usize = 1_024;
 
 /// The state after some entry, and the public events on the way there.
 #[derive(Clone, Debug)]
@@ -64,6 +64,11 @@ struct Watcher {
 pub(super) struct Watchers(BTreeMap<ReplyTo, Watcher>);
 
 impl Watchers {
+    /// How many wait.
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
+    }
+
     /// Where answers would go, and to which requests.
     pub(super) fn into_requests(self) -> impl Iterator<Item = (ReplyTo, u64)> {
         self.0.into_iter().map(|(reply, watcher)| (reply, watcher.request))

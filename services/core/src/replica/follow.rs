@@ -18,7 +18,7 @@ use crate::bugs::{Bug, bug};
 use crate::{Mono, Output, Packet, ReplyTo, journal};
 
 /// Batches that may wait for the disk; what comes beyond is fetched later.
-const APPENDS_WAITING_MAX: usize = 64;
+pub(super) const APPENDS_WAITING_MAX: usize = 64;
 
 /// What a replica knows of the leader it follows.
 #[derive(Clone, Default, Debug)]
@@ -101,6 +101,7 @@ impl Replica {
         if held.leader != sender {
             if epoch < held.epoch {
                 let newer = Message::Fenced(Box::new(held.clone()));
+                self.counts.fenced += 1;
                 self.send(Peer::Order(sender.id), newer);
             }
             return;
@@ -316,6 +317,7 @@ impl Replica {
 
     /// The commands and queries that were sent to somebody who does not lead.
     pub(super) fn not_leader(&mut self, requests: Vec<u64>, reply: ReplyTo) {
+        self.counts.not_leader += requests.len() as u64;
         let configuration = self.newest().cloned().map(Box::new);
         self.reply(reply, Message::NotLeader { requests, configuration, catalog: None });
     }

@@ -24,15 +24,16 @@ use tradenet_schemas::trade::{Command, CommandKey, Outcome, Receipt, Refusal};
 use super::attach::Attachment;
 use super::change::{Change, Kind};
 use super::feed::Watchers;
+use super::observe::Verdict;
 use super::{LEAVE_TOGETHER, Replica};
 use crate::bugs::{Bug, bug};
 use crate::exchange::Decision;
 use crate::{Mono, Output, ReplyTo, highest, journal};
 
 /// Commands that may wait to be decided.
-const QUEUE_COMMANDS_MAX: usize = 16_384;
+pub(super) const QUEUE_COMMANDS_MAX: usize = 16_384;
 /// Answers that may wait to be given.
-const WAITING_MAX: usize = 65_536;
+pub(super) const WAITING_MAX: usize = 65_536;
 /// Outcomes in one message, in bytes; a single one is smaller.
 const OUTCOMES_BYTES_MAX: usize = 512 * 1024;
 /// Refusals that are remembered.
@@ -187,6 +188,10 @@ impl Leading {
     }
     pub(super) fn released(&self) -> SeqNum {
         self.released
+    }
+    /// How many commands wait, how many answers, how many readers of events.
+    pub(super) fn depths(&self) -> (usize, usize, usize) {
+        (self.queue.len(), self.waiting.len(), self.watchers.len())
     }
     /// Since when an entry waits to be committed.
     pub(super) fn stuck_since(&self) -> Option<Mono> {
@@ -343,6 +348,7 @@ impl Replica {
             let new: Vec<u64> = submissions.iter().filter(|new| !taken(new)).map(|new| new.request).collect();
             if !new.is_empty() {
                 let why = "the leader's disk is full, and no other replica is in sync".to_owned();
+                self.counts.verdict(Verdict::Unavailable, new.len());
                 self.reply(reply, Message::Unavailable { requests: new, why });
             }
             return;
@@ -350,7 +356,8 @@ impl Replica {
         let requests = || submissions.iter().map(|submission| submission.request).collect();
         let Some(leading) = &mut self.leading else { return };
         if leading.queue.len() + submissions.len() > QUEUE_COMMANDS_MAX || leading.waiting.len() > WAITING_MAX {
-            let requests = requests();
+            let requests: Vec<u64> = requests();
+            self.counts.verdict(Verdict::Overloaded, requests.len());
             return self.reply(reply, Message::Overloaded { requests });
         }
         leading.queue.extend(submissions.into_iter().map(|submission| Queued {
@@ -443,6 +450,8 @@ impl Replica {
         }
         if !lines.is_empty() {
             let now = self.now.mono;
+            self.counts.batch_entries.record(self.log.tail().seq.0 - self.committed.0);
+            self.counts.batch_bytes.record(lines.len() as u64);
             if let Some(leading) = &mut self.leading {
                 leading.uncommitted_since = Some(now);
             }
@@ -458,6 +467,12 @@ impl Replica {
         let decision =
             refused.map_or_else(|| self.state.exchange.decide(&key, &command), |known| Decision::Refuse(*known));
         let before = matches!(decision, Decision::Replay { seq, .. } if seq <= known);
+        let verdict = match &decision {
+            Decision::Accept(_) => Verdict::Accepted,
+            Decision::Replay { .. } => Verdict::Replayed,
+            Decision::Refuse(_) => Verdict::Refused,
+        };
+        self.counts.verdict(verdict, 1);
         let (outcome, seq, confirm) = match decision {
             Decision::Accept(events) => {
                 // Only the opening of an account is done again under its key: for a new token.
@@ -641,7 +656,8 @@ impl Replica {
         if begun && everywhere > self.committed {
             self.committed = everywhere;
             if everywhere == self.log.tail().seq {
-                leading.uncommitted_since = None;
+                let since = leading.uncommitted_since.take();
+                since.iter().for_each(|since| self.counts.commit_us.record_duration(self.now.mono.since(*since)));
             }
             if !leading.serves {
                 leading.serves = true;

@@ -16,7 +16,8 @@
 //! - [`follow`]: appending what the leader sends, catching up;
 //! - [`lead`]: activation, batches, commit, release; [`change`]: changes of the configuration; [`attach`]: the catalog;
 //! - [`feed`]: what everybody may know, told to frontends;
-//! - [`clerk`]: what frontends propose, checked and written.
+//! - [`clerk`]: what frontends propose, checked and written;
+//! - [`observe`]: what is counted, and shown to people.
 
 mod attach;
 mod change;
@@ -26,6 +27,7 @@ mod feed;
 mod follow;
 mod lead;
 mod log;
+mod observe;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -39,6 +41,7 @@ use tradenet_schemas::subjects::Peer;
 
 use crate::bugs::{Bug, bug};
 use crate::exchange::Exchange;
+use crate::metrics::{Aside, Readings};
 use crate::times::Times;
 use crate::{
     Decider, DiskAnswer, DiskRequest, DiskTicket, Input, Mono, Now, Output, Packet, RegisterAnswer, ReplyTo, Stop,
@@ -50,6 +53,9 @@ use feed::State;
 use follow::Following;
 use lead::{Acknowledgement, Leading};
 use log::Log;
+use observe::Counts;
+
+pub use observe::METRICS;
 
 /// How often a replica looks at its timers.
 const TICK: Duration = Duration::from_millis(25);
@@ -153,6 +159,7 @@ pub struct Replica {
     nonces: u64,
     /// How often the log was cut.
     cuts: u64,
+    counts: Aside<Counts>,
 
     /// When the configuration was adopted.
     adopted_at: Mono,
@@ -193,6 +200,7 @@ impl Replica {
             register_ticket: 0,
             nonces: 0,
             cuts: 0,
+            counts: Aside::default(),
             adopted_at: Mono(0),
             connected: false,
             giving_up: None,
@@ -895,6 +903,10 @@ impl Decider for Replica {
 
     fn poll_timeout(&self) -> Option<Mono> {
         (!self.stopped).then_some(self.next_tick)
+    }
+
+    fn observe(&self, _: Now, readings: &mut Readings) {
+        self.show(readings);
     }
 }
 

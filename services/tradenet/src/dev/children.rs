@@ -57,6 +57,18 @@ pub(super) struct Running {
     task: Option<JoinHandle<std::io::Result<Ended>>>,
 }
 
+impl Running {
+    /// Where it shows how it stands: a frontend where it serves, the others where they were told to.
+    pub(super) fn metrics(&self) -> Option<String> {
+        let told = || self.argv.iter().skip_while(|argument| *argument != "--metrics").nth(1);
+        match self.kind {
+            Kind::Frontend => self.address.as_ref().map(|address| format!("{address}/metrics")),
+            Kind::Order | Kind::Catalog => told().map(|address| format!("http://{address}/metrics")),
+            Kind::Broker => None,
+        }
+    }
+}
+
 /// A child that ended without having been asked to.
 #[derive(Debug)]
 pub(super) struct Died {

@@ -49,6 +49,9 @@ struct Process {
     name: String,
     pid: u32,
     argv: Vec<String>,
+    /// Where it shows how it stands.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    metrics: Option<String>,
 }
 
 impl Home {
@@ -120,7 +123,12 @@ impl Home {
     /// # Errors
     /// The directory has become unwritable.
     pub(super) fn publish(&self, nats_url: &str, frontends: &[SocketAddr], children: &[Running]) -> anyhow::Result<()> {
-        let process = |child: &Running| Process { name: child.name.clone(), pid: child.pid, argv: child.argv.clone() };
+        let process = |child: &Running| Process {
+            name: child.name.clone(),
+            pid: child.pid,
+            argv: child.argv.clone(),
+            metrics: child.metrics(),
+        };
         let state = State {
             pid: std::process::id(),
             nats_url: nats_url.to_owned(),

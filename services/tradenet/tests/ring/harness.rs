@@ -238,6 +238,12 @@ impl Exchange {
         let processes = self.state["processes"].as_array().unwrap();
         processes.iter().find(|process| process["name"] == name).unwrap()
     }
+    /// Where each service shows its metrics.
+    pub(crate) fn metrics(&self) -> Vec<(String, String)> {
+        let processes = self.state["processes"].as_array().unwrap();
+        let text = |process: &Value, key: &str| process[key].as_str().map(str::to_owned);
+        processes.iter().filter_map(|process| Some((text(process, "name")?, text(process, "metrics")?))).collect()
+    }
     pub(crate) fn names(&self) -> Vec<String> {
         let processes = self.state["processes"].as_array().unwrap();
         processes.iter().map(|process| process["name"].as_str().unwrap().to_owned()).collect()

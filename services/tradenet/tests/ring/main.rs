@@ -23,6 +23,7 @@ mod kills;
 mod loss;
 mod market;
 mod nonsense;
+mod observe;
 mod operator;
 mod pauses;
 mod proxy;

@@ -1,0 +1,248 @@
+//! What is seen of every request from outside: counted by route and status, timed, and told at `GET /metrics`.
+//!
+//! The problem: handlers should not count, and a scrape must be answered also when the exchange is overloaded. The idea: the
+//! observer stands around the whole router, between it and the connection. The rules: a route is named by its pattern, never
+//! by what the client wrote, and what is no route is `other`, so the number of series is bounded; a scrape takes no place
+//! among the requests that wait for the core; counting costs a few additions, and no lock.
+
+use std::array;
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+
+use axum::Router;
+use axum::body::Body;
+use axum::http::{HeaderValue, Method, StatusCode, header};
+use axum::response::{IntoResponse as _, Response};
+use hyper::Request;
+use hyper::body::Incoming;
+use hyper::service::{Service, service_fn};
+use hyper_util::service::TowerToHyperService;
+use tokio::sync::Semaphore;
+use tradenet_core::metric_table;
+use tradenet_core::metrics::{DURATION_BOUNDS_US, Readings};
+use tradenet_runtime::metrics::{CONTENT_TYPE, Scraper, Shared};
+
+use crate::desk::Desk;
+use crate::envelope::Failure;
+use crate::events::Feed;
+use crate::limits::{Limits, REQUESTS_UNDER_WAY_MAX};
+
+/// The patterns of all paths that are served, the busiest first.
+const ROUTES: [&str; 19] = [
+    "/stocks/{name}",
+    "/orders",
+    "/orders/{number}",
+    "/stocks",
+    "/accounts/{account}/orders",
+    "/accounts/{account}/orders/{number}",
+    "/accounts/{account}",
+    "/accounts/{account}/deposits",
+    "/accounts/{account}/withdrawals",
+    "/accounts",
+    "/stocks/{name}/book",
+    "/stocks/{name}/trades",
+    "/stocks/{name}/candles",
+    "/events",
+    "/cluster",
+    "/healthz",
+    "/readyz",
+    METRICS_PATH,
+    OTHER,
+];
+const METRICS_PATH: &str = "/metrics";
+const OTHER: &str = "other";
+/// `HEAD` counts as `GET`.
+const METHODS: [&str; 5] = ["GET", "POST", "DELETE", "PUT", OTHER];
+/// Every status that is answered.
+const STATUSES: [(u16, &str); 20] = [
+    (200, "200"),
+    (201, "201"),
+    (304, "304"),
+    (400, "400"),
+    (401, "401"),
+    (403, "403"),
+    (404, "404"),
+    (405, "405"),
+    (408, "408"),
+    (409, "409"),
+    (412, "412"),
+    (413, "413"),
+    (415, "415"),
+    (422, "422"),
+    (429, "429"),
+    (431, "431"),
+    (500, "500"),
+    (503, "503"),
+    (504, "504"),
+    (0, OTHER),
+];
+
+metric_table! {
+    /// What the REST edge shows.
+    METRICS;
+    REQUESTS = Counter "tradenet_http_requests" ["method", "route", "status"],
+        "Requests that were answered; route: the pattern of the path, other where there is none.";
+    TOOK = Histogram "tradenet_http_request_duration_seconds" ["method", "route"],
+        "From the end of a request's headers until its answer begins.";
+    REFUSED = Counter "tradenet_http_connections_refused" [],
+        "Connections that found no place; the client was told so, or cut off where too many were.";
+}
+
+/// Counts of one method at one route.
+#[derive(Debug)]
+struct Counts {
+    statuses: [AtomicU64; STATUSES.len()],
+    took: Shared,
+}
+
+/// Stands around the router. See the module.
+pub(crate) struct Observer {
+    scraper: Scraper,
+    desk: Arc<Desk>,
+    feed: Arc<Feed>,
+    /// By route, then method.
+    counts: [[Counts; METHODS.len()]; ROUTES.len()],
+    /// One for each connection that may be open.
+    pub(crate) places: Arc<Semaphore>,
+    limits: Limits,
+    refused: AtomicU64,
+}
+
+impl Observer {
+    pub(crate) fn new(scraper: Scraper, desk: Arc<Desk>, feed: Arc<Feed>, limits: &Limits) -> Arc<Self> {
+        let counts = || Counts {
+            statuses: [const { AtomicU64::new(0) }; STATUSES.len()],
+            took: Shared::new(DURATION_BOUNDS_US),
+        };
+        Arc::new(Self {
+            scraper,
+            desk,
+            feed,
+            counts: array::from_fn(|_| array::from_fn(|_| counts())),
+            places: Arc::new(Semaphore::new(limits.connections_max)),
+            limits: *limits,
+            refused: AtomicU64::new(0),
+        })
+    }
+
+    /// What serves one connection.
+    pub(crate) fn around(
+        self: &Arc<Self>,
+        router: Router,
+    ) -> impl Service<Request<Incoming>, Response = Response, Error = Infallible, Future: Send> + Send + use<> {
+        let (observer, router) = (Arc::clone(self), TowerToHyperService::new(router));
+        service_fn(move |request: Request<Incoming>| {
+            let observer = Arc::clone(&observer);
+            let began = Instant::now();
+            let (method, route) = (method(request.method()), route(request.uri().path()));
+            let scrape = (ROUTES[route] == METRICS_PATH).then(|| METHODS[method] == "GET");
+            let answer = scrape.is_none().then(|| router.call(request));
+            async move {
+                let response = match (answer, scrape) {
+                    (Some(answer), _) => answer.await?,
+                    (None, Some(true)) => observer.metrics().await,
+                    (None, _) => not_to_be_written(),
+                };
+                observer.count(route, method, response.status(), began);
+                Ok(response)
+            }
+        })
+    }
+
+    fn count(&self, route: usize, method: usize, status: StatusCode, began: Instant) {
+        let counts = &self.counts[route][method];
+        let known = STATUSES.iter().position(|(known, _)| *known == status.as_u16()).unwrap_or(STATUSES.len() - 1);
+        counts.statuses[known].fetch_add(1, Ordering::Relaxed);
+        counts.took.record(began.elapsed());
+    }
+
+    /// A connection found no place.
+    pub(crate) fn refused(&self) {
+        self.refused.fetch_add(1, Ordering::Relaxed);
+    }
+
+    async fn metrics(&self) -> Response {
+        match self.scraper.text(|readings| self.observe(readings)).await {
+            Ok(text) => {
+                let mut response = Response::new(Body::from(text));
+                response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(CONTENT_TYPE));
+                response
+            }
+            Err(error) => Failure::unavailable(error.to_string()).into_response(),
+        }
+    }
+
+    /// What nobody ever asked for is left out.
+    fn observe(&self, readings: &mut Readings) {
+        for (route, of_route) in ROUTES.iter().zip(&self.counts) {
+            for (method, Counts { statuses, took }) in METHODS.iter().zip(of_route) {
+                let took = took.read();
+                if took.count() > 0 {
+                    readings.spread(&TOOK, &[method, route], &took);
+                }
+                for ((_, status), count) in STATUSES.iter().zip(statuses) {
+                    let count = count.load(Ordering::Relaxed);
+                    if count > 0 {
+                        readings.count(&REQUESTS, &[method, route, status], count);
+                    }
+                }
+            }
+        }
+        let open = self.limits.connections_max.saturating_sub(self.places.available_permits());
+        readings.count(&REFUSED, &[], self.refused.load(Ordering::Relaxed));
+        readings.queue("http_connections", open, self.limits.connections_max);
+        readings.queue("http_requests", self.desk.waiting(), REQUESTS_UNDER_WAY_MAX);
+        readings.queue("event_streams", self.feed.streams(), self.limits.streams_max);
+    }
+}
+
+fn not_to_be_written() -> Response {
+    let failure = Failure::new(StatusCode::METHOD_NOT_ALLOWED, "/metrics takes GET alone");
+    let mut response = failure.into_response();
+    response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET,HEAD"));
+    response
+}
+
+/// The place of a method in [`METHODS`].
+fn method(method: &Method) -> usize {
+    let name = if *method == Method::HEAD { "GET" } else { method.as_str() };
+    METHODS.iter().position(|known| *known == name).unwrap_or(METHODS.len() - 1)
+}
+
+/// The place of a path's pattern in [`ROUTES`].
+fn route(path: &str) -> usize {
+    ROUTES.iter().position(|pattern| matches(pattern, path)).unwrap_or(ROUTES.len() - 1)
+}
+
+/// Whether the router would take the path for that pattern: a name in braces stands for one part that is not empty.
+fn matches(pattern: &str, path: &str) -> bool {
+    let mut parts = path.split('/');
+    let fits = |part: &str| {
+        parts.next().is_some_and(|given| if part.starts_with('{') { !given.is_empty() } else { given == part })
+    };
+    pattern.split('/').all(fits) && parts.next().is_none()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_route_is_its_pattern_whatever_the_client_wrote() {
+        let check = |path, expected| assert_eq!(ROUTES[route(path)], expected, "{path}");
+        check("/stocks", "/stocks");
+        check("/stocks/GameStart", "/stocks/{name}");
+        check("/stocks/a%2Fb", "/stocks/{name}");
+        check("/stocks/", OTHER);
+        check("/stocks/x/book", "/stocks/{name}/book");
+        check("/stocks/x/books", OTHER);
+        check("/accounts/alice/orders/7", "/accounts/{account}/orders/{number}");
+        check("/metrics", METRICS_PATH);
+        check("/", OTHER);
+        check("", OTHER);
+        check("*", OTHER);
+        check("//stocks", OTHER);
+    }
+}
