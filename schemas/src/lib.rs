@@ -11,6 +11,7 @@
 //! - [`journal`]: the facts in the order log.
 //! - [`message`]: what travels between services, and [`subjects`] where.
 //! - [`rest`]: what clients of the REST edge see.
+//! - [`trace`]: one request under one id, beside the messages.
 //! - [`limits`]: the bounds that all of these share.
 
 pub mod account;
@@ -21,4 +22,5 @@ pub mod limits;
 pub mod message;
 pub mod rest;
 pub mod subjects;
+pub mod trace;
 pub mod trade;

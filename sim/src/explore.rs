@@ -288,7 +288,7 @@ impl Situation {
         let stocks = stocks().into_iter().take(1).collect();
         let from = Node::Catalog(Boot(u64::MAX));
         let envelope = Envelope { cluster: None, epoch: Epoch(0), from, body: Message::List { stocks } };
-        let packet = Packet { envelope, lines: Bytes::new() };
+        let packet = Packet::new(envelope, Bytes::new());
         if let Some(leader) = self.leader() {
             self.give(leader, Input::Received { packet, reply: Some(ReplyTo(Arc::from("nobody"))) });
         }

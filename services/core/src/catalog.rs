@@ -229,7 +229,7 @@ impl Catalog {
             from: Node::Catalog(self.options.boot),
             body,
         };
-        Packet { envelope, lines: Bytes::new() }
+        Packet::new(envelope, Bytes::new())
     }
 
     fn send(&mut self, to: Peer, body: Message) {
@@ -608,7 +608,7 @@ impl Catalog {
 
     fn leave(&mut self) {
         if self.leaving.is_none() {
-            self.outputs.push_back(Output::info("leaving: no new leases, waiting for those that are alive"));
+            self.outputs.push_back(Output::debug("leaving: no new leases, waiting for those that are alive"));
             self.leaving = Some(self.now.mono);
             let last = self.model.as_ref().map_or(SeqNum(1), |model| model.last().seq.max(SeqNum(1)));
             invalidate(&mut self.sessions, self.now.mono, last, None);
@@ -727,6 +727,7 @@ impl Decider for Catalog {
             | Input::NobodyThere(_)
             | Input::Register(_)
             | Input::Disk(_)
+            | Input::Trace(..)
             | Input::Client(..)
             | Input::ClientGone(_)
             | Input::Timer => {}

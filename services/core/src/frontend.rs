@@ -9,6 +9,7 @@
 mod observe;
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -17,6 +18,7 @@ use tradenet_schemas::limits::SUBMISSIONS_PER_MESSAGE_MAX;
 use tradenet_schemas::message::{Answer, Configuration, Envelope, Message, Query, Role, Submission};
 use tradenet_schemas::rest;
 use tradenet_schemas::subjects::Peer;
+use tradenet_schemas::trace::{Trace, Traced};
 use tradenet_schemas::trade::{Command, CommandKey, Outcome, Stock, Symbol};
 
 use crate::bugs::{Bug, bug};
@@ -24,7 +26,7 @@ use crate::cache::{Cache, Invalidated};
 use crate::election::{self, Elector, Wish};
 use crate::metrics::{Aside, Readings};
 use crate::times::Times;
-use crate::{ClientAnswer, ClientRequest, Decider, Input, Mono, Now, Output, Packet, Stop, Ticket};
+use crate::{ClientAnswer, ClientRequest, Decider, Input, Mono, Now, Output, Packet, Stop, Ticket, wire};
 
 pub use observe::METRICS;
 
@@ -93,6 +95,10 @@ pub struct Frontend {
     commands: BTreeMap<u64, Pending>,
     questions: BTreeMap<u64, Asking>,
     tickets: BTreeMap<Ticket, u64>,
+    /// The request that comes next, if it is to be followed.
+    arriving: Option<(Ticket, Arc<Trace>)>,
+    /// Requests under way that are followed, by number.
+    traces: BTreeMap<u64, Arc<Trace>>,
     catalog: Option<Boot>,
     asked: BTreeMap<u64, (Boot, Mono)>,
     /// The configured leader, if the last that was heard of its place is that it has gone: nobody listens there, or
@@ -121,6 +127,8 @@ impl Frontend {
             commands: BTreeMap::new(),
             questions: BTreeMap::new(),
             tickets: BTreeMap::new(),
+            arriving: None,
+            traces: BTreeMap::new(),
             catalog: None,
             asked: BTreeMap::new(),
             missing: None,
@@ -212,12 +220,23 @@ impl Frontend {
             from: Node::Frontend(self.options.boot),
             body,
         };
-        Packet { envelope, lines: Bytes::new() }
+        Packet::new(envelope, Bytes::new())
     }
 
     fn send(&mut self, to: Peer, body: Message) {
-        let packet = self.packet(body);
+        self.send_traced(to, body, Vec::new());
+    }
+
+    fn send_traced(&mut self, to: Peer, body: Message, traces: Vec<Traced>) {
+        let packet = Packet { traces, ..self.packet(body) };
         self.outputs.push_back(Output::Send { to, packet });
+    }
+
+    fn traces_of(&self, requests: impl Iterator<Item = u64>) -> Vec<Traced> {
+        match self.traces.is_empty() {
+            true => Vec::new(),
+            false => wire::traced(requests.map(|request| (request, self.traces.get(&request).cloned()))),
+        }
     }
 
     fn next_request(&mut self) -> u64 {
@@ -228,6 +247,7 @@ impl Frontend {
     // ------------------------------------------------------------ clients
 
     fn asked(&mut self, ticket: Ticket, request: ClientRequest) {
+        let trace = self.arriving.take().filter(|(of, _)| *of == ticket).map(|(_, trace)| trace);
         if self.commands.len() + self.questions.len() >= UNDER_WAY_MAX {
             let why = "too many requests are under way: try again".to_owned();
             return self.outputs.push_back(Output::Answer(ticket, ClientAnswer::Unavailable(why)));
@@ -238,6 +258,7 @@ impl Frontend {
             ClientRequest::Command(key, command) => {
                 let key = key.map_or_else(|| CommandKey::generated(self.options.boot, number), |key| command.key(&key));
                 self.tickets.insert(ticket, number);
+                self.traces.extend(trace.map(|trace| (number, trace)));
                 let (known, sent_in) = (self.elector.seen(), Epoch(0));
                 self.commands.insert(number, Pending { ticket, key, command, known, since, sending, sent_in });
                 return;
@@ -255,13 +276,16 @@ impl Frontend {
             ClientRequest::Market(query) => query,
         };
         self.tickets.insert(ticket, number);
+        self.traces.extend(trace.map(|trace| (number, trace)));
         self.questions.insert(number, Asking { ticket, query, since, sending });
     }
 
     fn answer(&mut self, ticket: Ticket, answer: ClientAnswer) {
         self.counts.unknown += u64::from(matches!(answer, ClientAnswer::Unknown));
         self.counts.unavailable += u64::from(matches!(answer, ClientAnswer::Unavailable(_)));
-        self.tickets.remove(&ticket);
+        if let Some(number) = self.tickets.remove(&ticket) {
+            self.traces.remove(&number);
+        }
         self.outputs.push_back(Output::Answer(ticket, answer));
     }
 
@@ -269,6 +293,7 @@ impl Frontend {
         if let Some(number) = self.tickets.remove(&ticket) {
             self.questions.remove(&number);
             self.commands.remove(&number);
+            self.traces.remove(&number);
             self.cache.forget(number);
         }
     }
@@ -311,7 +336,8 @@ impl Frontend {
                 (Peer::Catalog(_), _) => Message::Lookup { request, session: 0, symbol: None },
                 (_, query) => Message::Read { request, query },
             };
-            self.send(to, message);
+            let traces = self.traces_of([request].into_iter());
+            self.send_traced(to, message, traces);
         }
     }
 
@@ -329,7 +355,8 @@ impl Frontend {
         }
         while !batch.is_empty() {
             let rest = batch.split_off(batch.len().min(SUBMISSIONS_PER_MESSAGE_MAX));
-            self.send(Peer::Order(leader.id), Message::Submit(batch));
+            let traces = self.traces_of(batch.iter().map(|submission| submission.request));
+            self.send_traced(Peer::Order(leader.id), Message::Submit(batch), traces);
             batch = rest;
         }
     }
@@ -634,6 +661,7 @@ impl Decider for Frontend {
             }
             Input::Connected => self.elector.connected(now),
             Input::Disconnected => self.elector.disconnected(now),
+            Input::Trace(ticket, trace) => self.arriving = Some((ticket, trace)),
             Input::Client(ticket, request) => self.asked(ticket, request),
             Input::ClientGone(ticket) => self.gone(ticket),
             Input::Leave => {

@@ -44,6 +44,7 @@ use bytes::Bytes;
 use tradenet_schemas::ids::{Epoch, OrderNumber, SeqNum, StoreId};
 use tradenet_schemas::message::{Answer, Configuration, Query};
 use tradenet_schemas::subjects::Peer;
+use tradenet_schemas::trace::Trace;
 use tradenet_schemas::trade::{Command, IdempotencyKey, Order, Outcome, Stock, Symbol};
 
 pub use wire::Packet;
@@ -341,6 +342,8 @@ pub enum Input {
     Register(RegisterAnswer),
     /// The disk answers.
     Disk(DiskAnswer),
+    /// What the client asks next under this ticket is to be followed.
+    Trace(Ticket, Arc<Trace>),
     /// A client asks.
     Client(Ticket, ClientRequest),
     /// A client has gone; nobody waits for the answer any more.

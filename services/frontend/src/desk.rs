@@ -20,8 +20,12 @@ use tradenet_schemas::rest::Cluster;
 use tradenet_schemas::rest::feed::Leadership;
 use tradenet_schemas::trade::{Stock, Symbol};
 
+use crate::following;
 use crate::limits::REQUESTS_UNDER_WAY_MAX;
 use tradenet_runtime::clock::Clock;
+
+/// What one request hands to the core at most: its trace, itself, and the news that its client has gone.
+const INPUTS_PER_REQUEST: usize = 3;
 
 /// Locks what no one can have left half-changed: nothing that runs under these locks awaits, and a panic ends the process.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -88,6 +92,15 @@ pub(crate) enum NotTaken {
     Stopped,
 }
 
+impl From<mpsc::error::TrySendError<Input>> for NotTaken {
+    fn from(error: mpsc::error::TrySendError<Input>) -> Self {
+        match error {
+            mpsc::error::TrySendError::Full(_) => Self::Overloaded,
+            mpsc::error::TrySendError::Closed(_) => Self::Stopped,
+        }
+    }
+}
+
 /// Takes requests of handlers, and answers of the driver.
 pub(crate) struct Desk {
     core: Shared,
@@ -109,8 +122,7 @@ impl Desk {
     /// A desk before `core`, and the inputs that its driver is to feed to it. `answer_within` is how long an answer is waited
     /// for, and is longer than the core's own deadline.
     pub(crate) fn new(core: Shared, clock: Clock, answer_within: Duration) -> (Arc<Self>, mpsc::Receiver<Input>) {
-        // Each waiting request has sent one input, and sends one more if its client goes.
-        let (inputs, receiver) = mpsc::channel(2 * REQUESTS_UNDER_WAY_MAX);
+        let (inputs, receiver) = mpsc::channel(INPUTS_PER_REQUEST * REQUESTS_UNDER_WAY_MAX);
         let leaving = watch::Sender::new(false);
         let desk = Self { core, clock, inputs, waiting: Mutex::default(), answer_within, leaving };
         (Arc::new(desk), receiver)
@@ -181,10 +193,10 @@ impl Desk {
             return Err(NotTaken::Overloaded);
         }
         let ticket = Ticket(waiting.tickets);
-        self.inputs.try_send(Input::Client(ticket, request)).map_err(|error| match error {
-            mpsc::error::TrySendError::Full(_) => NotTaken::Overloaded,
-            mpsc::error::TrySendError::Closed(_) => NotTaken::Stopped,
-        })?;
+        if let Some(trace) = following::current() {
+            self.inputs.try_send(Input::Trace(ticket, trace))?;
+        }
+        self.inputs.try_send(Input::Client(ticket, request))?;
         waiting.tickets += 1;
         waiting.answers.insert(ticket.0, sender);
         Ok((Place { desk: self, ticket }, receiver))

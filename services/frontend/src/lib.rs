@@ -14,6 +14,7 @@ mod desk;
 mod envelope;
 mod events;
 mod fields;
+mod following;
 mod limits;
 mod observer;
 mod placing;

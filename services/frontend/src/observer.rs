@@ -1,6 +1,6 @@
 //! What is seen of every request from outside: counted by route and status, timed, and told at `GET /metrics`.
 //!
-//! The problem: handlers should not count, and a scrape must be answered also when the exchange is overloaded. The idea: the
+//! The problem: handlers should not count or name what they work on, and a scrape must be answered also when the exchange is overloaded. The idea: the
 //! observer stands around the whole router, between it and the connection. The rules: a route is named by its pattern, never
 //! by what the client wrote, and what is no route is `other`, so the number of series is bounded; a scrape takes no place
 //! among the requests that wait for the core; counting costs a few additions, and no lock.
@@ -23,10 +23,12 @@ use tokio::sync::Semaphore;
 use tradenet_core::metric_table;
 use tradenet_core::metrics::{DURATION_BOUNDS_US, Readings};
 use tradenet_runtime::metrics::{CONTENT_TYPE, Scraper, Shared};
+use tradenet_schemas::trace::Trace;
 
 use crate::desk::Desk;
 use crate::envelope::Failure;
 use crate::events::Feed;
+use crate::following::Ids;
 use crate::limits::{Limits, REQUESTS_UNDER_WAY_MAX};
 
 /// The patterns of all paths that are served, the busiest first.
@@ -137,15 +139,20 @@ impl Observer {
             let observer = Arc::clone(&observer);
             let began = Instant::now();
             let (method, route) = (method(request.method()), route(request.uri().path()));
+            let ids = Ids::of(request.headers());
             let scrape = (ROUTES[route] == METRICS_PATH).then(|| METHODS[method] == "GET");
             let answer = scrape.is_none().then(|| router.call(request));
             async move {
-                let response = match (answer, scrape) {
-                    (Some(answer), _) => answer.await?,
+                let mut response = match (answer, scrape) {
+                    (Some(answer), _) => ids.scope(answer).await?,
                     (None, Some(true)) => observer.metrics().await,
                     (None, _) => not_to_be_written(),
                 };
                 observer.count(route, method, response.status(), began);
+                ids.put_into(&mut response);
+                if let Some(trace) = &ids.trace {
+                    tell(trace, METHODS[method], ROUTES[route], &response);
+                }
                 Ok(response)
             }
         })
@@ -196,6 +203,14 @@ impl Observer {
         readings.queue("http_requests", self.desk.waiting(), REQUESTS_UNDER_WAY_MAX);
         readings.queue("event_streams", self.feed.streams(), self.limits.streams_max);
     }
+}
+
+/// The line of a followed request.
+fn tell(trace: &Trace, method: &str, route: &str, response: &Response) {
+    let trace_id = format_args!("{:032x}", trace.context.trace_id);
+    let (request_id, status) = (trace.request_id.as_str(), response.status().as_u16());
+    let cache = response.headers().get("x-cache").and_then(|cache| cache.to_str().ok());
+    tracing::debug!(%trace_id, request_id, method, route, status, cache, "answered");
 }
 
 fn not_to_be_written() -> Response {

@@ -475,7 +475,8 @@ impl Worker {
                 Ok(())
             }
             Err(error) if is_full(&error) => {
-                tracing::warn!("no room for the journal ({error}); free some");
+                // The replica says it for people.
+                tracing::debug!("no room for the journal: {error}");
                 self.full = true;
                 journal.set_len(*bytes)
             }

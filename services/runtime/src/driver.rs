@@ -42,6 +42,7 @@ use crate::permissions;
 use crate::register::Register;
 use crate::service_api::{self, Counts, Endpoint, Service};
 use crate::shutdown::{Reason, Shutdown};
+use crate::trace;
 
 /// How many events of one source (a subscription, the disk, the clients) are taken before outputs are carried out. Bounds
 /// both the batch and how long one source can keep the others waiting.
@@ -427,7 +428,9 @@ impl<D: Decider> Driver<D> {
                 Output::Send { to, packet } => self.send(to, &packet).await,
                 Output::Reply { to, packet } => {
                     let line = line_for(&mut self.main, &mut self.bulk, packet.body());
-                    line.publish(to.0.as_ref().to_owned(), None, packet.encode()).await;
+                    trace::tell("answered", &to.0, &packet.traces);
+                    let headers = trace::headers(&packet.traces);
+                    line.publish(to.0.as_ref().to_owned(), None, headers, packet.encode()).await;
                 }
                 Output::Register(request) => {
                     let (register, answer) = (self.register.clone(), self.register_answer.clone());
@@ -461,7 +464,10 @@ impl<D: Decider> Driver<D> {
             false => self.prefix.reply(self.node, to),
         });
         let subject = self.prefix.subject(topic, to);
-        line_for(&mut self.main, &mut self.bulk, packet.body()).publish(subject, reply, packet.encode()).await;
+        trace::tell("sent", &subject, &packet.traces);
+        let headers = trace::headers(&packet.traces);
+        let line = line_for(&mut self.main, &mut self.bulk, packet.body());
+        line.publish(subject, reply, headers, packet.encode()).await;
     }
 }
 
@@ -545,9 +551,13 @@ fn read(message: &Message, topic: Option<Topic>, prefix: &Prefix) -> Result<Inpu
         Some(status) => return Err(Rejected::Status(status)),
         None => {}
     }
-    let packet = Packet::decode(&message.payload).map_err(|error| Rejected::Malformed(error.to_string()))?;
+    let mut packet = Packet::decode(&message.payload).map_err(|error| Rejected::Malformed(error.to_string()))?;
     if Topic::of(packet.body()) != topic {
         return Err(Rejected::Elsewhere);
+    }
+    if let Some(headers) = &message.headers {
+        packet.traces = trace::traces(headers);
+        trace::tell("received", &message.subject, &packet.traces);
     }
     // Who may ask must not make others say something where it may not itself.
     if let Some(reply) = message.reply.as_deref().filter(|reply| !is_for_answers(reply, prefix)) {

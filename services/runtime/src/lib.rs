@@ -16,3 +16,4 @@ pub mod register;
 pub mod service_api;
 pub mod shutdown;
 pub mod telemetry;
+pub mod trace;

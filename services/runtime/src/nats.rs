@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use async_nats::connection::State;
-use async_nats::{Client, ClientError, ConnectOptions, Event, ServerAddr, ServerError};
+use async_nats::{Client, ClientError, ConnectOptions, Event, HeaderMap, ServerAddr, ServerError};
 use bytes::Bytes;
 use futures::FutureExt as _;
 use tokio::sync::{Notify, watch};
@@ -457,14 +457,20 @@ impl Publisher {
 
     /// Hands a message to the client. One that cannot be handed over soon is dropped: the protocol repeats what matters,
     /// and a late one would only be refused.
-    pub(crate) async fn publish(&mut self, subject: String, reply: Option<String>, payload: Bytes) {
+    pub(crate) async fn publish(
+        &mut self,
+        subject: String,
+        reply: Option<String>,
+        headers: Option<HeaderMap>,
+        payload: Bytes,
+    ) {
         if self.client.connection_state() != State::Connected {
             self.dropped_away += 1;
             self.unsent_away += 1;
             return;
         }
         // Unconstrained: else tokio makes even a send that has room wait, once a task has done much at a time.
-        let sending = tokio::task::unconstrained(send(&self.client, subject, reply, payload));
+        let sending = tokio::task::unconstrained(send(&self.client, subject, reply, headers, payload));
         let sent =
             if self.congested { sending.now_or_never() } else { timeout(ms(PUBLISH_WAIT_MS), sending).await.ok() };
         self.congested = sent.is_none();
@@ -478,7 +484,7 @@ impl Publisher {
         };
         self.unsent_congested += 1;
         if let Some(held_back) = self.lines.admit() {
-            warn!("a message was dropped: {trouble}{held_back}");
+            warn!("a message was dropped: {trouble}{held_back}; what still matters is sent again");
         }
     }
 
@@ -494,11 +500,14 @@ async fn send(
     client: &Client,
     subject: String,
     reply: Option<String>,
+    headers: Option<HeaderMap>,
     payload: Bytes,
 ) -> Result<(), async_nats::PublishError> {
-    match reply {
-        Some(reply) => client.publish_with_reply(subject, reply, payload).await,
-        None => client.publish(subject, payload).await,
+    match (reply, headers) {
+        (Some(reply), Some(headers)) => client.publish_with_reply_and_headers(subject, reply, headers, payload).await,
+        (Some(reply), None) => client.publish_with_reply(subject, reply, payload).await,
+        (None, Some(headers)) => client.publish_with_headers(subject, headers, payload).await,
+        (None, None) => client.publish(subject, payload).await,
     }
 }
 
@@ -540,7 +549,10 @@ impl Heard {
             Event::SlowConsumer(_) => {
                 self.slow_count.fetch_add(1, Ordering::Relaxed);
                 say(&self.slow, |held_back| {
-                    warn!("messages come faster than this service handles them; one was dropped{held_back}");
+                    warn!(
+                        "messages come faster than this service handles them; one was dropped{held_back} and is asked for \
+                         again. If it goes on, give it more processor time"
+                    );
                 });
             }
             Event::ServerError(ServerError::Other(text)) if text.to_lowercase().contains("permissions violation") => {

@@ -88,7 +88,7 @@ impl Cluster {
             from: self.node(),
             body,
         };
-        Packet { envelope, lines: Bytes::new() }
+        Packet::new(envelope, Bytes::new())
     }
 
     /// This command as a sender.

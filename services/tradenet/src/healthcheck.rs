@@ -75,7 +75,7 @@ async fn order(args: &Args) -> anyhow::Result<()> {
     let Some(id) = args.id else { bail!("--id says which replica") };
     let from = Node::Tool(Boot(rand::random()));
     let envelope = Envelope { cluster: None, epoch: Epoch(0), from, body: Message::Heartbeat {} };
-    let packet = Packet { envelope, lines: bytes::Bytes::new() };
+    let packet = Packet::new(envelope, bytes::Bytes::new());
     let answer = broker(args).await?.call(Peer::Order(id), &packet, ANSWER).await;
     match answer.with_context(|| format!("order-{id}"))?.envelope.body {
         Message::Status(status) if status.role == Role::Starting => bail!("order-{id} reads its journal"),

@@ -289,7 +289,9 @@ impl Replica {
         if !change.contested {
             change.contested = true;
             let epoch = change.target.epoch;
-            self.outputs.push_back(Output::warn(format!("epoch {epoch} was given twice: not serving in it")));
+            self.outputs.push_back(Output::warn(format!(
+                "epoch {epoch} was given twice: not serving in it; the frontends find out which one stands"
+            )));
         }
         self.retry_change();
     }

@@ -150,7 +150,8 @@ impl Replica {
         let mut fresh = Vec::new();
         for scanned in &mut scan {
             let Ok(good) = scanned else {
-                self.outputs.push_back(Output::warn("dropped entries that were damaged on the way"));
+                self.outputs
+                    .push_back(Output::warn("dropped entries that were damaged on the way; they are fetched again"));
                 return None;
             };
             end = good.position.seq;

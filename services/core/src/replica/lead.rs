@@ -11,6 +11,7 @@
 //! Rule kept: nothing is answered from what a deposed leader could still believe.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -19,6 +20,7 @@ use tradenet_schemas::journal::{Entry, Event};
 use tradenet_schemas::limits::{BATCH_BYTES_MAX, BATCH_ENTRIES_MAX};
 use tradenet_schemas::message::{Answer, Configuration, Message, Query, Submission};
 use tradenet_schemas::subjects::Peer;
+use tradenet_schemas::trace::{TRACES_MAX, Trace, Traced};
 use tradenet_schemas::trade::{Command, CommandKey, Outcome, Receipt, Refusal};
 
 use super::attach::Attachment;
@@ -28,7 +30,7 @@ use super::observe::Verdict;
 use super::{LEAVE_TOGETHER, Replica};
 use crate::bugs::{Bug, bug};
 use crate::exchange::Decision;
-use crate::{Mono, Output, ReplyTo, highest, journal};
+use crate::{Mono, Output, Packet, ReplyTo, highest, journal, wire};
 
 /// Commands that may wait to be decided.
 pub(super) const QUEUE_COMMANDS_MAX: usize = 16_384;
@@ -55,6 +57,8 @@ struct Queued {
     from: Boot,
     submission: Submission,
     reply: ReplyTo,
+    /// If it is followed.
+    trace: Option<Arc<Trace>>,
 }
 
 /// Refusals that were decided, by frontend and request, the newest [`REFUSALS_MAX`].
@@ -84,6 +88,8 @@ pub(super) struct Told {
     outcome: Outcome,
     /// Whether it was done before its client asked.
     before: bool,
+    /// If it is followed.
+    trace: Option<Arc<Trace>>,
 }
 
 /// What is owed.
@@ -243,7 +249,8 @@ impl Replica {
             return;
         };
         if !configuration.is_in_sync(self.options.id, self.options.store) {
-            self.outputs.push_back(Output::warn("elected with another disk than this one: not leading (S5)"));
+            self.outputs
+                .push_back(Output::warn("elected with another disk than this one: not leading, another is elected"));
             return;
         }
         let now = self.now.mono;
@@ -297,7 +304,7 @@ impl Replica {
             // An old grant may be alive: the former leader gave it before this epoch was on any follower's disk (C4).
             leading.attachment = Attachment::inherited(inherited.then_some(waited_out), self.now.mono);
         }
-        self.publish(lines);
+        self.publish(lines, Vec::new());
         self.followers_get_grace();
     }
 
@@ -333,7 +340,14 @@ impl Replica {
 
     // ------------------------------------------------------------ requests
 
-    pub(super) fn submitted(&mut self, from: Boot, epoch: Epoch, submissions: Vec<Submission>, reply: ReplyTo) {
+    pub(super) fn submitted(
+        &mut self,
+        from: Boot,
+        epoch: Epoch,
+        submissions: Vec<Submission>,
+        reply: ReplyTo,
+        traces: &[Traced],
+    ) {
         // A command that was sent to an earlier leader comes late: whoever sent it has long sent it again.
         let Some(leading) = self.leading.as_ref().filter(|leading| epoch >= leading.first_epoch) else {
             let requests = submissions.iter().map(|submission| submission.request).collect();
@@ -362,6 +376,7 @@ impl Replica {
         }
         leading.queue.extend(submissions.into_iter().map(|submission| Queued {
             from,
+            trace: wire::trace_of(traces, submission.request),
             submission,
             reply: reply.clone(),
         }));
@@ -431,7 +446,7 @@ impl Replica {
         if !leading.serves || draining || !all_committed || self.disk.is_full() {
             return;
         }
-        let mut lines = Vec::new();
+        let (mut lines, mut traces) = (Vec::new(), Vec::new());
         while let Some(events) = self.leading.as_mut().and_then(|leading| leading.facts.pop_front()) {
             let attaches = matches!(events.first(), Some(Event::Attached { .. }));
             let seq = self.append_entry(None, events, &mut lines);
@@ -446,7 +461,7 @@ impl Replica {
             let Some(queued) = self.leading.as_mut().and_then(|leading| leading.queue.pop_front()) else {
                 break;
             };
-            self.decide_one(queued, &mut lines);
+            self.decide_one(queued, &mut lines, &mut traces);
         }
         if !lines.is_empty() {
             let now = self.now.mono;
@@ -455,12 +470,13 @@ impl Replica {
             if let Some(leading) = &mut self.leading {
                 leading.uncommitted_since = Some(now);
             }
-            self.publish(lines);
+            self.publish(lines, traces);
         }
     }
 
-    fn decide_one(&mut self, queued: Queued, lines: &mut Vec<u8>) {
-        let Queued { from, submission, reply } = queued;
+    /// `traces` gets the entry of a command that is followed.
+    fn decide_one(&mut self, queued: Queued, lines: &mut Vec<u8>, traces: &mut Vec<Traced>) {
+        let Queued { from, submission, reply, trace } = queued;
         let Submission { request, key, command, known } = submission;
         let refused = self.leading.as_ref().and_then(|leading| leading.refused.known.get(&(from, request)));
         let refused = refused.filter(|_| !bug(Bug::DecideRefusedAgain));
@@ -478,13 +494,16 @@ impl Replica {
                 // Only the opening of an account is done again under its key: for a new token.
                 let again = matches!(command, Command::Open { .. }) && self.state.exchange.knows(&key);
                 let seq = self.append_entry(Some(key), events, lines);
+                if traces.len() < TRACES_MAX {
+                    traces.extend(trace.clone().map(|trace| Traced { number: seq.0, trace }));
+                }
                 let order = OrderNumber(self.state.exchange.orders());
                 (self.state.exchange.outcome(&command, order, again.then_some(seq)), seq, false)
             }
             Decision::Replay { seq, .. } if bug(Bug::DropKeysAtFailover) && self.is_of_a_former_leader(seq) => {
                 let key = CommandKey::generated(self.options.boot, self.log.tail().seq.0);
                 let submission = Submission { request, key, command, known };
-                return self.decide_one(Queued { from, submission, reply }, lines);
+                return self.decide_one(Queued { from, submission, reply, trace }, lines, traces);
             }
             Decision::Replay { order, seq } => {
                 // What can change since is a read, and needs what a read needs (R5).
@@ -501,7 +520,7 @@ impl Replica {
             if let Outcome::Refused(refusal) = &outcome {
                 leading.refused.remember((from, request), *refusal);
             }
-            leading.owe(reply, seq, round, Due::Outcome(Told { request, outcome, before }));
+            leading.owe(reply, seq, round, Due::Outcome(Told { request, outcome, before, trace }));
         }
     }
 
@@ -512,14 +531,14 @@ impl Replica {
     }
 
     /// Sends a batch to everybody, and to the own disk meanwhile.
-    fn publish(&mut self, lines: Vec<u8>) {
+    fn publish(&mut self, lines: Vec<u8>, traces: Vec<Traced>) {
         let lines = Bytes::from(lines);
-        self.send_append(lines.clone());
+        self.send_append(lines.clone(), traces);
         self.append_lines(lines);
     }
 
     /// Entries, or none: a keep-alive, a confirmation round, or news of the commit point.
-    fn send_append(&mut self, lines: Bytes) {
+    fn send_append(&mut self, lines: Bytes, traces: Vec<Traced>) {
         let count = lines.iter().filter(|&&byte| byte == b'\n').count() as u64;
         let tail = self.log.tail();
         let prev = self.log.position(SeqNum(tail.seq.0 - count)).unwrap_or_default();
@@ -542,7 +561,8 @@ impl Replica {
                 follower.behind = Some((tail.seq, now));
             }
         }
-        let packet = self.packet(Message::Append { leader: me, configuration, prev, committed, round }, lines);
+        let append = Message::Append { leader: me, configuration, prev, committed, round };
+        let packet = Packet { traces, ..self.packet(append, lines) };
         self.outputs.push_back(Output::Send { to: Peer::All, packet });
     }
 
@@ -695,8 +715,11 @@ impl Replica {
         for (reply, outcomes) in outcomes {
             for told in in_messages(outcomes) {
                 let before = told.iter().filter(|told| told.before).map(|told| told.request).collect();
+                let traces = wire::traced(told.iter().map(|told| (told.request, told.trace.clone())));
                 let outcomes = told.into_iter().map(|told| (told.request, told.outcome)).collect();
-                self.reply(reply.clone(), Message::Outcomes { seq: released, outcomes, before });
+                let outcomes = Message::Outcomes { seq: released, outcomes, before };
+                let packet = Packet { traces, ..self.packet(outcomes, Bytes::new()) };
+                self.outputs.push_back(Output::Reply { to: reply.clone(), packet });
             }
         }
     }
@@ -734,7 +757,7 @@ impl Replica {
         let round =
             leading.round_wanted && (leading.confirmed >= leading.round || quiet >= self.options.times.retransmit);
         if round || resend || quiet >= self.options.times.heartbeat {
-            self.send_append(Bytes::new());
+            self.send_append(Bytes::new(), Vec::new());
             self.count();
             self.release();
         } else if leading.told < committed {
@@ -755,7 +778,9 @@ impl Replica {
             return;
         }
         if paused {
-            self.outputs.push_back(Output::warn("was paused: nobody is judged by that time"));
+            self.outputs.push_back(Output::warn(
+                "was paused, or had no processor time: nobody is judged by that. If it goes on, give this process more",
+            ));
             self.followers_get_grace();
         }
         self.probe();

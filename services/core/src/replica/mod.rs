@@ -325,7 +325,7 @@ impl Replica {
             from: Node::Order(self.options.id, self.options.boot),
             body,
         };
-        Packet { envelope, lines }
+        Packet::new(envelope, lines)
     }
 
     fn send(&mut self, to: Peer, body: Message) {
@@ -642,10 +642,8 @@ impl Replica {
             (Message::Status(status), Node::Order(..), _) => self.peer_answered(&status),
             (body @ Message::Append { .. }, Node::Order(id, boot), reply) => {
                 let sender = Leader { id, boot };
-                let packet = Packet {
-                    envelope: Envelope { cluster: packet.envelope.cluster, epoch: packet.envelope.epoch, from, body },
-                    lines: packet.lines,
-                };
+                let envelope = Envelope { cluster: packet.envelope.cluster, epoch: packet.envelope.epoch, from, body };
+                let packet = Packet::new(envelope, packet.lines);
                 self.append_arrived(sender, packet, reply);
             }
             (Message::Ack { store, durable, round, leaving }, Node::Order(id, boot), _) => {
@@ -658,7 +656,7 @@ impl Replica {
                 self.chunk_arrived(sender, packet.envelope.epoch, asked, prev, tail, committed, &packet.lines);
             }
             (Message::Submit(submissions), _, Some(reply)) => {
-                self.submitted(from.boot(), packet.envelope.epoch, submissions, reply);
+                self.submitted(from.boot(), packet.envelope.epoch, submissions, reply, &packet.traces);
             }
             (Message::Read { request, query }, _, Some(reply)) => self.queried(request, query, reply),
             (Message::Authority { request, following, staged }, Node::Catalog(boot), Some(reply)) => {
@@ -750,7 +748,9 @@ impl Replica {
             DiskAnswer::Read { ticket, bytes } => self.was_read(ticket, &bytes),
             DiskAnswer::Full { ticket } => {
                 if self.disk.had_no_room(ticket) {
-                    self.outputs.push_back(Output::warn("the disk is full: taking part again when there is room"));
+                    self.outputs.push_back(Output::warn(
+                        "the disk is full: make room, and this replica takes part again by itself",
+                    ));
                     self.full_since = Some(self.now.mono);
                 }
             }
@@ -879,12 +879,12 @@ impl Decider for Replica {
             Input::Disconnected => self.connected = false,
             Input::Leave => {
                 if self.leaving.is_none() {
-                    self.outputs.push_back(Output::info("leaving: finishing what is under way"));
+                    self.outputs.push_back(Output::debug("leaving: finishing what is under way"));
                     self.leaving = Some(now.mono);
                     self.following.tell_that_we_leave();
                 }
             }
-            Input::Timer | Input::Client(..) | Input::ClientGone(_) => {}
+            Input::Timer | Input::Trace(..) | Input::Client(..) | Input::ClientGone(_) => {}
         }
         self.tick();
     }

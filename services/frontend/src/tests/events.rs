@@ -259,7 +259,7 @@ async fn a_change_of_the_cluster_is_told() {
     };
     let (from, body) = (configuration.by, Message::Announce(Box::new(configuration)));
     let envelope = Envelope { cluster: Some(ClusterId(1)), epoch: Epoch(9), from, body };
-    let packet = Packet { envelope, lines: axum::body::Bytes::new() };
+    let packet = Packet::new(envelope, axum::body::Bytes::new());
     market.served.core.handle(Clock::new().now(), Input::Received { packet, reply: None });
     let expected = "event: cluster\nid: 4\ndata: {\"epoch\":9,\"leader\":null,\"in_sync\":[1,2]}\n\n";
     assert_eq!(client.block().await, expected);

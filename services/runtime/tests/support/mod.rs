@@ -149,5 +149,5 @@ impl Seen {
 /// A message of `from` without lines.
 pub fn packet(from: Node, body: Message) -> Packet {
     let envelope = Envelope { cluster: None, epoch: Epoch(0), from, body };
-    Packet { envelope, lines: bytes::Bytes::new() }
+    Packet::new(envelope, bytes::Bytes::new())
 }

@@ -125,6 +125,8 @@ pub(crate) struct Exchange {
     options: Vec<String>,
     /// What is logged, in the form of RUST_LOG.
     filter: &'static str,
+    /// How, in the form of TRADENET_LOG.
+    style: &'static str,
     dev: Option<Child>,
     by_hand: BTreeMap<String, Child>,
     state: Value,
@@ -135,28 +137,42 @@ impl Exchange {
     /// Starts one in a new directory; returns when it is ready. `options` are those of `tradenet dev`.
     #[track_caller]
     pub(crate) fn start(options: &[&str]) -> Self {
-        Self::start_in(Arc::new(place()), options, "info")
+        Self::start_in(Arc::new(place()), options, "info", "text")
     }
 
     /// Starts one that logs what `filter` says, in the form of RUST_LOG.
     #[track_caller]
     pub(crate) fn start_logging(filter: &'static str) -> Self {
-        Self::start_in(Arc::new(place()), &[], filter)
+        Self::start_in(Arc::new(place()), &[], filter, "text")
+    }
+
+    /// The same, as JSON.
+    #[track_caller]
+    pub(crate) fn start_in_json(filter: &'static str) -> Self {
+        Self::start_in(Arc::new(place()), &[], filter, "json")
     }
 
     /// Starts two that share one place, so that tests which need two at once cannot wait for each other.
     #[track_caller]
     pub(crate) fn start_two() -> (Self, Self) {
         let place = Arc::new(place());
-        (Self::start_in(Arc::clone(&place), &[], "info"), Self::start_in(place, &[], "info"))
+        (Self::start_in(Arc::clone(&place), &[], "info", "text"), Self::start_in(place, &[], "info", "text"))
     }
 
     #[track_caller]
-    fn start_in(place: Arc<File>, options: &[&str], filter: &'static str) -> Self {
+    fn start_in(place: Arc<File>, options: &[&str], filter: &'static str, style: &'static str) -> Self {
         let home = TempDir::new().unwrap();
         let options = options.iter().map(|option| (*option).to_owned()).collect();
-        let mut exchange =
-            Self { home, options, filter, dev: None, by_hand: BTreeMap::new(), state: Value::Null, _place: place };
+        let mut exchange = Self {
+            home,
+            options,
+            filter,
+            style,
+            dev: None,
+            by_hand: BTreeMap::new(),
+            state: Value::Null,
+            _place: place,
+        };
         exchange.start_again();
         exchange
     }
@@ -173,7 +189,8 @@ impl Exchange {
         let log = self.log_file();
         let mut command = tradenet();
         command.args(["dev", "--port", "0", "--data-dir"]).arg(self.data()).args(&self.options);
-        command.env("RUST_LOG", self.filter).env(PARENT_PIPE_ENV, "1").stdin(Stdio::piped());
+        command.env("RUST_LOG", self.filter).env("TRADENET_LOG", self.style);
+        command.env(PARENT_PIPE_ENV, "1").stdin(Stdio::piped());
         command.stdout(log.try_clone().unwrap()).stderr(log);
         self.dev = Some(command.spawn().unwrap());
     }

@@ -6,6 +6,7 @@ use std::net::TcpStream;
 use std::time::Duration;
 
 use tradenet_core::metrics::{Kind, Metric};
+use tradenet_runtime::process::Signal;
 
 use crate::harness::{Exchange, order, until};
 
@@ -21,24 +22,28 @@ fn fetch(url: &str) -> Option<(String, String)> {
     Some((head.to_ascii_lowercase(), body.to_owned()))
 }
 
-/// All services' samples, by service and by name with labels as they stand in the text.
-fn scrape(exchange: &Exchange) -> BTreeMap<String, BTreeMap<String, f64>> {
-    let scraped = exchange.metrics().into_iter().map(|(name, url)| {
-        let (head, body) = fetch(&url).unwrap_or_else(|| panic!("{name} shows nothing at {url}"));
-        assert!(head.starts_with("http/1.1 200 "), "{name}: {head}");
-        assert!(head.contains("content-type: application/openmetrics-text; version=1.0.0; charset=utf-8"), "{head}");
-        assert!(body.ends_with("\n# EOF\n"), "{name}: {body}");
-        let samples = body.lines().filter(|line| !line.starts_with('#')).map(|line| {
-            let (sample, value) = line.rsplit_once(' ').unwrap();
-            (sample.to_owned(), value.parse().unwrap())
-        });
-        (name, samples.collect())
+/// A service's samples, by name with labels as they stand in the text.
+type Samples = BTreeMap<String, f64>;
+
+fn scrape_one(url: &str) -> Samples {
+    let (head, body) = fetch(url).unwrap_or_else(|| panic!("nothing is shown at {url}"));
+    assert!(head.starts_with("http/1.1 200 "), "{url}: {head}");
+    assert!(head.contains("content-type: application/openmetrics-text; version=1.0.0; charset=utf-8"), "{head}");
+    assert!(body.ends_with("\n# EOF\n"), "{url}: {body}");
+    let samples = body.lines().filter(|line| !line.starts_with('#')).map(|line| {
+        let (sample, value) = line.rsplit_once(' ').unwrap();
+        (sample.to_owned(), value.parse().unwrap())
     });
-    scraped.collect()
+    samples.collect()
 }
 
-/// The families of a sample's name.
-fn families(metric: &Metric) -> String {
+/// All services' samples, by service.
+fn scrape(exchange: &Exchange) -> BTreeMap<String, Samples> {
+    exchange.metrics().into_iter().map(|(name, url)| (name, scrape_one(&url))).collect()
+}
+
+/// What one of a metric's samples is called.
+fn sample_of(metric: &Metric) -> String {
     let suffix = match metric.kind {
         Kind::Counter => "_total",
         Kind::Gauge => "",
@@ -99,7 +104,7 @@ fn every_service_shows_how_it_stands() {
 
     // Every row of the table is shown by somebody, and nothing else is.
     let table = || tradenet_runtime::metrics::tables().chain(tradenet_frontend::METRICS.iter().copied());
-    let expected: BTreeSet<String> = table().map(families).collect();
+    let expected: BTreeSet<String> = table().map(sample_of).collect();
     let shown: BTreeSet<String> = scraped
         .values()
         .flat_map(BTreeMap::keys)
@@ -112,7 +117,6 @@ fn every_service_shows_how_it_stands() {
 
 #[test]
 fn what_frontends_see_of_the_in_sync_set_is_shown() {
-    use tradenet_runtime::process::Signal;
     let exchange = Exchange::start(&[]);
     let (_, url) = exchange.metrics().into_iter().find(|(name, _)| name == "order-1").unwrap();
     let health = url.replace("/metrics", "/healthz");
@@ -120,8 +124,8 @@ fn what_frontends_see_of_the_in_sync_set_is_shown() {
     let (head, _) = fetch(&url.replace("/metrics", "/nothing")).unwrap();
     assert!(head.starts_with("http/1.1 404"), "{head}");
     exchange.signal("order-1", Signal::Pause);
-    let text = || scrape(&exchange).remove("frontend-1").unwrap();
-    until("the frontend to see two in sync", || text()["tradenet_frontend_in_sync_replicas"] == 2.0);
+    let seen = || scrape_one(&format!("{}/metrics", exchange.url(1)))["tradenet_frontend_in_sync_replicas"];
+    until("the frontend to see two in sync", || seen() == 2.0);
     exchange.signal("order-1", Signal::Resume);
-    until("the frontend to see three in sync", || text()["tradenet_frontend_in_sync_replicas"] == 3.0);
+    until("the frontend to see three in sync", || seen() == 3.0);
 }
