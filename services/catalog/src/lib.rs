@@ -66,7 +66,7 @@ pub async fn run(args: Args, shutdown: Shutdown) -> anyhow::Result<()> {
     args.metrics.serve(scraper);
     let broker = nats::connect(&args.connect, name).await?;
     let ports = Ports { broker, bulk: None, disk: None, clients: None, scrapes, clock };
-    driver::run(catalog, presence(boot, times), ports, shutdown).await
+    Box::pin(driver::run(catalog, presence(boot, times), ports, shutdown)).await
 }
 
 /// The directory of a catalog of that name: `DATA_DIR/catalog-NAME`, where the name does not begin so by itself.

@@ -47,7 +47,7 @@ async fn serve(limits: Limits, answer_within: Duration) -> (Served, mpsc::Receiv
     let feed = Feed::new(Arc::clone(&desk), &limits);
     tokio::spawn(Arc::clone(&feed).follow());
     let (scraper, scrapes) = tradenet_runtime::metrics::scraper("frontend-1", "1");
-    tokio::spawn(scrapes.answer_with(|| Readings::default()));
+    tokio::spawn(scrapes.answer_with(Readings::default));
     let observer = Observer::new(scraper, Arc::clone(&desk), Arc::clone(&feed), &limits);
     let router = routes::router(Arc::clone(&desk), feed, &limits);
     let server = tokio::spawn(server::serve(listener, router, observer, limits, async move {

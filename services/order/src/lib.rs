@@ -74,7 +74,9 @@ pub async fn run(args: Args, shutdown: Shutdown) -> anyhow::Result<()> {
     let bulk = Some(nats::connect_bulk(&args.connect, &name).await?);
     let ports = Ports { broker, bulk, disk: Some(disk), clients: None, scrapes, clock };
     // Whatever ends it is about its files, mostly; several replicas may share a log.
-    driver::run(replica, presence(id, boot, times), ports, shutdown).await.with_context(|| place.display().to_string())
+    Box::pin(driver::run(replica, presence(id, boot, times), ports, shutdown))
+        .await
+        .with_context(|| place.display().to_string())
 }
 
 /// Who the replica is on the broker, and what it listens to.

@@ -114,7 +114,7 @@ fn run(cli: Cli, matches: &ArgMatches) -> anyhow::Result<()> {
             Command::Order(order::Order::LookUp(args)) => market::order(&args).await,
             Command::Order(order::Order::Replica(args)) => {
                 let shutdown = service(&format!("order-{}", args.id))?;
-                Box::pin(tradenet_order::run(args, shutdown)).await
+                Box::pin(tradenet_order::run(*args, shutdown)).await
             }
             Command::Catalog(args) => {
                 let shutdown = service(args.connect.name.as_deref().unwrap_or("catalog-1"))?;

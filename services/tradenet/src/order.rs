@@ -12,14 +12,14 @@ use crate::market::OrderArgs;
 /// Which of the two.
 #[derive(Debug)]
 pub(crate) enum Order {
-    Replica(tradenet_order::Args),
+    Replica(Box<tradenet_order::Args>),
     LookUp(OrderArgs),
 }
 
 impl FromArgMatches for Order {
     fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
         if !matches.contains_id("number") {
-            return tradenet_order::Args::from_arg_matches(matches).map(Self::Replica);
+            return tradenet_order::Args::from_arg_matches(matches).map(|args| Self::Replica(Box::new(args)));
         }
         if matches.value_source("id") == Some(ValueSource::CommandLine) {
             let both = "--id runs a replica and a number looks an order up: give one of them";
