@@ -23,10 +23,11 @@ const LASTS_US: u64 = 4_000_000;
 const ASK_EVERY_US: u64 = 200_000;
 /// How often answers are looked for: so exact are the times.
 const LOOK_EVERY_US: u64 = 20_000;
-/// Before it strikes, everything is left alone for so long: the grace after a reconnect and the life of an epoch are over.
+/// Before it strikes, nothing was started and no record written for so long: the grace after a reconnect is over, and the life
+/// of an epoch, before which nobody but a leader that is gone is replaced.
 const CALM_US: u64 = 3_000_000;
-/// And until the register is as it should be, at most so long.
-const REPAIRED_WITHIN_US: u64 = 10_000_000;
+/// That is waited for at most so long; who is not calm by then has no drill.
+const CALM_WITHIN_US: u64 = 15_000_000;
 /// What a hung disk takes for a sync.
 const HUNG_US: u64 = 60_000_000;
 /// L6 without what noticing takes.
@@ -146,6 +147,11 @@ impl Drill {
 }
 
 impl World {
+    /// Whether it is whole, with nothing about to change.
+    fn is_calm(&self) -> bool {
+        self.now >= self.last_start.max(self.last_record) + CALM_US && self.register_stands() && self.is_whole()
+    }
+
     /// Whether the register holds the newest record, and the floor is where that was served.
     fn register_stands(&self) -> bool {
         let newest = self.invariants.newest.as_ref();
@@ -177,8 +183,8 @@ impl Wait {
 /// More than the drill's bounds, or an invariant is violated meanwhile.
 pub(crate) fn drill(world: &mut World) -> Result<Option<Drilled>, Violation> {
     run_while(world, CALM_US, |_| true)?;
-    run_while(world, REPAIRED_WITHIN_US, |world| !world.register_stands())?;
-    if !world.register_stands() || !world.is_whole() {
+    run_while(world, CALM_WITHIN_US, |world| !world.is_calm())?;
+    if !world.is_calm() {
         return Ok(None);
     }
     let drill = DRILLS[world.rng.usize(0..DRILLS.len())];

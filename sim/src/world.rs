@@ -225,6 +225,8 @@ pub struct World {
     boots: u64,
     /// When a process was started last.
     pub(crate) last_start: u64,
+    /// When a configuration was written last.
+    pub(crate) last_record: u64,
     pub(crate) clients: Vec<Client>,
     pub(crate) nemesis: crate::nemesis::Nemesis,
     pub(crate) violation: Option<Violation>,
@@ -282,6 +284,7 @@ impl World {
             answers: BTreeMap::new(),
             boots: seed.wrapping_mul(0x2545_f491_4f6c_dd1d) & 0xffff_ffff,
             last_start: 0,
+            last_record: 0,
             clients: Vec::new(),
             nemesis: crate::nemesis::Nemesis::asleep(),
             violation: None,

@@ -202,6 +202,9 @@ impl World {
 
     /// Looks at the register after a write.
     pub(crate) fn check_register(&mut self, configuration: bool) {
+        if configuration {
+            self.last_record = self.now;
+        }
         let verdict = self.invariants.register_written(&holders(&self.machines), &self.register, configuration);
         self.verdict(verdict);
     }
