@@ -99,6 +99,8 @@ impl Drill {
         let us = |period: std::time::Duration| u64::try_from(period.as_micros()).unwrap_or(u64::MAX);
         let times = &world.times;
         let (l3, l6) = ("L3 no livelock under a one-way cut", "L6 a broken replica stalls nobody");
+        // A leader whose line is mended early has taken all others out by one record, and takes each in again by another.
+        let around = u64::from(world.size.orders);
         match self {
             Self::CatalogKilled | Self::CatalogPaused => ("L5 the exchange goes on without its catalog", CATALOG_US, 0),
             // One epoch without it; who was killed may be started again meanwhile, which is another.
@@ -107,9 +109,9 @@ impl Drill {
             Self::LeaderKilled | Self::LeaderPaused => (l6, STALL_US + us(times.suspect + times.poll), 2),
             Self::LeaderHung => (l6, STALL_US + us(times.stuck), 2),
             Self::FollowerMute | Self::FollowerDeaf => (l3, STALL_US + us(times.shrink), 2),
-            Self::LeaderMute => (l3, STALL_US + us(times.suspect + times.poll), 2),
+            Self::LeaderMute => (l3, STALL_US + us(times.suspect + times.poll), around),
             // Followers hear it, and agree to replace it when it has not answered them for as long as a leader may be stuck.
-            Self::LeaderDeaf => (l3, STALL_US + us(times.suspect + times.stuck + times.poll), 2),
+            Self::LeaderDeaf => (l3, STALL_US + us(times.suspect + times.stuck + times.poll), around),
         }
     }
 
