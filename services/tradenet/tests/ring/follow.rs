@@ -20,20 +20,20 @@ fn lines(exchange: &Exchange, trace_id: &str) -> BTreeMap<String, Vec<Value>> {
     found
 }
 
+/// Waits until these services have said these parts of a line about a trace, and no other service anything; their lines.
 #[track_caller]
-fn check(exchange: &Exchange, trace_id: &str, services: &[&str]) -> BTreeMap<String, Vec<Value>> {
-    let expected: BTreeSet<String> = services.iter().map(|name| (*name).to_owned()).collect();
-    let found = || lines(exchange, trace_id);
-    until(&format!("lines about {trace_id} of {services:?}"), || {
-        found().into_keys().collect::<BTreeSet<_>>().is_superset(&expected)
+fn check(exchange: &Exchange, trace_id: &str, expected: &[(&str, &str)]) -> BTreeMap<String, Vec<Value>> {
+    let said = |lines: &[Value], part: &str| {
+        lines.iter().any(|line| line["message"].as_str().is_some_and(|message| message.contains(part)))
+    };
+    let mut found = BTreeMap::new();
+    until(&format!("lines about {trace_id}: {expected:?}"), || {
+        found = lines(exchange, trace_id);
+        expected.iter().all(|(service, part)| found.get(*service).is_some_and(|lines| said(lines, part)))
     });
-    let found = found();
-    assert_eq!(found.keys().cloned().collect::<BTreeSet<_>>(), expected);
+    let services: BTreeSet<&str> = expected.iter().map(|(service, _)| *service).collect();
+    assert_eq!(found.keys().map(String::as_str).collect::<BTreeSet<_>>(), services);
     found
-}
-
-fn said(lines: &[Value], part: &str) -> bool {
-    lines.iter().any(|line| line["message"].as_str().is_some_and(|message| message.contains(part)))
 }
 
 fn ask(exchange: &Exchange, method: &str, path: &str, headers: &str, body: &str) -> Answer {
@@ -51,24 +51,31 @@ fn a_request_is_found_by_its_id_wherever_it_was_worked_on() {
     assert_eq!((placed.status, placed.header("x-request-id")), (200, Some("r-1")));
     let context = placed.header("traceparent").unwrap();
     assert!(context.starts_with(&format!("00-{}-", id(1))) && !context.contains("00000000000000aa"), "{context}");
-    let found = check(&exchange, &id(1), &["frontend-1", "order-1", "order-2", "order-3", "catalog-1"]);
-    assert!(said(&found["frontend-1"], "sent tradenet.order.submit.3"));
-    assert!(said(&found["order-3"], "received tradenet.order.submit.3"));
-    assert!(said(&found["order-3"], "sent tradenet.order.replicate.all"));
-    assert!(said(&found["order-3"], "answered tradenet.frontend.reply."));
-    assert!(said(&found["order-1"], "received tradenet.order.replicate.all"));
+    let replicated = "received tradenet.order.replicate.all";
+    let expected = [
+        ("frontend-1", "sent tradenet.order.submit.3"),
+        ("order-3", "received tradenet.order.submit.3"),
+        ("order-3", "sent tradenet.order.replicate.all"),
+        ("order-1", replicated),
+        ("order-2", replicated),
+        ("catalog-1", replicated),
+        ("order-3", "answered tradenet.frontend.reply."),
+        ("frontend-1", "received tradenet.frontend.reply."),
+        ("frontend-1", "answered"),
+    ];
+    let found = check(&exchange, &id(1), &expected);
     assert!(found.values().flatten().all(|line| line["request_id"] == "r-1" && line["level"] == "DEBUG"));
 
     // The trade has dropped the stock from the cache.
     assert_eq!(ask(&exchange, "GET", "/stocks/GameStart", &headers(2), "").header("x-cache"), Some("miss"));
-    let found = check(&exchange, &id(2), &["frontend-1", "catalog-1"]);
-    assert!(said(&found["catalog-1"], "received tradenet.catalog.lookup."));
+    let lookup = [("frontend-1", "answered"), ("catalog-1", "received tradenet.catalog.lookup.")];
+    check(&exchange, &id(2), &lookup);
 
     until("the stock to be served from the cache", || {
         ask(&exchange, "GET", "/stocks/GameStart", "", "").header("x-cache") == Some("hit")
     });
     assert_eq!(ask(&exchange, "GET", "/stocks/GameStart", &headers(3), "").header("x-cache"), Some("hit"));
-    let found = check(&exchange, &id(3), &["frontend-1"]);
+    let found = check(&exchange, &id(3), &[("frontend-1", "answered")]);
     let line = &found["frontend-1"][0];
     assert_eq!((line["status"].as_u64(), line["route"].as_str()), (Some(200), Some("/stocks/{name}")));
     assert_eq!(line["cache"], "hit");
@@ -77,7 +84,7 @@ fn a_request_is_found_by_its_id_wherever_it_was_worked_on() {
     let unknown = ask(&exchange, "GET", "/nothing", "", "");
     assert_eq!((unknown.status, unknown.header("traceparent")), (404, None));
     let name = unknown.header("x-request-id").unwrap();
-    check(&exchange, name, &["frontend-1"]);
+    check(&exchange, name, &[("frontend-1", "answered")]);
 }
 
 #[test]
