@@ -99,7 +99,7 @@ impl Invariants {
         register: &Register,
     ) -> Verdict {
         if now_seen.tail != seen.tail {
-            self.one_leader.names_one_entry(replica, seen.tail.seq)?;
+            self.one_leader.names_one_entry(replica, seen.tail.seq, me)?;
             bounds::check(replica)?;
         }
         if let Some(held) = replica.serves_in().filter(|_| now_seen.serves_in != seen.serves_in) {

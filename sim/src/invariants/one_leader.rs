@@ -1,9 +1,9 @@
-//! S1: one leader an epoch; `(epoch, seq)` names one entry. S5: only an `(id, store)` of `in_sync` leads.
+//! S1: one leader an epoch; `(epoch, seq)` names one entry of an exchange. S5: only an `(id, store)` of `in_sync` leads.
 
 use std::collections::BTreeMap;
 
 use tradenet_core::replica::Replica;
-use tradenet_schemas::ids::{Chain, Epoch, Leader, SeqNum};
+use tradenet_schemas::ids::{Chain, ClusterId, Epoch, Leader, SeqNum};
 use tradenet_schemas::message::Configuration;
 
 use super::{Verdict, Violation};
@@ -17,7 +17,8 @@ const S5: &str = "S5 only an in-sync disk leads";
 #[derive(Clone, Default, Debug)]
 pub(super) struct OneLeader {
     leaders: BTreeMap<Epoch, Leader>,
-    entries: BTreeMap<(Epoch, SeqNum), Chain>,
+    /// An exchange that was lost before anything was committed may begin anew, as another.
+    entries: BTreeMap<(Option<ClusterId>, Epoch, SeqNum), Chain>,
 }
 
 impl OneLeader {
@@ -50,14 +51,15 @@ impl OneLeader {
     }
 
     /// The log has grown, or was cut and has grown again: only what is behind `from` or new there is looked at.
-    pub(super) fn names_one_entry(&mut self, replica: &Replica, from: SeqNum) -> Verdict {
+    pub(super) fn names_one_entry(&mut self, replica: &Replica, from: SeqNum, me: Holder<'_>) -> Verdict {
+        let cluster = me.disk.configuration.as_ref().map(|held| held.cluster);
         let tail = replica.tail().seq;
         let first = if from < tail { from.next() } else { tail };
         for seq in first.0..=tail.0 {
             let Some(position) = replica.position(SeqNum(seq)).filter(|p| p.seq != SeqNum(0)) else {
                 continue;
             };
-            let known = *self.entries.entry((position.epoch, position.seq)).or_insert(position.chain);
+            let known = *self.entries.entry((cluster, position.epoch, position.seq)).or_insert(position.chain);
             if known != position.chain {
                 let text = format!("epoch {} entry {} is two entries", position.epoch, position.seq);
                 return Err(Violation::new(S1, text));
