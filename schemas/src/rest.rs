@@ -2,15 +2,20 @@
 
 pub mod feed;
 pub mod market;
+#[cfg(feature = "openapi")]
+pub mod openapi;
 
 use serde::{Deserialize, Serialize, Serializer, ser};
 use serde_json::value::RawValue;
 
 use crate::account::Cash;
+#[cfg(feature = "openapi")]
+use crate::ids::{OrderNumber, ReplicaId};
 use crate::trade::{self, Decimal, Price, Side};
 
 /// A success.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Data<T> {
     /// What was asked for.
     pub data: T,
@@ -18,6 +23,7 @@ pub struct Data<T> {
 
 /// A failure.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Failure {
     /// Why.
     pub error: FailureBody,
@@ -25,6 +31,7 @@ pub struct Failure {
 
 /// Why a request failed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct FailureBody {
     /// The HTTP status.
     pub code: u16,
@@ -58,14 +65,18 @@ impl Serialize for Money {
 
 /// `GET /stocks/{name}`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Stock<'a> {
     /// Its name.
+    #[cfg_attr(feature = "openapi", schema(value_type = trade::Symbol))]
     pub name: &'a str,
     /// The house's price.
     pub price: Money,
     /// What is left for sale.
+    #[cfg_attr(feature = "openapi", schema(value_type = trade::Quantity))]
     pub quantity: u64,
     /// What has been traded.
+    #[cfg_attr(feature = "openapi", schema(value_type = trade::Quantity))]
     pub volume: u64,
 }
 
@@ -82,22 +93,28 @@ impl<'a> From<&'a trade::Stock> for Stock<'a> {
 
 /// The answer to `POST /orders`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Placed {
     /// The order's number.
+    #[cfg_attr(feature = "openapi", schema(value_type = OrderNumber))]
     pub transaction_number: u64,
 }
 
 /// `GET /orders/{number}`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Order {
     /// Its number.
+    #[cfg_attr(feature = "openapi", schema(value_type = OrderNumber))]
     pub order_num: u64,
     /// The stock.
+    #[cfg_attr(feature = "openapi", schema(value_type = trade::Symbol))]
     pub name: String,
     /// `buy` or `sell`.
     #[serde(rename = "type")]
     pub side: Side,
     /// How many.
+    #[cfg_attr(feature = "openapi", schema(value_type = trade::Quantity))]
     pub quantity: u64,
 }
 
@@ -114,12 +131,15 @@ impl From<&trade::Order> for Order {
 
 /// `GET /cluster`: the exchange as this frontend sees it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Cluster {
     /// The newest configuration's number; 0 before the first.
     pub epoch: u64,
     /// The replica that leads, if it is known to serve.
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<ReplicaId>))]
     pub leader: Option<u8>,
     /// The replicas that hold every committed order, by id.
+    #[cfg_attr(feature = "openapi", schema(value_type = Vec<ReplicaId>))]
     pub in_sync: Vec<u8>,
     /// Whether trades can be served.
     pub ready: bool,
@@ -135,8 +155,10 @@ pub struct Cluster {
 
 /// One order replica in [`Cluster`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Replica {
     /// Its number.
+    #[cfg_attr(feature = "openapi", schema(value_type = ReplicaId))]
     pub id: u8,
     /// Whether it answers heartbeats.
     pub alive: bool,
@@ -160,6 +182,7 @@ pub struct Replica {
 
 /// The answering frontend in [`Cluster`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Frontend {
     /// Its run.
     pub boot: String,
@@ -171,6 +194,7 @@ pub struct Frontend {
 
 /// A frontend's cache in [`Cluster`]: its size now, and counts since the start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Cache {
     /// How many stocks it can hold.
     pub capacity: usize,

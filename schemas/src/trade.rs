@@ -143,6 +143,7 @@ impl fmt::Debug for CommandKey {
 
 /// Which way a trade goes, as the client sees it: a buy takes from the house, a sell gives to it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Side {
     /// The client buys.

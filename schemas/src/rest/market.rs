@@ -4,15 +4,22 @@ use serde::{Serialize, Serializer};
 
 use super::Money;
 use crate::account::{self, OrderStatus, TimeInForce};
+#[cfg(feature = "openapi")]
+use crate::ids::OrderNumber;
 use crate::trade::Side;
+#[cfg(feature = "openapi")]
+use crate::trade::{Quantity, Symbol};
 
 /// The answer to `POST /accounts`: the only place where a token is ever shown.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Opened<'a> {
     /// Its name.
+    #[cfg_attr(feature = "openapi", schema(value_type = account::Account))]
     pub account: &'a str,
     /// What its owner calls with.
     #[serde(serialize_with = "text")]
+    #[cfg_attr(feature = "openapi", schema(value_type = account::Token))]
     pub token: &'a account::Token,
 }
 
@@ -22,8 +29,10 @@ fn text<S: Serializer>(token: &&account::Token, serializer: S) -> Result<S::Ok, 
 
 /// `GET /accounts/{account}`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Account<'a> {
     /// Its name.
+    #[cfg_attr(feature = "openapi", schema(value_type = account::Account))]
     pub account: &'a str,
     /// Its money, what is reserved included.
     pub cash: Money,
@@ -35,12 +44,16 @@ pub struct Account<'a> {
 
 /// Some of a stock in an [`Account`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Holding<'a> {
     /// The stock.
+    #[cfg_attr(feature = "openapi", schema(value_type = Symbol))]
     pub name: &'a str,
     /// How many, what is reserved included.
+    #[cfg_attr(feature = "openapi", schema(value_type = Quantity))]
     pub quantity: u64,
     /// How many of them open orders offer.
+    #[cfg_attr(feature = "openapi", schema(value_type = Quantity))]
     pub reserved: u64,
 }
 
@@ -62,14 +75,18 @@ impl<'a> From<&'a account::Balance> for Account<'a> {
 
 /// `GET /accounts/{account}/orders/{number}`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct AccountOrder<'a> {
     /// Its number.
+    #[cfg_attr(feature = "openapi", schema(value_type = OrderNumber))]
     pub order_num: u64,
     /// The stock.
+    #[cfg_attr(feature = "openapi", schema(value_type = Symbol))]
     pub name: &'a str,
     /// `buy` or `sell`.
     pub side: Side,
     /// How many were ordered.
+    #[cfg_attr(feature = "openapi", schema(value_type = Quantity))]
     pub quantity: u64,
     /// The worst price to trade at; `null` for any.
     pub price: Option<Money>,
@@ -78,8 +95,10 @@ pub struct AccountOrder<'a> {
     /// `open`, `filled` or `cancelled`.
     pub status: OrderStatus,
     /// How many were traded.
+    #[cfg_attr(feature = "openapi", schema(value_type = Quantity))]
     pub filled: u64,
     /// How many were not.
+    #[cfg_attr(feature = "openapi", schema(value_type = Quantity))]
     pub remaining: u64,
     /// Its trades, oldest first.
     pub fills: Vec<Fill>,
@@ -87,12 +106,14 @@ pub struct AccountOrder<'a> {
 
 /// A trade in an [`AccountOrder`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Fill {
     /// Its number.
     pub trade: u64,
     /// At which price.
     pub price: Money,
     /// How many.
+    #[cfg_attr(feature = "openapi", schema(value_type = Quantity))]
     pub quantity: u64,
 }
 
@@ -121,14 +142,18 @@ impl<'a> From<&'a account::AccountOrder> for AccountOrder<'a> {
 
 /// `GET /stocks/{name}/book`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Book<'a> {
     /// The stock.
+    #[cfg_attr(feature = "openapi", schema(value_type = Symbol))]
     pub name: &'a str,
     /// Grows with every change of the book.
     pub sequence: u64,
     /// Price and quantity, highest price first.
+    #[cfg_attr(feature = "openapi", schema(value_type = Vec<super::openapi::Level>))]
     pub bids: Vec<(Money, u64)>,
     /// Price and quantity, lowest price first.
+    #[cfg_attr(feature = "openapi", schema(value_type = Vec<super::openapi::Level>))]
     pub asks: Vec<(Money, u64)>,
 }
 
@@ -148,6 +173,7 @@ impl<'a> From<&'a account::Book> for Book<'a> {
 
 /// One of `GET /stocks/{name}/candles`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Candle {
     /// When it began, in milliseconds since 1970.
     pub at: u64,
@@ -160,6 +186,7 @@ pub struct Candle {
     /// The last one.
     pub close: Money,
     /// How many stocks were traded.
+    #[cfg_attr(feature = "openapi", schema(value_type = Quantity))]
     pub quantity: u64,
     /// In how many trades.
     pub trades: u64,
@@ -181,12 +208,14 @@ impl From<&account::Candle> for Candle {
 
 /// One of `GET /stocks/{name}/trades`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Trade {
     /// Its number.
     pub trade: u64,
     /// At which price.
     pub price: Money,
     /// How many.
+    #[cfg_attr(feature = "openapi", schema(value_type = Quantity))]
     pub quantity: u64,
     /// Which way the order went that came in.
     pub side: Side,

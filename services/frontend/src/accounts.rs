@@ -1,4 +1,4 @@
-//! The contract's requests about accounts, books and trades between accounts.
+//! The contract's requests about accounts.
 //!
 //! Problem: whoever is not the account's owner must learn nothing, not even whether a request would have been well formed.
 //! Idea: a token names its account, so the path is compared with it here, and the leader compares the hash of its secret
@@ -6,56 +6,61 @@
 //! Rules kept: the first of 401, 403, and everything else, in this order; a token is made here, is shown once, and goes no
 //! further: behind the edge there is only its hash.
 
-use axum::Router;
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, StatusCode, Uri, header};
 use axum::response::Response;
-use axum::routing::{get, post};
-use serde::{Deserialize, Serialize};
-use serde_json::value::RawValue;
 use sha2::{Digest as _, Sha256};
 use tradenet_core::{ClientAnswer, ClientRequest};
 use tradenet_schemas::account::{
-    Account, AccountAnswer, AccountQuery, Asset, Cash, Credentials, Instruction, Interval, NewOrder, OrderStatus, Page,
-    TimeInForce, Token, TokenHash,
+    Account, AccountAnswer, AccountQuery, Credentials, Instruction, OrderStatus, Page, Token, TokenHash,
 };
 use tradenet_schemas::ids::OrderNumber;
 use tradenet_schemas::limits::PAGE_MAX;
 use tradenet_schemas::message::{Answer, Query};
+use tradenet_schemas::rest::Data;
 use tradenet_schemas::rest::market as shown;
-use tradenet_schemas::trade::{Command, IdempotencyKey, Outcome, Price, Quantity, Receipt, Refusal, Side, Symbol};
+use tradenet_schemas::trade::{Command, IdempotencyKey, Outcome, Receipt, Refusal};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
+use self::bodies::{OpenFields, asset, malformed, new_order};
 use crate::envelope::{Failure, created, data};
-use crate::query::Parameters;
+use crate::openapi::{ACCOUNTS, Key};
+use crate::query::{Kind, Known, Parameters, query};
 use crate::routes::{Edge, body, no_answer, percent_decoded, replayed_if, strange, unknown_outcome};
-use crate::{fields, placing};
+use crate::{failures, fields, placing};
 
-/// How many levels, trades or orders are shown if nobody asks for another number.
-const DEPTH: usize = 10;
-const TRADES: usize = 50;
+mod bodies;
+
+/// How many orders are shown if nobody asks for another number.
 const ORDERS: usize = 50;
-const CANDLES: usize = 100;
 
-/// The routes of this page.
-pub(crate) fn routes() -> Router<Edge> {
-    Router::new()
-        .route("/accounts", post(open))
-        .route("/accounts/{account}", get(balance))
-        .route("/accounts/{account}/deposits", post(deposit))
-        .route("/accounts/{account}/withdrawals", post(withdraw))
-        .route("/accounts/{account}/orders", post(place).get(orders))
-        .route("/accounts/{account}/orders/{number}", get(order).delete(cancel))
-        .route("/stocks/{name}/book", get(book))
-        .route("/stocks/{name}/trades", get(trades))
-        .route("/stocks/{name}/candles", get(candles))
+query! {
+    /// Which of an account's orders are listed.
+    OrdersQuery = [
+        Known { name: "status", about: "Only those", kind: Kind::OneOf(&["open", "filled", "cancelled"]) },
+        Known { name: "limit", about: "At most so many", kind: Kind::Count { usual: ORDERS, most: PAGE_MAX } },
+        Known { name: "before", about: "Only those with a lower number", kind: Kind::Number { least: 1 } },
+    ];
 }
 
-fn bad(message: impl Into<std::borrow::Cow<'static, str>>) -> Failure {
+/// The routes of this page.
+pub(crate) fn routes() -> OpenApiRouter<Edge> {
+    OpenApiRouter::new()
+        .routes(routes!(open))
+        .routes(routes!(balance))
+        .routes(routes!(deposit))
+        .routes(routes!(withdraw))
+        .routes(routes!(place, orders))
+        .routes(routes!(order, cancel))
+}
+
+pub(crate) fn bad(message: impl Into<std::borrow::Cow<'static, str>>) -> Failure {
     Failure::new(StatusCode::BAD_REQUEST, message)
 }
 
 /// The part of the path between so many slashes, decoded; nothing if it can't be.
-fn segment(uri: &Uri, place: usize) -> String {
+pub(crate) fn segment(uri: &Uri, place: usize) -> String {
     uri.path().split('/').nth(place).and_then(percent_decoded).unwrap_or_default()
 }
 
@@ -101,7 +106,7 @@ async fn ask(edge: &Edge, caller: Credentials, query: AccountQuery) -> Result<Ac
     }
 }
 
-async fn market(edge: &Edge, query: Query) -> Result<Answer, Failure> {
+pub(crate) async fn market(edge: &Edge, query: Query) -> Result<Answer, Failure> {
     match edge.desk.ask(ClientRequest::Market(query)).await? {
         ClientAnswer::Market(answer) => Ok(answer),
         other => Err(no_answer(other)),
@@ -110,13 +115,16 @@ async fn market(edge: &Edge, query: Query) -> Result<Answer, Failure> {
 
 // ---------------------------------------------------------------- opening
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct OpenFields<'a> {
-    #[serde(borrow)]
-    account: Option<&'a RawValue>,
-}
-
+/// Open an account
+#[utoipa::path(
+    post,
+    path = "/accounts",
+    operation_id = "open_account",
+    tag = ACCOUNTS,
+    params(Key),
+    request_body(content = bodies::OpenFields<'static>, content_type = "application/json"),
+    responses((status = 201, description = "The account is open. Its token is shown here and nowhere else; the same request with the same key shows it again until the account has been used", body = Data<shown::Opened<'static>>, headers(("Idempotent-Replayed" = String, description = "`true` for the answer of an earlier request with this key"))), failures::Open)
+)]
 async fn open(State(edge): State<Edge>, request: Request) -> Result<Response, Failure> {
     let key = placing::key(request.headers())?;
     let keyed = key.is_some();
@@ -135,10 +143,6 @@ async fn open(State(edge): State<Edge>, request: Request) -> Result<Response, Fa
     }
 }
 
-fn malformed(example: &str, why: &str) -> Failure {
-    bad(format!("the body must be a JSON object such as {example}: {why}"))
-}
-
 /// For everything but success.
 fn not_done(answer: ClientAnswer, keyed: bool) -> Failure {
     match answer {
@@ -150,18 +154,63 @@ fn not_done(answer: ClientAnswer, keyed: bool) -> Failure {
 
 // ---------------------------------------------------------------- instructions
 
+/// Bring in money or stocks
+#[utoipa::path(
+    post,
+    path = "/accounts/{account}/deposits",
+    operation_id = "deposit",
+    tag = ACCOUNTS,
+    security(("token" = [])),
+    params(("account" = Account, Path, description = "Whose token it must be"), Key),
+    request_body(content = bodies::AssetBody, content_type = "application/json"),
+    responses((status = 200, description = "What the account has now", body = Data<shown::Account<'static>>, headers(("Idempotent-Replayed" = String, description = "`true` for the answer of an earlier request with this key"))), failures::Deposit)
+)]
 async fn deposit(State(edge): State<Edge>, request: Request) -> Result<Response, Failure> {
     instruct(&edge, request, |body| Ok(Instruction::Deposit(asset(body, Refusal::TooMuchCash)?))).await
 }
 
+/// Take out money or stocks that no order reserves
+#[utoipa::path(
+    post,
+    path = "/accounts/{account}/withdrawals",
+    operation_id = "withdraw",
+    tag = ACCOUNTS,
+    security(("token" = [])),
+    params(("account" = Account, Path, description = "Whose token it must be"), Key),
+    request_body(content = bodies::AssetBody, content_type = "application/json"),
+    responses((status = 200, description = "What the account has now", body = Data<shown::Account<'static>>, headers(("Idempotent-Replayed" = String, description = "`true` for the answer of an earlier request with this key"))), failures::Withdraw)
+)]
 async fn withdraw(State(edge): State<Edge>, request: Request) -> Result<Response, Failure> {
     instruct(&edge, request, |body| Ok(Instruction::Withdraw(asset(body, Refusal::InsufficientFunds)?))).await
 }
 
+/// Place an order in the book
+///
+/// With a price it is a limit order; without, a market order, which never rests.
+#[utoipa::path(
+    post,
+    path = "/accounts/{account}/orders",
+    operation_id = "place_in_book",
+    tag = ACCOUNTS,
+    security(("token" = [])),
+    params(("account" = Account, Path, description = "Whose token it must be"), Key),
+    request_body(content = bodies::OrderFields<'static>, content_type = "application/json"),
+    responses((status = 200, description = "The order as it is now", body = Data<shown::AccountOrder<'static>>, headers(("Idempotent-Replayed" = String, description = "`true` for the answer of an earlier request with this key"))), failures::PlaceInBook)
+)]
 async fn place(State(edge): State<Edge>, request: Request) -> Result<Response, Failure> {
     instruct(&edge, request, |body| Ok(Instruction::Place(new_order(body)?))).await
 }
 
+/// Cancel what is left of an order
+#[utoipa::path(
+    delete,
+    path = "/accounts/{account}/orders/{number}",
+    operation_id = "cancel",
+    tag = ACCOUNTS,
+    security(("token" = [])),
+    params(("account" = Account, Path, description = "Whose token it must be"), ("number" = OrderNumber, Path, description = "The order"), Key),
+    responses((status = 200, description = "The order as it is now", body = Data<shown::AccountOrder<'static>>, headers(("Idempotent-Replayed" = String, description = "`true` for the answer of an earlier request with this key"))), failures::Cancel)
+)]
 async fn cancel(State(edge): State<Edge>, request: Request) -> Result<Response, Failure> {
     let caller = caller(&edge, request.uri(), request.headers()).await?;
     let read = placing::key(request.headers()).map_err(Failure::from);
@@ -217,102 +266,18 @@ async fn perform(
     }
 }
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct AssetFields<'a> {
-    #[serde(borrow)]
-    amount: Option<&'a RawValue>,
-    #[serde(borrow)]
-    name: Option<&'a RawValue>,
-    #[serde(borrow)]
-    quantity: Option<&'a RawValue>,
-}
-
-const ASSETS: &str = r#"{"amount": 100.00} or {"name": "GameStart", "quantity": 1}"#;
-
-/// Money or stocks; `too_much`: what an amount is that nobody can have.
-fn asset(body: &[u8], too_much: Refusal) -> Result<Asset, Failure> {
-    let AssetFields { amount, name, quantity } = fields::object(body).map_err(|why| malformed(ASSETS, &why))?;
-    match (amount, name, quantity) {
-        (Some(amount), None, None) => {
-            let cents = fields::cents(amount.get()).filter(|cents| *cents > 0);
-            let cents = cents.ok_or_else(|| bad("amount must be a positive number with at most two decimals"))?;
-            Ok(Asset::Cash(Cash::from_cents(cents).ok_or(too_much)?))
-        }
-        (None, name, count) if name.is_some() || count.is_some() => {
-            let too_many =
-                if too_much == Refusal::TooMuchCash { Refusal::TooManyStocks } else { Refusal::InsufficientStocks };
-            let count = self::quantity(count)?;
-            Ok(Asset::Stock(symbol(name)?, Quantity::new(count).ok_or(too_many)?))
-        }
-        _ => Err(malformed(ASSETS, "it must have either amount, or name and quantity")),
-    }
-}
-
-fn quantity(raw: Option<&RawValue>) -> Result<u64, Failure> {
-    let count = raw.and_then(|raw| fields::whole(raw.get())).filter(|count| *count > 0);
-    count.ok_or_else(|| bad("quantity must be a positive whole number"))
-}
-
-fn symbol(raw: Option<&RawValue>) -> Result<Symbol, Failure> {
-    let name = fields::string(raw).ok_or_else(|| bad("name must be the name of a stock, as text"))?;
-    Ok(Symbol::new(&name).map_err(|_| Refusal::UnknownSymbol)?)
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct OrderFields<'a> {
-    #[serde(borrow)]
-    name: Option<&'a RawValue>,
-    #[serde(borrow)]
-    side: Option<&'a RawValue>,
-    #[serde(borrow)]
-    quantity: Option<&'a RawValue>,
-    #[serde(borrow)]
-    price: Option<&'a RawValue>,
-    #[serde(borrow)]
-    time_in_force: Option<&'a RawValue>,
-    #[serde(borrow)]
-    post_only: Option<&'a RawValue>,
-}
-
-fn new_order(body: &[u8]) -> Result<NewOrder, Failure> {
-    const EXAMPLE: &str = r#"{"name": "GameStart", "side": "buy", "quantity": 1, "price": 15.99}"#;
-    let fields: OrderFields<'_> = fields::object(body).map_err(|why| malformed(EXAMPLE, &why))?;
-    let side = match fields::string(fields.side).as_deref() {
-        Some("buy") => Side::Buy,
-        Some("sell") => Side::Sell,
-        _ => return Err(bad("side must be buy or sell")),
-    };
-    let count = quantity(fields.quantity)?;
-    let price = fields.price.map(price).transpose()?;
-    let time_in_force = match (fields.time_in_force, fields::string(fields.time_in_force).as_deref()) {
-        (None, _) => TimeInForce::default(),
-        (_, Some("gtc")) => TimeInForce::Gtc,
-        (_, Some("ioc")) => TimeInForce::Ioc,
-        (_, Some("fok")) => TimeInForce::Fok,
-        _ => return Err(bad("time_in_force must be gtc, ioc or fok")),
-    };
-    let post_only = match fields.post_only.map(RawValue::get) {
-        None | Some("false") => false,
-        Some("true") => true,
-        Some(_) => return Err(bad("post_only must be true or false")),
-    };
-    let symbol = symbol(fields.name)?;
-    let quantity = Quantity::new(count).ok_or(match side {
-        Side::Buy => Refusal::InsufficientFunds,
-        Side::Sell => Refusal::InsufficientStocks,
-    })?;
-    Ok(NewOrder { symbol, side, quantity, price, time_in_force, post_only })
-}
-
-fn price(raw: &RawValue) -> Result<Price, Failure> {
-    let cents = fields::cents(raw.get()).filter(|cents| *cents > 0).and_then(Price::from_cents);
-    cents.ok_or_else(|| bad("price must be a positive number with at most two decimals, at most 10000000000.00"))
-}
-
 // ---------------------------------------------------------------- questions
 
+/// What an account has
+#[utoipa::path(
+    get,
+    path = "/accounts/{account}",
+    operation_id = "balance",
+    tag = ACCOUNTS,
+    security(("token" = [])),
+    params(("account" = Account, Path, description = "Whose token it must be")),
+    responses((status = 200, description = "What it has", body = Data<shown::Account<'static>>), failures::ReadAccount)
+)]
 async fn balance(State(edge): State<Edge>, request: Request) -> Result<Response, Failure> {
     let caller = caller(&edge, request.uri(), request.headers()).await?;
     match ask(&edge, caller, AccountQuery::Balance).await? {
@@ -327,6 +292,16 @@ fn number(uri: &Uri) -> Result<OrderNumber, Failure> {
     Ok(OrderNumber(number))
 }
 
+/// One of an account's orders
+#[utoipa::path(
+    get,
+    path = "/accounts/{account}/orders/{number}",
+    operation_id = "account_order",
+    tag = ACCOUNTS,
+    security(("token" = [])),
+    params(("account" = Account, Path, description = "Whose token it must be"), ("number" = OrderNumber, Path, description = "The order")),
+    responses((status = 200, description = "The order", body = Data<shown::AccountOrder<'static>>), failures::ReadAccountOrder)
+)]
 async fn order(State(edge): State<Edge>, request: Request) -> Result<Response, Failure> {
     let caller = caller(&edge, request.uri(), request.headers()).await?;
     let number = if_authorised(&edge, &caller, number(request.uri())).await?;
@@ -339,6 +314,16 @@ async fn order(State(edge): State<Edge>, request: Request) -> Result<Response, F
     }
 }
 
+/// An account's orders, newest first
+#[utoipa::path(
+    get,
+    path = "/accounts/{account}/orders",
+    operation_id = "account_orders",
+    tag = ACCOUNTS,
+    security(("token" = [])),
+    params(("account" = Account, Path, description = "Whose token it must be"), OrdersQuery),
+    responses((status = 200, description = "A page of them", body = Data<Vec<shown::AccountOrder<'static>>>), failures::ReadAccountOrders)
+)]
 async fn orders(State(edge): State<Edge>, request: Request) -> Result<Response, Failure> {
     let caller = caller(&edge, request.uri(), request.headers()).await?;
     let page = if_authorised(&edge, &caller, page(request.uri())).await?;
@@ -349,7 +334,7 @@ async fn orders(State(edge): State<Edge>, request: Request) -> Result<Response, 
 }
 
 fn page(uri: &Uri) -> Result<Page, Failure> {
-    let parameters = Parameters::read(uri, &["status", "limit", "before"]).map_err(bad)?;
+    let parameters = Parameters::read(uri, OrdersQuery::KNOWN).map_err(bad)?;
     let status = match parameters.text("status") {
         None => None,
         Some("open") => Some(OrderStatus::Open),
@@ -357,50 +342,7 @@ fn page(uri: &Uri) -> Result<Page, Failure> {
         Some("cancelled") => Some(OrderStatus::Cancelled),
         Some(_) => return Err(bad("status must be open, filled or cancelled")),
     };
-    let limit = parameters.count("limit", ORDERS, PAGE_MAX).map_err(bad)?;
+    let limit = parameters.count("limit").map_err(bad)?;
     let before = parameters.number("before").map_err(bad)?.map(OrderNumber);
     Ok(Page { status, limit, before })
-}
-
-/// The stock that the path names; no stock has a name that is none.
-fn listed(uri: &Uri) -> Result<Symbol, Failure> {
-    Ok(Symbol::new(&segment(uri, 2)).map_err(|_| Refusal::UnknownSymbol)?)
-}
-
-/// One of the questions that everybody may ask about a stock.
-async fn of_stock(edge: &Edge, query: Query) -> Result<Response, Failure> {
-    fn list<'a, T, S: From<&'a T> + Serialize>(all: &'a [T]) -> Response {
-        data(all.iter().map(S::from).collect::<Vec<_>>())
-    }
-    let shown = match market(edge, query).await? {
-        Answer::Book(book) => book.map(|book| data(shown::Book::from(&book))),
-        Answer::Trades(trades) => trades.map(|trades| list::<_, shown::Trade>(&trades)),
-        Answer::Candles(candles) => candles.map(|candles| list::<_, shown::Candle>(&candles)),
-        other => return Err(strange(&other)),
-    };
-    Ok(shown.ok_or(Refusal::UnknownSymbol)?)
-}
-
-async fn book(State(edge): State<Edge>, uri: Uri) -> Result<Response, Failure> {
-    let parameters = Parameters::read(&uri, &["depth"]).map_err(bad)?;
-    let depth = parameters.count("depth", DEPTH, PAGE_MAX).map_err(bad)?;
-    of_stock(&edge, Query::Book(listed(&uri)?, depth)).await
-}
-
-async fn trades(State(edge): State<Edge>, uri: Uri) -> Result<Response, Failure> {
-    let parameters = Parameters::read(&uri, &["limit"]).map_err(bad)?;
-    let limit = parameters.count("limit", TRADES, PAGE_MAX).map_err(bad)?;
-    of_stock(&edge, Query::Trades(listed(&uri)?, limit)).await
-}
-
-async fn candles(State(edge): State<Edge>, uri: Uri) -> Result<Response, Failure> {
-    let parameters = Parameters::read(&uri, &["interval", "limit"]).map_err(bad)?;
-    let interval = match parameters.text("interval") {
-        Some("1s") => Interval::Second,
-        Some("1m") => Interval::Minute,
-        Some("1h") => Interval::Hour,
-        _ => return Err(bad("interval must be 1s, 1m or 1h")),
-    };
-    let limit = parameters.count("limit", CANDLES, PAGE_MAX).map_err(bad)?;
-    of_stock(&edge, Query::Candles(listed(&uri)?, interval, limit)).await
 }

@@ -2,9 +2,12 @@
 //!
 //! Scripts read the body before they read the status, so no answer may have another shape: not the 404 of an unknown URL,
 //! not the 400 of a head that never became a request. The rule: bodies are made here and nowhere else, whether axum sends
-//! them ([`Failure::into_response`]) or the connection's own code does ([`Failure::last_words`]).
+//! them ([`Failure::into_response`]) or the connection's own code does ([`Failure::last_words`]); nothing made here may be kept
+//! and shown again, since the next answer may be another one ([`crate::validators`] has those that may).
 
 use std::borrow::Cow;
+use std::num::NonZeroU32;
+use std::time::Duration;
 
 use axum::body::Body;
 use axum::http::{HeaderValue, StatusCode, header};
@@ -14,18 +17,34 @@ use tradenet_schemas::rest::{Data, FailureBody};
 
 use crate::limits::RETRY_AFTER_S;
 
-const JSON: HeaderValue = HeaderValue::from_static("application/json");
+pub(crate) const JSON: HeaderValue = HeaderValue::from_static("application/json");
+const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
 
 /// Why a request failed, as its client is told.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Failure {
     status: StatusCode,
     message: Cow<'static, str>,
+    /// When to come back, in seconds.
+    retry_after_s: Option<u64>,
 }
 
 impl Failure {
     pub(crate) fn new(status: StatusCode, message: impl Into<Cow<'static, str>>) -> Self {
-        Self { status, message: message.into() }
+        let retry_after_s = (status == StatusCode::SERVICE_UNAVAILABLE).then_some(RETRY_AFTER_S);
+        Self { status, message: message.into(), retry_after_s }
+    }
+
+    /// No type of ours refuses to be written; if one ever does, this is still an answer.
+    pub(crate) fn unwritten(error: &serde_json::Error) -> Self {
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, format!("the answer could not be written: {error}"))
+    }
+
+    /// Nothing was done, since this client asks for more than its share.
+    pub(crate) fn too_fast(rate: NonZeroU32, wait: Duration) -> Self {
+        let message = format!("this client sends more than {rate} requests a second; send fewer");
+        let retry_after_s = Some(wait.as_secs() + u64::from(wait.subsec_nanos() > 0));
+        Self { retry_after_s, ..Self::new(StatusCode::TOO_MANY_REQUESTS, message) }
     }
 
     /// Nothing was done; trying again later is safe.
@@ -38,16 +57,11 @@ impl Failure {
         serde_json::to_vec(&tradenet_schemas::rest::Failure { error }).unwrap_or_default()
     }
 
-    /// Whether the client is told when to come back.
-    fn retry_after(&self) -> bool {
-        self.status == StatusCode::SERVICE_UNAVAILABLE
-    }
-
     /// The whole answer as bytes, for a connection that closes after it and where there is no request to answer.
     pub(crate) fn last_words(&self) -> Vec<u8> {
         let body = self.body();
         let reason = self.status.canonical_reason().unwrap_or_default();
-        let retry = if self.retry_after() { format!("retry-after: {RETRY_AFTER_S}\r\n") } else { String::new() };
+        let retry = self.retry_after_s.map_or_else(String::new, |seconds| format!("retry-after: {seconds}\r\n"));
         let mut answer = format!(
             "HTTP/1.1 {} {reason}\r\ncontent-type: application/json\r\n{retry}content-length: {}\r\nconnection: close\r\n\r\n",
             self.status.as_u16(),
@@ -62,8 +76,8 @@ impl Failure {
 impl IntoResponse for Failure {
     fn into_response(self) -> Response {
         let mut response = json(self.status, self.body());
-        if self.retry_after() {
-            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(RETRY_AFTER_S));
+        if let Some(seconds) = self.retry_after_s {
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }
         if self.status == StatusCode::UNAUTHORIZED {
             response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
@@ -85,11 +99,7 @@ pub(crate) fn created(data: impl Serialize) -> Response {
 fn success(status: StatusCode, data: impl Serialize) -> Response {
     match serde_json::to_vec(&Data { data }) {
         Ok(body) => json(status, body),
-        // No type of ours refuses to be written; if one ever does, this is still an answer.
-        Err(error) => {
-            Failure::new(StatusCode::INTERNAL_SERVER_ERROR, format!("the answer could not be written: {error}"))
-                .into_response()
-        }
+        Err(error) => Failure::unwritten(&error).into_response(),
     }
 }
 
@@ -97,5 +107,6 @@ fn json(status: StatusCode, body: Vec<u8>) -> Response {
     let mut response = Response::new(Body::from(body));
     *response.status_mut() = status;
     response.headers_mut().insert(header::CONTENT_TYPE, JSON);
+    response.headers_mut().insert(header::CACHE_CONTROL, NO_STORE);
     response
 }

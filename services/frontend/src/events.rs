@@ -26,8 +26,10 @@ use tradenet_schemas::message::{Answer, Query};
 
 use crate::desk::Desk;
 use crate::envelope::Failure;
+use crate::failures;
 use crate::limits::{FEED_RETRY_MS, Limits};
-use crate::query::Parameters;
+use crate::openapi::STOCKS;
+use crate::query::{Kind, Known, Parameters, query};
 use crate::routes::{Edge, no_answer, strange};
 use stream::{Stream, Text};
 
@@ -127,7 +129,31 @@ impl Drop for Place {
     }
 }
 
-/// `GET /events`
+query! {
+    /// Where a stream begins.
+    EventsQuery = [Known {
+        name: LAST_EVENT_ID_PARAMETER,
+        about: "The same as the header `Last-Event-ID`, for clients that can't send one",
+        kind: Kind::Number { least: 0 },
+    }];
+}
+
+/// What happens in the market and in the cluster, as server-sent events
+///
+/// `docs/events.md` has the events. Their `data` is `Traded`, `Book`, `StockChanged`, `Leadership`, `Gap` or `End`.
+#[utoipa::path(
+    get,
+    path = "/events",
+    tag = STOCKS,
+    params(
+        EventsQuery,
+        ("Last-Event-ID" = Option<u64>, Header, description = "The last event that the client has; 0 for the oldest that is remembered")
+    ),
+    responses(
+        (status = 200, description = "A stream without an end", body = String, content_type = "text/event-stream"),
+        failures::Follow
+    )
+)]
 pub(crate) async fn events(State(edge): State<Edge>, headers: HeaderMap, uri: Uri) -> Result<Response, Failure> {
     let known = last_event_id(&headers, &uri)?;
     let place = edge.feed.place()?;
@@ -148,7 +174,7 @@ pub(crate) async fn events(State(edge): State<Edge>, headers: HeaderMap, uri: Ur
 /// header how far it has come since.
 fn last_event_id(headers: &HeaderMap, uri: &Uri) -> Result<Option<EventNumber>, Failure> {
     let bad = |message| Failure::new(StatusCode::BAD_REQUEST, message);
-    let parameters = Parameters::read(uri, &[LAST_EVENT_ID_PARAMETER]).map_err(bad)?;
+    let parameters = Parameters::read(uri, EventsQuery::KNOWN).map_err(bad)?;
     let header = headers.get(LAST_EVENT_ID).map(|header| header.to_str().unwrap_or("-"));
     let Some(text) = header.or_else(|| parameters.text(LAST_EVENT_ID_PARAMETER)) else { return Ok(None) };
     let digits = text.bytes().all(|byte| byte.is_ascii_digit());

@@ -2,29 +2,39 @@
 //!
 //! Problem: clients speak HTTP and expect one plain answer, while behind it leaders change and messages get lost. Idea: all
 //! of that is decided in [`tradenet_core::frontend`]; this crate is its edge. A request becomes one question
-//! (`routes`, `placing`, `accounts`), waits at the `desk`, and its answer goes out in one of two shapes (`envelope`), or as
-//! a stream of `events`, over connections with bounds (`server`, `connection`, `limits`), counted and timed (`observer`). [`run`] ties them together.
+//! (`routes`, `placing`, `accounts`, `market`), waits at the `desk`, and its answer goes out in one of two shapes (`envelope`), or as
+//! a stream of `events`, over connections with bounds (`server`, `connection`, `limits`), counted and timed
+//! (`observer`). What all of that looks like is
+//! told by the OpenAPI document (`openapi`, `failures`, `docs`). [`run`] ties them together.
 //!
 //! Rules kept: HTTP is served from the first moment to the last, and says honestly what cannot be served; nothing here
-//! decides anything about a trade; every answer has the envelope, but for streams.
+//! decides anything about a trade; every answer has the envelope, but for streams, documents, and the 304 that has no body.
 
 mod accounts;
 mod connection;
 mod desk;
+mod docs;
 mod envelope;
 mod events;
+mod failures;
 mod fields;
 mod following;
 mod limits;
+mod lobby;
+mod market;
+mod meter;
 mod observer;
+mod openapi;
 mod placing;
 mod query;
 mod refusals;
 mod routes;
 mod server;
+mod validators;
 
 use std::io;
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -67,6 +77,10 @@ pub struct Args {
     /// The ids of all order replicas of the exchange, separated by commas.
     #[arg(long, env = "TRADENET_MEMBERS", default_value = "1,2,3", value_name = "IDS")]
     pub members: Members,
+    /// Requests a second of each client address, and as many at once after a pause; more are answered 429. Not behind a
+    /// proxy, whose clients all have its address. Without it, there is no such limit.
+    #[arg(long, env = "TRADENET_RATE_LIMIT", value_name = "N")]
+    pub rate_limit: Option<NonZeroU32>,
     /// The broker.
     #[command(flatten)]
     pub connect: ConnectArgs,
@@ -101,7 +115,8 @@ pub async fn run(args: Args, shutdown: Shutdown) -> anyhow::Result<()> {
     })?;
     let address = listener.local_addr().context("the address to listen on was lost: start again")?;
     let (boot, times, clock) = (Boot(rand::random()), Times::default(), Clock::new());
-    let Args { advertise, cache_size, members, connect, .. } = args;
+    let Args { advertise, cache_size, members, rate_limit, connect, .. } = args;
+    let limits = Limits { rate: rate_limit, ..Limits::default() };
     let members = members.ids().to_vec();
     let core = Shared::new(Frontend::new(Options { boot, members, times, cache_size }));
     let answer_within = times.deadline + Duration::from_millis(ANSWER_MARGIN_MS);
@@ -111,7 +126,7 @@ pub async fn run(args: Args, shutdown: Shutdown) -> anyhow::Result<()> {
     let (last_answered, leave) = Shutdown::new();
     let who = connect.name.clone().unwrap_or_else(|| "frontend".to_owned());
     let (scraper, scrapes) = metrics::scraper(who, env!("CARGO_PKG_VERSION"));
-    let http = tokio::spawn(serve(listener, Arc::clone(&desk), scraper, shutdown, last_answered));
+    let http = tokio::spawn(serve(listener, Arc::clone(&desk), limits, scraper, shutdown, last_answered));
     tracing::info!("serving on http://{address}, with a cache of {cache_size}");
 
     let reached_at = reached_at(advertise, address);
@@ -131,8 +146,14 @@ pub async fn run(args: Args, shutdown: Shutdown) -> anyhow::Result<()> {
 }
 
 /// Serves HTTP until `shutdown` and the end of the last request, and then says so.
-async fn serve(listener: TcpListener, desk: Arc<Desk>, scraper: Scraper, shutdown: Shutdown, last_answered: Trigger) {
-    let limits = Limits::default();
+async fn serve(
+    listener: TcpListener,
+    desk: Arc<Desk>,
+    limits: Limits,
+    scraper: Scraper,
+    shutdown: Shutdown,
+    last_answered: Trigger,
+) {
     let feed = Feed::new(Arc::clone(&desk), &limits);
     let following = tokio::spawn(Arc::clone(&feed).follow());
     let observer = Observer::new(scraper, Arc::clone(&desk), Arc::clone(&feed), &limits);

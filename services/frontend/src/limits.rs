@@ -4,9 +4,11 @@
 //! can make grow or wait ends at one of these bounds, with an answer that names the bound wherever one can still be sent.
 //! The bound of a body is shared with other programs: [`REST_BODY_BYTES_MAX`](tradenet_schemas::limits).
 
+use std::num::NonZeroU32;
 use std::time::Duration;
 
-/// Connections at once. Who comes next gets 503 and is closed.
+/// Connections at once. Who comes next takes the place of whoever asks nothing at the moment, and for the longest time; if all
+/// ask, it gets 503 and is closed.
 pub(crate) const CONNECTIONS_MAX: usize = 4_096;
 /// Connections over [`CONNECTIONS_MAX`] that are being refused at once; those over this are closed without a word.
 pub(crate) const REFUSALS_MAX: usize = 64;
@@ -17,6 +19,9 @@ pub(crate) const BACKLOG_CONNECTIONS: u32 = 1_024;
 pub(crate) const TAKEN_WAIT_MS: u64 = 1_000;
 /// See [`TAKEN_WAIT_MS`].
 pub(crate) const TAKEN_RETRY_MS: u64 = 20;
+/// Clients whose requests are counted where there is a rate limit, in 100 bytes each; then whoever has not asked for the
+/// longest time is forgotten.
+pub(crate) const METERED_CLIENTS_MAX: usize = 16_384;
 /// Requests that wait for the core at once; the next gets 503. What the cache answers does not count.
 pub(crate) const REQUESTS_UNDER_WAY_MAX: usize = 2_048;
 /// A request's first line and headers, together. Longer: 431.
@@ -59,7 +64,7 @@ pub(crate) const RECONNECT_MS: u64 = 1_000;
 /// After the leader could not be asked for events, it is asked again so much later.
 pub(crate) const FEED_RETRY_MS: u64 = 100;
 /// What `Retry-After` says, in seconds: a new leader is there in less.
-pub(crate) const RETRY_AFTER_S: u16 = 1;
+pub(crate) const RETRY_AFTER_S: u64 = 1;
 
 /// The bounds that one server keeps; tests shrink them.
 #[derive(Clone, Copy, Debug)]
@@ -82,6 +87,8 @@ pub(crate) struct Limits {
     pub(crate) feed_bytes_max: usize,
     /// [`KEEP_ALIVE_MS`].
     pub(crate) keep_alive: Duration,
+    /// Requests a second of each client, if they are bounded.
+    pub(crate) rate: Option<NonZeroU32>,
 }
 
 impl Default for Limits {
@@ -96,6 +103,7 @@ impl Default for Limits {
             streams_max: STREAMS_MAX,
             feed_bytes_max: FEED_BYTES_MAX,
             keep_alive: Duration::from_millis(KEEP_ALIVE_MS),
+            rate: None,
         }
     }
 }

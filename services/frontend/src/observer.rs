@@ -28,11 +28,13 @@ use tradenet_schemas::trace::Trace;
 use crate::desk::Desk;
 use crate::envelope::Failure;
 use crate::events::Feed;
+use crate::failures::AtTheEdge;
 use crate::following::Ids;
 use crate::limits::{Limits, REQUESTS_UNDER_WAY_MAX};
+use crate::openapi::OPERATION;
 
 /// The patterns of all paths that are served, the busiest first.
-const ROUTES: [&str; 19] = [
+pub(crate) const ROUTES: [&str; 23] = [
     "/stocks/{name}",
     "/orders",
     "/orders/{number}",
@@ -50,11 +52,15 @@ const ROUTES: [&str; 19] = [
     "/cluster",
     "/healthz",
     "/readyz",
+    "/openapi.json",
+    "/docs",
+    "/docs/page.js",
+    "/docs/page.css",
     METRICS_PATH,
     OTHER,
 ];
 const METRICS_PATH: &str = "/metrics";
-const OTHER: &str = "other";
+pub(crate) const OTHER: &str = "other";
 /// `HEAD` counts as `GET`.
 const METHODS: [&str; 5] = ["GET", "POST", "DELETE", "PUT", OTHER];
 /// Every status that is answered.
@@ -203,6 +209,18 @@ impl Observer {
         readings.queue("http_requests", self.desk.waiting(), REQUESTS_UNDER_WAY_MAX);
         readings.queue("event_streams", self.feed.streams(), self.limits.streams_max);
     }
+}
+
+/// What this frontend has counted and timed, in OpenMetrics
+// For the document: the observer answers before the routes are asked.
+#[utoipa::path(
+    get,
+    path = "/metrics",
+    tag = OPERATION,
+    responses((status = 200, description = "Metrics", body = String, content_type = CONTENT_TYPE), AtTheEdge)
+)]
+pub(crate) async fn metrics() -> Failure {
+    Failure::new(StatusCode::INTERNAL_SERVER_ERROR, "the metrics are not answered here")
 }
 
 /// The line of a followed request.

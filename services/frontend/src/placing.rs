@@ -10,7 +10,9 @@ use axum::http::{HeaderMap, StatusCode};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use tradenet_schemas::limits::QUANTITY_MAX;
+use tradenet_schemas::rest::openapi::NewQuantity;
 use tradenet_schemas::trade::{Command, IdempotencyKey, Quantity, Refusal, Side, Symbol};
+use utoipa::ToSchema;
 
 use crate::envelope::Failure;
 use crate::{fields, refusals};
@@ -53,14 +55,19 @@ impl From<PlaceError> for Failure {
     }
 }
 
-/// The fields as they stand in the body, so that each can be refused in its own words.
-#[derive(Deserialize)]
-struct Fields<'a> {
+// The fields as they stand in the body, so that each can be refused in its own words.
+/// A trade with the house.
+#[derive(Deserialize, ToSchema)]
+#[schema(as = PlaceOrder)]
+pub(crate) struct Fields<'a> {
     #[serde(borrow)]
+    #[schema(value_type = Symbol)]
     name: Option<&'a RawValue>,
     #[serde(borrow)]
+    #[schema(value_type = NewQuantity)]
     quantity: Option<&'a RawValue>,
     #[serde(borrow, rename = "type")]
+    #[schema(value_type = Side)]
     side: Option<&'a RawValue>,
 }
 

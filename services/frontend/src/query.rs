@@ -6,36 +6,107 @@
 use std::collections::BTreeMap;
 
 use axum::http::Uri;
+use utoipa::openapi::path::{Parameter, ParameterBuilder, ParameterIn};
+use utoipa::openapi::schema::Type;
+use utoipa::openapi::{ObjectBuilder, Required};
 
 use crate::fields;
 use crate::routes::percent_decoded;
 
+/// A parameter that a request knows, as its URL is read by and as the OpenAPI document shows it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Known {
+    pub(crate) name: &'static str,
+    pub(crate) about: &'static str,
+    pub(crate) kind: Kind,
+}
+
+/// What a parameter may be.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Kind {
+    /// From 1 to `most`; `usual` if it is not there.
+    Count { usual: usize, most: usize },
+    /// A whole number, not below `least`.
+    Number { least: u64 },
+    /// One of these texts, or not there.
+    OneOf(&'static [&'static str]),
+    /// One of these texts, and always there.
+    Required(&'static [&'static str]),
+}
+
+impl Known {
+    /// For the OpenAPI document.
+    pub(crate) fn document(self) -> Parameter {
+        let number = |least: u64| ObjectBuilder::new().schema_type(Type::Integer).minimum(Some(least));
+        let text = |texts: &'static [&'static str]| {
+            ObjectBuilder::new().schema_type(Type::String).enum_values(Some(texts.iter().copied()))
+        };
+        let schema = match self.kind {
+            Kind::Count { usual, most } => {
+                number(1).maximum(Some(most as u64)).default(Some(serde_json::Value::from(usual)))
+            }
+            Kind::Number { least } => number(least).maximum(Some(u64::MAX)),
+            Kind::OneOf(texts) | Kind::Required(texts) => text(texts),
+        };
+        let required = if matches!(self.kind, Kind::Required(_)) { Required::True } else { Required::False };
+        let parameter = ParameterBuilder::new().name(self.name).parameter_in(ParameterIn::Query).required(required);
+        parameter.description(Some(self.about)).schema(Some(schema)).build()
+    }
+}
+
+/// A request's parameters as a type, for its handler and for the document of that handler.
+macro_rules! query {
+    ($($(#[$doc:meta])* $name:ident = [$($known:expr),+ $(,)?];)+) => {
+        $(
+            $(#[$doc])*
+            pub(crate) struct $name;
+
+            impl $name {
+                pub(crate) const KNOWN: &[crate::query::Known] = &[$($known),+];
+            }
+
+            impl utoipa::IntoParams for $name {
+                fn into_params(
+                    _: impl Fn() -> Option<utoipa::openapi::path::ParameterIn>,
+                ) -> Vec<utoipa::openapi::path::Parameter> {
+                    Self::KNOWN.iter().map(|known| known.document()).collect()
+                }
+            }
+        )+
+    };
+}
+pub(crate) use query;
+
 /// The parameters of a request.
-pub(crate) struct Parameters(BTreeMap<String, String>);
+pub(crate) struct Parameters {
+    known: &'static [Known],
+    sent: BTreeMap<String, String>,
+}
 
 impl Parameters {
     /// Those of `uri`, each of which must be one of `known`.
     ///
     /// # Errors
     /// Which is not, is there twice, or can't be decoded.
-    pub(crate) fn read(uri: &Uri, known: &[&str]) -> Result<Self, String> {
-        let mut found = BTreeMap::new();
+    pub(crate) fn read(uri: &Uri, known: &'static [Known]) -> Result<Self, String> {
+        let mut sent = BTreeMap::new();
         for pair in uri.query().unwrap_or_default().split('&').filter(|pair| !pair.is_empty()) {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
             let decoded = percent_decoded(name).zip(percent_decoded(value));
             let (name, value) = decoded.ok_or("the query must be percent-encoded UTF-8, %25 for a %")?;
-            if !known.contains(&name.as_str()) {
-                return Err(format!("{name:?} is not known here; known are {}", known.join(", ")));
+            if !known.iter().any(|known| known.name == name) {
+                let names: Vec<_> = known.iter().map(|known| known.name).collect();
+                return Err(format!("{name:?} is not known here; known are {}", names.join(", ")));
             }
-            if found.insert(name.clone(), value).is_some() {
+            if sent.insert(name.clone(), value).is_some() {
                 return Err(format!("{name} must be sent at most once"));
             }
         }
-        Ok(Self(found))
+        Ok(Self { known, sent })
     }
 
     pub(crate) fn text(&self, name: &str) -> Option<&str> {
-        self.0.get(name).map(String::as_str)
+        self.sent.get(name).map(String::as_str)
     }
 
     /// A whole number above 0.
@@ -44,8 +115,16 @@ impl Parameters {
         fields::positive(text).map(Some).ok_or_else(|| format!("{name} must be a whole number above 0"))
     }
 
-    /// How many to show: `usual`, unless another number from 1 to `most` is asked for.
-    pub(crate) fn count(&self, name: &str, usual: usize, most: usize) -> Result<usize, String> {
+    /// How many to show.
+    ///
+    /// # Errors
+    /// It is not within its bounds.
+    pub(crate) fn count(&self, name: &str) -> Result<usize, String> {
+        let bounds = self.known.iter().find_map(|known| match known.kind {
+            Kind::Count { usual, most } if known.name == name => Some((usual, most)),
+            _ => None,
+        });
+        let (usual, most) = bounds.expect("a count is asked for by a name that is known as one");
         let number = self.number(name).ok().flatten();
         match (self.text(name), number.and_then(|number| usize::try_from(number).ok())) {
             (None, _) => Ok(usual),
@@ -62,7 +141,8 @@ mod tests {
     #[track_caller]
     fn check(query: &str, expected: Result<usize, &str>) {
         let uri = format!("/stocks/A/book?{query}").parse().expect("a URL");
-        let count = Parameters::read(&uri, &["depth"]).and_then(|found| found.count("depth", 10, 500));
+        const KNOWN: &[Known] = &[Known { name: "depth", about: "", kind: Kind::Count { usual: 10, most: 500 } }];
+        let count = Parameters::read(&uri, KNOWN).and_then(|found| found.count("depth"));
         match expected {
             Ok(expected) => assert_eq!(count, Ok(expected), "{query}"),
             Err(part) => assert!(count.as_ref().is_err_and(|why| why.contains(part)), "{query}: {count:?}"),

@@ -11,7 +11,7 @@ impl From<Refusal> for Failure {
     }
 }
 
-pub(crate) fn status(refusal: Refusal) -> StatusCode {
+pub(crate) const fn status(refusal: Refusal) -> StatusCode {
     match refusal {
         Refusal::UnknownSymbol | Refusal::UnknownOrder => StatusCode::NOT_FOUND,
         Refusal::KeyReused => StatusCode::UNPROCESSABLE_ENTITY,
@@ -30,7 +30,7 @@ pub(crate) fn status(refusal: Refusal) -> StatusCode {
     }
 }
 
-pub(crate) fn message(refusal: Refusal) -> &'static str {
+pub(crate) const fn message(refusal: Refusal) -> &'static str {
     match refusal {
         Refusal::UnknownSymbol => "stock not found",
         Refusal::NotEnoughStocks => "not enough stocks left to buy",

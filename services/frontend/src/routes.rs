@@ -14,25 +14,31 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::body::{Body, to_bytes};
+use axum::body::{Body, Bytes, to_bytes};
 use axum::extract::{Request, State};
-use axum::http::{HeaderName, HeaderValue, Method, StatusCode, Uri, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
 use http_body_util::LengthLimitError;
 use serde::Serialize;
 use tokio::time::timeout;
 use tradenet_core::{ClientAnswer, ClientRequest};
 use tradenet_schemas::ids::OrderNumber;
 use tradenet_schemas::limits::REST_BODY_BYTES_MAX;
-use tradenet_schemas::rest::{Order, Placed, Stock};
+use tradenet_schemas::rest::{Cluster, Data, Order, Placed, Stock};
 use tradenet_schemas::trade::{self, Outcome, Refusal, Symbol};
+use utoipa::ToSchema;
+use utoipa::openapi::OpenApi;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 use crate::desk::{Desk, NotTaken};
 use crate::envelope::{Failure, data};
 use crate::events::Feed;
 use crate::limits::{Limits, REQUESTS_UNDER_WAY_MAX};
-use crate::{accounts, events, fields, placing};
+use crate::meter::metered;
+use crate::openapi::{HOUSE, IfNoneMatch, Key, OPERATION, STOCKS, Unchanged};
+use crate::validators::fresh;
+use crate::{accounts, docs, events, failures, fields, market, observer, openapi, placing};
 
 const X_CACHE: HeaderName = HeaderName::from_static("x-cache");
 const REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
@@ -45,55 +51,112 @@ pub(crate) struct Edge {
     pub(crate) desk: Arc<Desk>,
     pub(crate) feed: Arc<Feed>,
     pub(crate) body_read: Duration,
+    /// The OpenAPI document.
+    pub(crate) document: Bytes,
 }
 
-/// All routes.
-pub(crate) fn router(desk: Arc<Desk>, feed: Arc<Feed>, limits: &Limits) -> Router {
-    Router::new()
-        .route("/stocks", get(stocks))
-        .route("/stocks/{name}", get(stock))
-        .route("/orders", post(place))
-        .route("/orders/{number}", get(order))
-        .route("/events", get(events::events))
-        .route("/cluster", get(cluster))
-        .route("/healthz", get(healthz))
-        .route("/readyz", get(readyz))
+/// All routes, and the document of them. A route gets in by its `#[utoipa::path]` only, so there is none without its part of the
+/// document; `clippy.toml` forbids the other ways.
+pub(crate) fn table() -> (Router<Edge>, OpenApi) {
+    let table = OpenApiRouter::with_openapi(openapi::about())
+        .routes(routes!(stocks))
+        .routes(routes!(stock))
+        .routes(routes!(place))
+        .routes(routes!(order))
+        .routes(routes!(events::events))
+        .routes(routes!(cluster))
+        .routes(routes!(healthz))
+        .routes(routes!(readyz))
+        .routes(routes!(observer::metrics))
         .merge(accounts::routes())
-        .fallback(unknown_url)
-        .method_not_allowed_fallback(wrong_method)
-        .with_state(Edge { desk, feed, body_read: limits.body_read })
+        .merge(market::routes())
+        .merge(docs::routes());
+    let (router, document) = table.split_for_parts();
+    (router, openapi::complete(document))
 }
 
-async fn stocks(State(edge): State<Edge>) -> Result<Response, Failure> {
+/// What serves all routes.
+pub(crate) fn router(desk: Arc<Desk>, feed: Arc<Feed>, limits: &Limits) -> Router {
+    let (router, document) = table();
+    let document = openapi::written(&document).into();
+    let edge = Edge { desk, feed, body_read: limits.body_read, document };
+    let router = router.fallback(unknown_url).method_not_allowed_fallback(wrong_method).with_state(edge);
+    metered(router, limits.rate)
+}
+
+/// All stocks, by name
+#[utoipa::path(
+    get,
+    path = "/stocks",
+    tag = STOCKS,
+    params(IfNoneMatch),
+    responses(
+        (status = 200, description = "All stocks", body = Data<Vec<Stock<'static>>>, headers(("ETag" = String), ("Cache-Control" = String))),
+        Unchanged,
+        failures::Read
+    )
+)]
+async fn stocks(State(edge): State<Edge>, headers: HeaderMap) -> Result<Response, Failure> {
     match edge.desk.ask(ClientRequest::Stocks).await? {
-        ClientAnswer::Stocks(stocks) => Ok(data(stocks.iter().map(Stock::from).collect::<Vec<_>>())),
+        ClientAnswer::Stocks(stocks) => Ok(fresh(&headers, stocks.iter().map(Stock::from).collect::<Vec<_>>())),
         other => Err(no_answer(other)),
     }
 }
 
-async fn stock(State(edge): State<Edge>, uri: Uri) -> Result<Response, Failure> {
+/// One stock
+///
+/// From this frontend's cache where that may be served, which `X-Cache` tells; never staler than any answered trade.
+#[utoipa::path(
+    get,
+    path = "/stocks/{name}",
+    tag = STOCKS,
+    params(("name" = Symbol, Path, description = "The stock"), IfNoneMatch),
+    responses(
+        (status = 200, description = "The stock", body = Data<Stock<'static>>, headers(
+            ("ETag" = String), ("Cache-Control" = String), ("X-Cache" = String, description = "`hit` or `miss`")
+        )),
+        Unchanged,
+        failures::ReadStock
+    )
+)]
+async fn stock(State(edge): State<Edge>, request: Request) -> Result<Response, Failure> {
     // A name that no stock can have is not looked up.
-    let Ok(symbol) = Symbol::new(&segment(&uri, STOCK_PATH)?) else {
-        return Ok(stock_answer(None, false));
+    let Ok(symbol) = Symbol::new(&segment(request.uri(), STOCK_PATH)?) else {
+        return Ok(stock_answer(request.headers(), None, false));
     };
     if let Some(stock) = edge.desk.cached(&symbol) {
-        return Ok(stock_answer(Some(&stock), true));
+        return Ok(stock_answer(request.headers(), Some(&stock), true));
     }
     match edge.desk.ask(ClientRequest::Stock(symbol)).await? {
-        ClientAnswer::Stock { stock, hit } => Ok(stock_answer(stock.as_ref(), hit)),
+        ClientAnswer::Stock { stock, hit } => Ok(stock_answer(request.headers(), stock.as_ref(), hit)),
         other => Err(no_answer(other)),
     }
 }
 
-fn stock_answer(stock: Option<&trade::Stock>, hit: bool) -> Response {
+fn stock_answer(request: &HeaderMap, stock: Option<&trade::Stock>, hit: bool) -> Response {
     let mut response = match stock {
-        Some(stock) => data(Stock::from(stock)),
+        Some(stock) => fresh(request, Stock::from(stock)),
         None => Failure::from(Refusal::UnknownSymbol).into_response(),
     };
     response.headers_mut().insert(X_CACHE, HeaderValue::from_static(if hit { "hit" } else { "miss" }));
     response
 }
 
+/// Trade with the house at its price
+///
+/// Answered when the order is on disk on every in-sync replica and visible to every reader. Fields that are not named here are
+/// ignored.
+#[utoipa::path(
+    post,
+    path = "/orders",
+    tag = HOUSE,
+    params(Key),
+    request_body(content = placing::Fields<'static>, content_type = "application/json"),
+    responses(
+        (status = 200, description = "The order is placed", body = Data<Placed>, headers(("Idempotent-Replayed" = String, description = "`true` for the answer of an earlier request with this key"))),
+        failures::Place
+    )
+)]
 async fn place(State(edge): State<Edge>, request: Request) -> Result<Response, Failure> {
     let key = placing::key(request.headers())?;
     let keyed = key.is_some();
@@ -126,30 +189,63 @@ pub(crate) fn unknown_outcome(keyed: bool) -> Failure {
     Failure::new(StatusCode::GATEWAY_TIMEOUT, message)
 }
 
-async fn order(State(edge): State<Edge>, uri: Uri) -> Result<Response, Failure> {
+/// One of the house's orders
+#[utoipa::path(
+    get,
+    path = "/orders/{number}",
+    tag = HOUSE,
+    params(("number" = OrderNumber, Path, description = "Its `transaction_number`"), IfNoneMatch),
+    responses(
+        (status = 200, description = "The order", body = Data<Order>, headers(("ETag" = String), ("Cache-Control" = String))),
+        Unchanged,
+        failures::ReadOrder
+    )
+)]
+async fn order(State(edge): State<Edge>, request: Request) -> Result<Response, Failure> {
     let not_found = || Failure::new(StatusCode::NOT_FOUND, "transaction number not found");
-    let text = segment(&uri, ORDER_PATH)?;
-    let number = fields::positive(&text).ok_or_else(not_found)?;
+    let number = fields::positive(&segment(request.uri(), ORDER_PATH)?).ok_or_else(not_found)?;
     match edge.desk.ask(ClientRequest::Order(OrderNumber(number))).await? {
-        ClientAnswer::Order(order) => Ok(data(Order::from(&order.ok_or_else(not_found)?))),
+        ClientAnswer::Order(order) => Ok(fresh(request.headers(), Order::from(&order.ok_or_else(not_found)?))),
         other => Err(no_answer(other)),
     }
 }
 
+/// The exchange as this frontend sees it
+#[utoipa::path(
+    get,
+    path = "/cluster",
+    tag = OPERATION,
+    responses((status = 200, description = "Who leads, who is in sync, how far everybody is", body = Data<Cluster>), failures::AtTheEdge)
+)]
 async fn cluster(State(edge): State<Edge>) -> Response {
     data(edge.desk.cluster())
 }
 
 /// The answer to both health checks.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 struct Health {
+    /// `alive` or `ready`.
     status: &'static str,
 }
 
+/// Whether this frontend is alive
+#[utoipa::path(
+    get,
+    path = "/healthz",
+    tag = OPERATION,
+    responses((status = 200, description = "It is", body = Data<Health>), failures::AtTheEdge)
+)]
 async fn healthz() -> Response {
     data(Health { status: "alive" })
 }
 
+/// Whether trades can be served
+#[utoipa::path(
+    get,
+    path = "/readyz",
+    tag = OPERATION,
+    responses((status = 200, description = "They can", body = Data<Health>), failures::Ready)
+)]
 async fn readyz(State(edge): State<Edge>) -> Result<Response, Failure> {
     edge.desk.ready().map_err(Failure::unavailable)?;
     Ok(data(Health { status: "ready" }))
@@ -216,7 +312,7 @@ pub(crate) fn percent_decoded(raw: &str) -> Option<String> {
 }
 
 /// Reads a request's body within the bounds of size and time.
-pub(crate) async fn body(request: Request, within: Duration) -> Result<axum::body::Bytes, Failure> {
+pub(crate) async fn body(request: Request, within: Duration) -> Result<Bytes, Failure> {
     let too_large = || {
         Failure::new(StatusCode::PAYLOAD_TOO_LARGE, format!("the body must have at most {REST_BODY_BYTES_MAX} bytes"))
     };
@@ -230,7 +326,7 @@ pub(crate) async fn body(request: Request, within: Duration) -> Result<axum::bod
 
 /// # Errors
 /// Why; none for too large.
-async fn read(body: Body, within: Duration) -> Result<axum::body::Bytes, Option<Failure>> {
+async fn read(body: Body, within: Duration) -> Result<Bytes, Option<Failure>> {
     match timeout(within, to_bytes(body, REST_BODY_BYTES_MAX)).await {
         Ok(Ok(bytes)) => Ok(bytes),
         Ok(Err(error)) => match error.source() {

@@ -4,31 +4,37 @@
 //! without the envelope. This is the same loop over the same hyper, with the bounds of [`crate::limits`].
 //!
 //! The rules: a client over a bound is told so, if it can be told at all; once the process is to leave, nobody new is
-//! let in, idle connections are closed and requests under way are answered.
+//! let in, idle connections are closed and requests under way are answered. Where all places are taken, a connection on
+//! which nothing is asked makes room ([`crate::lobby`]).
 
+use std::convert::Infallible;
 use std::future::Future;
 use std::io;
-use std::pin::pin;
+use std::net::IpAddr;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
-use std::convert::Infallible;
-
 use axum::Router;
+use axum::body::{Body, HttpBody as _};
 use axum::http::StatusCode;
 use axum::response::Response;
+use futures::FutureExt as _;
+use http_body_util::BodyExt as _;
 use hyper::Request;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::Service;
 use hyper_util::rt::TokioTimer;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::{Semaphore, watch};
 use tokio::time::{sleep, timeout};
 
 use crate::connection::Connection;
 use crate::envelope::Failure;
 use crate::limits::{ACCEPT_BACKOFF_MS, BUFFER_BYTES_MAX, HEAD_BYTES_MAX, Limits, REFUSALS_MAX};
+use crate::lobby::{Guest, Lobby};
+use crate::meter::Client;
 use crate::observer::Observer;
 
 /// Serves until `leave` resolves, then finishes what is under way, which takes [`Limits::drain`] at most.
@@ -48,9 +54,9 @@ pub(crate) async fn serve(
             biased;
             () = &mut leave => break,
             accepted = listener.accept() => match accepted {
-                Ok((socket, _)) => {
+                Ok((socket, client)) => {
                     complained = false;
-                    server.welcome(socket);
+                    server.welcome(socket, client.ip());
                 }
                 // The client went before it was let in.
                 Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
@@ -77,6 +83,7 @@ struct Server {
     http: http1::Builder,
     limits: Limits,
     places: Arc<Semaphore>,
+    lobby: Lobby,
     refusals: Arc<Semaphore>,
     closing: watch::Receiver<()>,
 }
@@ -87,18 +94,23 @@ impl Server {
         http.timer(TokioTimer::new()).header_read_timeout(limits.head_read).max_header_size(HEAD_BYTES_MAX);
         http.max_buf_size(BUFFER_BYTES_MAX);
         let places = Arc::clone(&observer.places);
-        Self { router, observer, http, limits, places, refusals: Arc::new(Semaphore::new(REFUSALS_MAX)), closing }
+        let refusals = Arc::new(Semaphore::new(REFUSALS_MAX));
+        Self { router, observer, http, limits, places, lobby: Lobby::default(), refusals, closing }
     }
 
     /// Gives the client a place, or tells it that there is none.
-    fn welcome(&self, socket: TcpStream) {
+    fn welcome(&self, socket: TcpStream, client: IpAddr) {
         // Answers are small and whole: waiting for more to send would only delay them. Fails only on a dead socket.
         let _ = socket.set_nodelay(true);
         let connection = Connection::new(socket, &self.limits, self.closing.clone());
-        if let Ok(place) = Arc::clone(&self.places).try_acquire_owned() {
-            let service = self.observer.around(self.router.clone());
+        let place = Arc::clone(&self.places).try_acquire_owned().ok();
+        if let Some(place) = place.or_else(|| self.lobby.make_room()) {
+            let guest = self.lobby.welcome(place);
+            let client = self.limits.rate.is_some().then_some(Client(client));
+            let inner = self.observer.around(self.router.clone());
+            let service = Attended { inner, guest: Arc::clone(&guest), client };
             let http = self.http.serve_connection(connection, service);
-            tokio::spawn(attend(http, self.closing.clone(), place));
+            tokio::spawn(attend(http, self.closing.clone(), guest, Arc::clone(&self.refusals)));
             return;
         }
         self.observer.refused();
@@ -118,37 +130,104 @@ impl Server {
     }
 }
 
+/// The routes, as one connection asks them.
+struct Attended<S> {
+    inner: S,
+    guest: Arc<Guest>,
+    /// Whose requests are counted, if they are.
+    client: Option<Client>,
+}
+
+type Answered = Pin<Box<dyn Future<Output = Result<Response, Infallible>> + Send>>;
+
+impl<S> Service<Request<Incoming>> for Attended<S>
+where
+    S: Service<Request<Incoming>, Response = Response, Error = Infallible, Future: Send + 'static>,
+{
+    type Response = Response;
+    type Error = Infallible;
+    type Future = Answered;
+
+    fn call(&self, mut request: Request<Incoming>) -> Answered {
+        self.guest.asked();
+        let asked = Asked(Arc::clone(&self.guest));
+        if let Some(client) = self.client {
+            request.extensions_mut().insert(client);
+        }
+        let answer = self.inner.call(request);
+        Box::pin(async move {
+            let answer = answer.await?;
+            // A whole answer is hyper's from here on. A stream is being answered until it ends.
+            let whole = answer.body().size_hint().exact().is_some();
+            Ok(if whole {
+                answer
+            } else {
+                answer.map(|body| {
+                    Body::new(body.map_frame(move |frame| {
+                        let _asked = &asked;
+                        frame
+                    }))
+                })
+            })
+        })
+    }
+}
+
+/// A request under way.
+struct Asked(Arc<Guest>);
+
+impl Drop for Asked {
+    fn drop(&mut self) {
+        self.0.answered();
+    }
+}
+
 /// Serves one connection to its end.
 async fn attend<S>(
     mut http: http1::Connection<Connection, S>,
     mut closing: watch::Receiver<()>,
-    place: OwnedSemaphorePermit,
+    guest: Arc<Guest>,
+    refusals: Arc<Semaphore>,
 ) where
     S: Service<Request<Incoming>, Response = Response, Error = Infallible>,
 {
+    let mut makes_room = false;
     let ended = tokio::select! {
-        ended = &mut http => ended,
+        ended = &mut http => Some(ended),
         _ = closing.changed() => {
             Pin::new(&mut http).graceful_shutdown();
-            (&mut http).await
+            Some((&mut http).await)
+        }
+        () = guest.must_go() => {
+            makes_room = true;
+            // An answer that is still to be handed over goes out in this one step, unless its client does not read.
+            Pin::new(&mut http).graceful_shutdown();
+            (&mut http).now_or_never()
         }
     };
     let parts = http.into_parts();
+    let begun = !parts.read_buf.is_empty();
     let words = match ended {
-        Ok(()) => None,
-        Err(error) if error.is_parse() => parts.io.held_back().or_else(|| Some(not_http())),
+        Some(Err(error)) if error.is_parse() => parts.io.held_back().or_else(|| Some(not_http())),
         // An idle client that never began another request expects no answer to one.
-        Err(error) if error.is_timeout() && !parts.read_buf.is_empty() => Some(Failure::new(
-            StatusCode::REQUEST_TIMEOUT,
-            "the headers did not arrive in time; send the request again",
-        )),
-        Err(error) => {
+        Some(Err(error)) if error.is_timeout() && begun => Some(too_slow()),
+        _ if makes_room && begun => Some(too_slow()),
+        Some(Err(error)) => {
             tracing::debug!("a connection broke: {error}");
             None
         }
+        Some(Ok(())) | None => None,
     };
-    parts.io.farewell(words).await;
-    drop(place);
+    // It has no place any more, so it takes one of those for whom there is none, or just goes.
+    let refusal = if makes_room { refusals.try_acquire_owned().ok() } else { None };
+    if !makes_room || refusal.is_some() {
+        parts.io.farewell(words).await;
+    }
+    drop(guest);
+}
+
+fn too_slow() -> Failure {
+    Failure::new(StatusCode::REQUEST_TIMEOUT, "the headers did not arrive in time; send the request again")
 }
 
 /// For what hyper has no answer to, such as the beginning of HTTP/2.

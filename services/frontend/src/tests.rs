@@ -17,7 +17,7 @@ use tradenet_schemas::trade::{Command, IdempotencyKey, Order, Outcome, Price, Qu
 
 use crate::desk::{Desk, Shared};
 use crate::events::Feed;
-use crate::limits::{HEAD_BYTES_MAX, Limits, REQUESTS_UNDER_WAY_MAX};
+use crate::limits::{HEAD_BYTES_MAX, Limits};
 use crate::observer::Observer;
 use crate::{routes, server};
 use tradenet_runtime::clock::Clock;
@@ -25,8 +25,11 @@ use tradenet_runtime::clock::Clock;
 /// Longer than anything here takes; a test that gets here has failed.
 const PATIENCE: Duration = Duration::from_secs(20);
 
+mod crowds;
+mod document;
 mod events;
 mod market;
+mod validators;
 
 struct Served {
     address: SocketAddr,
@@ -501,24 +504,6 @@ async fn the_core_hears_of_a_client_that_goes_and_its_answer_is_dropped() {
     let gone = inputs.recv().await;
     assert!(matches!(gone, Some(Input::ClientGone(gone)) if gone == ticket), "{gone:?}");
     served.desk.answer(ticket, ClientAnswer::Unknown);
-}
-
-#[tokio::test]
-async fn requests_and_connections_over_the_bound_are_told_so() {
-    let limits = Limits { connections_max: 1, ..Limits::default() };
-    let (served, _inputs) = serve(limits, PATIENCE).await;
-    let desk = &served.desk;
-    let mut waiting: Vec<_> = (0..REQUESTS_UNDER_WAY_MAX).map(|_| Box::pin(desk.ask(ClientRequest::Stocks))).collect();
-    for wait in &mut waiting {
-        assert!(is_pending(wait.as_mut()).await);
-    }
-    let mut first = connect(served.address).await;
-    first.write_all(get("/stocks").as_bytes()).await.unwrap();
-    let overloaded = read(&mut first, true).await;
-    let message = "2048 requests are under way already; try again with fewer at once";
-    assert_eq!((overloaded.status, overloaded.body.contains(message)), (503, true), "{}", overloaded.body);
-    check(served.address, get("/stocks"), 503, "1 connections are open already; try again with fewer").await;
-    drop(first);
 }
 
 /// Polls once.

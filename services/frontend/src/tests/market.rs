@@ -11,7 +11,8 @@ use tradenet_schemas::trade::Receipt;
 use super::*;
 
 /// The token of alice, whose secret is all 1, and one of somebody who calls himself so.
-const ALICE: &str = "Authorization: Bearer alice.0101010101010101010101010101010101010101010101010101010101010101\r\n";
+pub(super) const ALICE: &str =
+    "Authorization: Bearer alice.0101010101010101010101010101010101010101010101010101010101010101\r\n";
 const MALLORY: &str =
     "Authorization: Bearer alice.0202020202020202020202020202020202020202020202020202020202020202\r\n";
 const UNAUTHORISED: &str = "send the account's token in the header Authorization: Bearer TOKEN";
