@@ -62,6 +62,11 @@ fn clean(mut command: Command) -> Command {
     command
 }
 
+/// Says what this machine can't run, past what the test runner captures.
+pub(crate) fn skipped(why: &str) {
+    let _ = std::io::stderr().write_all(format!("SKIPPED: {why}\n").as_bytes());
+}
+
 /// Whether the process is no more, or dead and only not yet fetched by whoever is its parent by now.
 pub(crate) fn gone(pid: u32) -> bool {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();

@@ -18,6 +18,7 @@ mod contract;
 mod disks;
 mod drills;
 mod events;
+mod examples;
 mod follow;
 mod frontends;
 mod kills;
