@@ -152,6 +152,7 @@ impl FromStr for Token {
 
 /// Who calls, as far as it is known behind the REST edge.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "json-schema", derive(schemars::JsonSchema))]
 pub struct Credentials {
     /// The account that the token is for.
     pub account: Account,
@@ -199,6 +200,7 @@ impl fmt::Display for Cash {
 
 /// Something that can be brought in and taken out; above 0.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "json-schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Asset {
     /// Money.
@@ -210,6 +212,7 @@ pub enum Asset {
 /// How long an order waits to be filled.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[cfg_attr(feature = "json-schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum TimeInForce {
     /// Good till cancelled: what is not filled at once rests in the book.
@@ -223,6 +226,7 @@ pub enum TimeInForce {
 
 /// An order that an account wants to place.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "json-schema", derive(schemars::JsonSchema))]
 pub struct NewOrder {
     /// What.
     pub symbol: Symbol,
@@ -240,6 +244,7 @@ pub struct NewOrder {
 
 /// What an account asks the exchange to do.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "json-schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Instruction {
     /// Bring something in.
@@ -254,6 +259,7 @@ pub enum Instruction {
 
 /// Some of a stock that an account has.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "json-schema", derive(schemars::JsonSchema))]
 pub struct Holding {
     /// Which.
     pub symbol: Symbol,
@@ -265,6 +271,7 @@ pub struct Holding {
 
 /// All that an account has.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "json-schema", derive(schemars::JsonSchema))]
 pub struct Balance {
     /// Whose.
     pub account: Account,
@@ -279,6 +286,7 @@ pub struct Balance {
 /// What has become of an account's order.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[cfg_attr(feature = "json-schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum OrderStatus {
     /// It rests in the book.
@@ -291,6 +299,7 @@ pub enum OrderStatus {
 
 /// A trade as one of its two orders sees it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "json-schema", derive(schemars::JsonSchema))]
 pub struct Fill {
     /// Which trade.
     pub trade: TradeNumber,
@@ -302,6 +311,7 @@ pub struct Fill {
 
 /// An account's order.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "json-schema", derive(schemars::JsonSchema))]
 pub struct AccountOrder {
     /// Its number.
     pub number: OrderNumber,
@@ -325,10 +335,12 @@ pub struct AccountOrder {
 
 /// What stands in the book at one price.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "json-schema", derive(schemars::JsonSchema))]
 pub struct Level(pub Price, pub Quantity);
 
 /// The best of a stock's book.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "json-schema", derive(schemars::JsonSchema))]
 pub struct Book {
     /// Which stock.
     pub symbol: Symbol,
@@ -342,6 +354,7 @@ pub struct Book {
 
 /// A trade between two accounts.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "json-schema", derive(schemars::JsonSchema))]
 pub struct Trade {
     /// Its number.
     pub number: TradeNumber,
@@ -357,6 +370,7 @@ pub struct Trade {
 
 /// How long the periods of a chart are.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "json-schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Interval {
     /// 1 s.
@@ -380,6 +394,7 @@ impl Interval {
 
 /// What the trades between accounts were like in one period; there is none for a period without any.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "json-schema", derive(schemars::JsonSchema))]
 pub struct Candle {
     /// When it began, in milliseconds since 1970: a multiple of its length.
     pub at: u64,
@@ -399,6 +414,7 @@ pub struct Candle {
 
 /// Which of an account's orders are listed.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "json-schema", derive(schemars::JsonSchema))]
 pub struct Page {
     /// Only those of this status.
     pub status: Option<OrderStatus>,
@@ -410,6 +426,7 @@ pub struct Page {
 
 /// What an account asks about itself.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "json-schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum AccountQuery {
     /// Whether the token is right, and nothing else.
@@ -424,6 +441,7 @@ pub enum AccountQuery {
 
 /// The answer to an [`AccountQuery`].
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "json-schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum AccountAnswer {
     /// The token is not the account's, or there is no such account: which of the two is not said.

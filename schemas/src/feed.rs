@@ -12,6 +12,7 @@ use crate::trade::{Stock, Symbol};
 
 /// Something that happened in public.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "json-schema", derive(schemars::JsonSchema))]
 pub struct PublicEvent {
     /// The entry that made it.
     pub seq: SeqNum,
@@ -21,6 +22,7 @@ pub struct PublicEvent {
 
 /// What happened.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "json-schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Fact {
     /// Two accounts traded that stock.

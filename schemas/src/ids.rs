@@ -142,6 +142,7 @@ macro_rules! counter {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*
         #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
+        #[cfg_attr(feature = "json-schema", derive(schemars::JsonSchema))]
         #[serde(transparent)]
         pub struct $name(pub u64);
 
@@ -192,6 +193,7 @@ counter! {
 
 /// An entry's place and identity: equal positions mean equal logs up to there.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "json-schema", derive(schemars::JsonSchema))]
 pub struct Position {
     /// The epoch in which the entry was decided.
     pub epoch: Epoch,
@@ -203,6 +205,7 @@ pub struct Position {
 
 /// Who leads: the process, not only its name (rule R2).
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "json-schema", derive(schemars::JsonSchema))]
 pub struct Leader {
     /// The replica.
     pub id: ReplicaId,
@@ -212,6 +215,7 @@ pub struct Leader {
 
 /// Who holds every committed entry: the disk, not only its owner's name (rule R3).
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "json-schema", derive(schemars::JsonSchema))]
 pub struct Member {
     /// The replica.
     pub id: ReplicaId,
@@ -221,6 +225,7 @@ pub struct Member {
 
 /// A process that sends messages.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "json-schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Node {
     /// An order replica.

@@ -12,15 +12,26 @@
 //! - [`message`]: what travels between services, and [`subjects`] where.
 //! - [`rest`]: what clients of the REST edge see.
 //! - [`trace`]: one request under one id, beside the messages.
+//! - [`directory`]: who may say and hear what at the broker.
 //! - [`limits`]: the bounds that all of these share.
+//! - `documents`, with the feature `json-schema`: JSON Schemas and the AsyncAPI document, made from all of these.
 
 pub mod account;
+#[cfg(feature = "json-schema")]
+mod asyncapi;
+pub mod directory;
+#[cfg(feature = "json-schema")]
+pub mod documents;
 pub mod feed;
 pub mod ids;
 pub mod journal;
+#[cfg(feature = "json-schema")]
+mod json_schema;
 pub mod limits;
 pub mod message;
 pub mod rest;
+#[cfg(feature = "json-schema")]
+pub mod samples;
 pub mod subjects;
 pub mod trace;
 pub mod trade;

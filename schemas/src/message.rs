@@ -15,6 +15,7 @@ use crate::trade::{Command, CommandKey, Order, Outcome, Stock, Symbol};
 
 /// The record that orders all changes of leadership and of the in-sync set.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "json-schema", derive(schemars::JsonSchema))]
 pub struct Configuration {
     /// The exchange it belongs to.
     pub cluster: ClusterId,
@@ -25,8 +26,10 @@ pub struct Configuration {
     /// Who leads.
     pub leader: Leader,
     /// Who holds every committed entry, by id.
+    #[cfg_attr(feature = "json-schema", schemars(length(max = crate::limits::REPLICA_ID_MAX)))]
     pub in_sync: Vec<Member>,
     /// All replicas that belong to the exchange, by id.
+    #[cfg_attr(feature = "json-schema", schemars(length(max = crate::limits::REPLICA_ID_MAX)))]
     pub members: Vec<ReplicaId>,
     /// Who wrote it.
     pub by: Node,
@@ -49,6 +52,7 @@ impl Configuration {
 
 /// What every message starts with.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "json-schema", derive(schemars::JsonSchema))]
 pub struct Envelope {
     /// The exchange, as soon as the sender knows it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -63,6 +67,7 @@ pub struct Envelope {
 
 /// How far a replica is with taking part.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "json-schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Role {
     /// Reads its journal after the start.
@@ -79,6 +84,7 @@ pub enum Role {
 
 /// What a replica says of itself.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "json-schema", derive(schemars::JsonSchema))]
 pub struct Status {
     /// Who.
     pub id: ReplicaId,
@@ -114,6 +120,7 @@ pub struct Status {
 
 /// One command of one client.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "json-schema", derive(schemars::JsonSchema))]
 pub struct Submission {
     /// The frontend's number for it, to tell answers apart.
     pub request: u64,
@@ -128,6 +135,7 @@ pub struct Submission {
 
 /// What a frontend asks the leader.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "json-schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Query {
     /// An order by its number.
@@ -152,6 +160,7 @@ pub enum Query {
 
 /// The answer to a [`Query`].
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "json-schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Answer {
     /// The order, or none of that number.
@@ -181,6 +190,7 @@ pub enum Answer {
 
 /// What became of a proposed record.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "json-schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Verdict {
     /// It is the register's record.
@@ -195,6 +205,7 @@ pub enum Verdict {
 
 /// Everything that services say to each other.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "json-schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Message {
     // Anyone to a replica, answered.
@@ -236,7 +247,10 @@ pub enum Message {
 
     // Frontend to leader, answered.
     /// Commands to decide. Each is answered in some [`Message::Outcomes`], or the whole by [`Message::NotLeader`].
-    Submit(Vec<Submission>),
+    Submit(
+        #[cfg_attr(feature = "json-schema", schemars(length(max = crate::limits::SUBMISSIONS_PER_MESSAGE_MAX)))]
+        Vec<Submission>,
+    ),
     /// Outcomes by request number.
     Outcomes {
         /// The newest entry that any of them rests on.
@@ -300,6 +314,17 @@ pub enum Message {
         /// Confirmation round: an answer that carries it was sent after it began.
         round: u64,
     },
+    // Leader to whoever follows the market.
+    /// The next public events, all of them released; or none, to tell the number of the newest one. It goes to everybody at
+    /// most once: who misses one sees it by the numbers.
+    Events {
+        /// The number before the first of them; with none, the number of the newest event.
+        after: EventNumber,
+        /// The next ones, without gaps.
+        events: Vec<PublicEvent>,
+    },
+
+    // Followers to leader.
     /// A follower's answer to [`Message::Append`].
     Ack {
         /// The disk that holds the entries.
@@ -360,6 +385,7 @@ pub enum Message {
         /// The last entry in the state.
         at: Position,
         /// All stocks.
+        #[cfg_attr(feature = "json-schema", schemars(length(max = crate::limits::STOCKS_MAX)))]
         stocks: Vec<Stock>,
     },
     /// Every cache has dropped what the entries up to here change, and no look-up shows older state for them.
@@ -370,6 +396,7 @@ pub enum Message {
     /// Stocks to list where they are not yet. Answered by [`Message::Listed`].
     List {
         /// The stocks.
+        #[cfg_attr(feature = "json-schema", schemars(length(max = crate::limits::STOCKS_MAX)))]
         stocks: Vec<Stock>,
     },
     /// All stocks of [`Message::List`] are listed.
@@ -438,6 +465,7 @@ pub enum Message {
         /// The newest entry that it shows.
         version: SeqNum,
         /// The stock if it is listed, or all stocks.
+        #[cfg_attr(feature = "json-schema", schemars(length(max = crate::limits::STOCKS_MAX)))]
         stocks: Vec<Stock>,
     },
 }

@@ -29,6 +29,22 @@ impl Prefix {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+    /// What is published to in order to read one of the register's records, through the leader of its stream.
+    pub fn register_read(bucket: &str) -> String {
+        format!("$JS.API.STREAM.MSG.GET.KV_{bucket}")
+    }
+    /// What is published to in order to make one of the register's buckets.
+    pub fn register_created(bucket: &str) -> String {
+        format!("$JS.API.STREAM.CREATE.KV_{bucket}")
+    }
+    /// What is published to in order to write the only record of one of the register's buckets.
+    pub fn register_written(bucket: &str) -> String {
+        format!("$KV.{bucket}.current")
+    }
+    /// Both buckets of the register.
+    pub fn register_buckets(&self) -> [String; 2] {
+        [self.configuration_bucket(), self.floor_bucket()]
+    }
     /// The bucket that holds the configuration.
     pub fn configuration_bucket(&self) -> String {
         format!("{}-configuration", self.0)
@@ -39,31 +55,108 @@ impl Prefix {
     }
 }
 
-/// What a subject is for; each is a row in the permissions of `nats/`.
+/// Who is known to the broker: one user a service, and one for each kind of guest.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub enum Topic {
+pub enum User {
+    /// An order replica.
+    Order,
+    /// A catalog.
+    Catalog,
+    /// A frontend.
+    Frontend,
+    /// A person: `tradenet status`, `recover`, and the broker's own tools.
+    Operator,
+    /// loadgen.
+    Load,
+    /// Whoever follows the market from outside.
+    Feed,
+}
+
+/// What stands in place of the id, the last token of a topic's subjects.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Address {
+    /// A replica's id.
+    Replica,
+    /// A catalog's boot.
+    Catalog,
+    /// A frontend's boot.
+    Frontend,
+    /// `all`: everybody who listens hears it.
+    All,
+}
+
+macro_rules! topics {
+    ($($(#[doc = $says:literal])+ $name:ident = $tokens:literal to $address:ident, said by [$($speaker:ident),*], heard by [$($listener:ident),*];)*) => {
+        /// What a subject is for. Services subscribe by this table and try at their start what they may say by it; the users in
+        /// `nats/users.conf` and `docs/asyncapi.json` are held against it by tests.
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+        pub enum Topic {
+            $($(#[doc = $says])+ $name,)*
+        }
+
+        impl Topic {
+            /// All of them.
+            pub const ALL: &[Self] = &[$(Self::$name),*];
+
+            /// What it is for, in a sentence.
+            pub fn says(self) -> &'static str {
+                match self {
+                    $(Self::$name => concat!($($says),+).trim_ascii(),)*
+                }
+            }
+            /// The tokens between prefix and id.
+            pub fn tokens(self) -> &'static str {
+                match self {
+                    $(Self::$name => $tokens,)*
+                }
+            }
+            /// Whom the last token names.
+            pub fn address(self) -> Address {
+                match self {
+                    $(Self::$name => Address::$address,)*
+                }
+            }
+            /// Who publishes on it.
+            pub fn speakers(self) -> &'static [User] {
+                match self {
+                    $(Self::$name => &[$(User::$speaker),*],)*
+                }
+            }
+            /// Who subscribes to it. The operator may hear everything besides.
+            pub fn listeners(self) -> &'static [User] {
+                match self {
+                    $(Self::$name => &[$(User::$listener),*],)*
+                }
+            }
+        }
+    };
+}
+
+topics! {
     /// Heartbeats and pre-votes to a replica.
-    Heartbeat,
+    Heartbeat = "order.heartbeat" to Replica, said by [Order, Frontend, Operator], heard by [Order];
     /// Configurations, from the replica that wrote one to everybody.
-    Announce,
+    Announce = "order.announce" to All, said by [Order], heard by [Order, Catalog, Frontend];
     /// Proposed configurations, from frontends to a replica.
-    Propose,
+    Propose = "order.propose" to Replica, said by [Frontend], heard by [Order];
     /// Commands to a replica.
-    Submit,
+    Submit = "order.submit" to Replica, said by [Frontend], heard by [Order];
     /// Queries to a replica.
-    Read,
+    Read = "order.read" to Replica, said by [Frontend], heard by [Order];
     /// Entries, from the leader to followers and catalogs.
-    Replicate,
+    Replicate = "order.replicate" to All, said by [Order], heard by [Order, Catalog];
     /// Acknowledgements to the leader, and "your epoch is over".
-    Ack,
+    Ack = "order.ack" to Replica, said by [Order], heard by [Order];
     /// Requests for missed entries to a replica.
-    Fetch,
+    Fetch = "order.fetch" to Replica, said by [Order], heard by [Order];
     /// A catalog's requests to a replica.
-    Authority,
+    Authority = "order.authority" to Replica, said by [Catalog], heard by [Order];
     /// A frontend's requests to a catalog.
-    Lookup,
+    Lookup = "catalog.lookup" to Catalog, said by [Frontend], heard by [Catalog];
     /// A catalog's invalidations to a frontend.
-    Invalidate,
+    Invalidate = "frontend.invalidate" to Frontend, said by [Catalog], heard by [Frontend];
+    /// Public events, from the leader to whoever follows the market.
+    Events = "feed.events" to All, said by [Order], heard by [Feed];
 }
 
 impl Topic {
@@ -83,6 +176,7 @@ impl Topic {
             }
             Message::Renew { .. } | Message::Confirm { .. } | Message::Lookup { .. } => Self::Lookup,
             Message::Invalidate { .. } => Self::Invalidate,
+            Message::Events { .. } => Self::Events,
             Message::Status(_)
             | Message::Vote { .. }
             | Message::Proposed { .. }
@@ -102,6 +196,7 @@ impl Topic {
 
     /// Whether a message is a request: it is sent with a reply subject, where its answer arrives, or the broker's word
     /// that nobody listens. Everything else is an answer, is told to all, or is a fact that needs no answer of its own.
+    /// [`Message::Events`] is sent so for the broker's word alone: nobody answers it.
     pub fn wants_answer(message: &Message) -> bool {
         matches!(
             message,
@@ -115,25 +210,21 @@ impl Topic {
                 | Message::List { .. }
                 | Message::Renew { .. }
                 | Message::Lookup { .. }
+                | Message::Events { .. }
         )
     }
+}
 
-    /// The tokens between prefix and id.
-    pub fn tokens(self) -> &'static str {
-        match self {
-            Self::Heartbeat => "order.heartbeat",
-            Self::Announce => "order.announce",
-            Self::Propose => "order.propose",
-            Self::Submit => "order.submit",
-            Self::Read => "order.read",
-            Self::Replicate => "order.replicate",
-            Self::Ack => "order.ack",
-            Self::Fetch => "order.fetch",
-            Self::Authority => "order.authority",
-            Self::Lookup => "catalog.lookup",
-            Self::Invalidate => "frontend.invalidate",
-        }
-    }
+/// What a service that is `node` listens to.
+pub fn heard_by(node: Node) -> Vec<(Topic, Peer)> {
+    let (user, own) = match node {
+        Node::Order(id, _) => (User::Order, Peer::Order(id)),
+        Node::Catalog(boot) => (User::Catalog, Peer::Catalog(boot)),
+        Node::Frontend(boot) => (User::Frontend, Peer::Frontend(boot)),
+        Node::Tool(_) => return Vec::new(),
+    };
+    let topics = Topic::ALL.iter().filter(|topic| topic.listeners().contains(&user));
+    topics.map(|topic| (*topic, if topic.address() == Address::All { Peer::All } else { own })).collect()
 }
 
 /// Whom a message is for.
@@ -210,6 +301,7 @@ impl Prefix {
             "o" => id.parse().ok().map(Peer::Order),
             "c" => id.parse().ok().map(Peer::Catalog),
             "f" => id.parse().ok().map(Peer::Frontend),
+            "a" => id.is_empty().then_some(Peer::All),
             _ => None,
         }
     }

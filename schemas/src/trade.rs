@@ -144,6 +144,7 @@ impl fmt::Debug for CommandKey {
 /// Which way a trade goes, as the client sees it: a buy takes from the house, a sell gives to it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[cfg_attr(feature = "json-schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Side {
     /// The client buys.
@@ -273,6 +274,7 @@ impl fmt::Display for Decimal {
 
 /// A stock as the market sees it.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "json-schema", derive(schemars::JsonSchema))]
 pub struct Stock {
     /// Its name.
     pub symbol: Symbol,
@@ -286,6 +288,7 @@ pub struct Stock {
 
 /// What a client asks the exchange to do.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "json-schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Command {
     /// Trade with the house at its price.
@@ -333,6 +336,7 @@ impl Command {
 
 /// An order that was accepted.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "json-schema", derive(schemars::JsonSchema))]
 pub struct Order {
     /// The number its client knows it by.
     pub number: OrderNumber,
@@ -346,6 +350,7 @@ pub struct Order {
 
 /// Why a command was not accepted; nothing has changed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "json-schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Refusal {
     /// No stock of that name is listed.
@@ -382,6 +387,7 @@ pub enum Refusal {
 
 /// What an account is told when its command was done.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "json-schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Receipt {
     /// The account is open, with the token of the command.
@@ -394,6 +400,7 @@ pub enum Receipt {
 
 /// What became of a command.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "json-schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
     /// It is on disk on every in-sync replica and visible to every reader.

@@ -12,7 +12,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use tradenet_core::{ClientAnswer, ClientRequest};
 use tradenet_schemas::account::{AccountAnswer, Asset, Credentials, Instruction, NewOrder};
-use tradenet_schemas::ids::{OrderNumber, SeqNum};
+use tradenet_schemas::feed::PublicEvent;
+use tradenet_schemas::ids::{EventNumber, OrderNumber, SeqNum};
 use tradenet_schemas::message::{Answer, Query};
 use tradenet_schemas::trade::{
     Command, CommandKey, IdempotencyKey, Order, Outcome, Receipt, Refusal, Side, Stock, Symbol,
@@ -73,6 +74,8 @@ pub struct Counts {
     pub market: u64,
     /// Public events told.
     pub events: u64,
+    /// Public events that leaders have published.
+    pub published: u64,
     /// Requests that came to nothing.
     pub failed: u64,
 }
@@ -105,6 +108,12 @@ impl Auditor {
             counts: Counts::default(),
             marks: BTreeMap::new(),
         }
+    }
+
+    /// A leader publishes those events for whoever follows the market.
+    pub(crate) fn published(&mut self, after: EventNumber, events: &[PublicEvent], truth: &Truth) -> Verdict {
+        self.counts.published += events.len() as u64;
+        self.feed.told(after, after, events, truth).map(drop).map_err(|why| Violation::new(S16, why))
     }
 
     /// A client asks.

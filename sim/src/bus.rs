@@ -124,6 +124,14 @@ impl World {
     pub(crate) fn say(&mut self, from: usize, output: Output) {
         let incarnation = self.machines[from].incarnation;
         match output {
+            // Whoever follows the market is outside: that the events are right is all there is to see, and nothing is lost on
+            // the way, so nothing is drawn for it.
+            Output::Send { to, packet } if Topic::of(packet.body()) == Some(Topic::Events) => {
+                self.check_published(&packet);
+                if !self.followed {
+                    self.put_in(from, Input::NobodyThere(to));
+                }
+            }
             Output::Send { to, packet } => {
                 self.check_sent(from, &packet);
                 self.put_on_line(from, Parcel::Publish { incarnation, to, packet });

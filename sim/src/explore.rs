@@ -560,7 +560,8 @@ impl Situation {
             let verdict = acknowledgement::check(me, packet.envelope.epoch, *store, *durable);
             self.verdict(verdict);
         }
-        let Some(topic) = Topic::of(packet.body()) else { return };
+        // Whoever follows the market is outside.
+        let Some(topic) = Topic::of(packet.body()).filter(|topic| *topic != Topic::Events) else { return };
         let wants = Topic::wants_answer(packet.body());
         let run = self.places[from].incarnation;
         let reply = wants.then(|| ReplyTo(Arc::from(format!("{from}.{run}"))));

@@ -59,6 +59,7 @@ macro_rules! with_stories {
             a_first_record_that_was_lost_is_forgotten,
             a_burst_of_orders_outlives_the_leader,
             one_fault_at_a_time_costs_no_more_than_it_may,
+            events_are_published_while_somebody_follows_the_market,
         }
     };
 }
@@ -589,6 +590,24 @@ fn a_burst_of_orders_outlives_the_leader() {
 
 fn one_fault_at_a_time_costs_no_more_than_it_may() {
     crate::drill::each_alone();
+}
+
+fn events_are_published_while_somebody_follows_the_market() {
+    let mut world = World::up(36);
+    let published = |world: &mut World, key: &str| {
+        let before = world.auditor.counts.published;
+        for number in 0..10 {
+            world.buy(frontend(1), "HOT", &format!("{key}{number}"));
+        }
+        world.auditor.counts.published - before
+    };
+    assert_eq!(published(&mut world, "heard"), 10, "each trade changes a stock");
+    world.followed = false;
+    world.run_for(1_500);
+    assert_eq!(published(&mut world, "unheard"), 0, "the broker said that nobody listens");
+    world.followed = true;
+    world.run_for(1_500);
+    assert_eq!(published(&mut world, "again"), 10, "one message a second looks whether somebody does");
 }
 
 fn accepted(order: OrderNumber, replayed: bool) -> Answered {

@@ -209,6 +209,8 @@ pub struct World {
     pub(crate) register: Register,
     pub(crate) register_free: u64,
     pub(crate) broker_up: bool,
+    /// Somebody outside follows the market.
+    pub followed: bool,
     /// On which side of a split each machine is; empty while there is none.
     pub(crate) split: Vec<bool>,
     /// Disks that were taken away, and from where.
@@ -272,6 +274,7 @@ impl World {
             register: Register::new(),
             register_free: 0,
             broker_up: true,
+            followed: true,
             split: Vec::new(),
             attic: Vec::new(),
             weather: Weather::default(),

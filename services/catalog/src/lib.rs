@@ -21,7 +21,7 @@ use tradenet_runtime::nats::{self, ConnectArgs};
 use tradenet_runtime::service_api::Service;
 use tradenet_runtime::shutdown::Shutdown;
 use tradenet_schemas::ids::{Boot, Node};
-use tradenet_schemas::subjects::{Peer, Topic};
+use tradenet_schemas::subjects::heard_by;
 
 pub use stocks::{BadStocks, parse};
 
@@ -81,10 +81,11 @@ fn directory(data_dir: &Path, name: &str) -> anyhow::Result<PathBuf> {
 
 /// Who the catalog is on the broker, and what it listens to.
 fn presence(boot: Boot, times: Times) -> driver::Options {
+    let node = Node::Catalog(boot);
     driver::Options {
-        node: Node::Catalog(boot),
+        node,
         times,
-        topics: vec![(Topic::Lookup, Peer::Catalog(boot)), (Topic::Announce, Peer::All), (Topic::Replicate, Peer::All)],
+        topics: heard_by(node),
         service: Service {
             name: "tradenet-catalog",
             description: "The read model of Trade-Net",

@@ -52,7 +52,7 @@ use tradenet_runtime::nats::{self, ConnectArgs};
 use tradenet_runtime::service_api::Service;
 use tradenet_runtime::shutdown::{Reason, Shutdown, Trigger};
 use tradenet_schemas::ids::{Boot, Node};
-use tradenet_schemas::subjects::{Peer, Topic};
+use tradenet_schemas::subjects::heard_by;
 
 use crate::desk::{Desk, Shared};
 use crate::events::Feed;
@@ -170,10 +170,11 @@ async fn serve(
 
 /// Who the frontend is on the broker; `metadata` tells it from others.
 fn presence(boot: Boot, times: Times, metadata: Vec<(&'static str, String)>) -> driver::Options {
+    let node = Node::Frontend(boot);
     driver::Options {
-        node: Node::Frontend(boot),
+        node,
         times,
-        topics: vec![(Topic::Announce, Peer::All), (Topic::Invalidate, Peer::Frontend(boot))],
+        topics: heard_by(node),
         service: Service {
             name: "tradenet-frontend",
             description: "The REST edge of Trade-Net",

@@ -19,7 +19,7 @@ use tradenet_runtime::nats::{self, ConnectArgs};
 use tradenet_runtime::service_api::Service;
 use tradenet_runtime::shutdown::Shutdown;
 use tradenet_schemas::ids::{Boot, Node, ReplicaId};
-use tradenet_schemas::subjects::{Peer, Topic};
+use tradenet_schemas::subjects::heard_by;
 
 /// The options of an order replica.
 #[derive(Clone, Debug, clap::Args)]
@@ -81,15 +81,11 @@ pub async fn run(args: Args, shutdown: Shutdown) -> anyhow::Result<()> {
 
 /// Who the replica is on the broker, and what it listens to.
 fn presence(id: ReplicaId, boot: Boot, times: Times) -> driver::Options {
-    let own =
-        [Topic::Heartbeat, Topic::Propose, Topic::Submit, Topic::Read, Topic::Ack, Topic::Fetch, Topic::Authority];
-    let all = [Topic::Announce, Topic::Replicate];
-    let own = own.map(|topic| (topic, Peer::Order(id)));
-    let all = all.map(|topic| (topic, Peer::All));
+    let node = Node::Order(id, boot);
     driver::Options {
-        node: Node::Order(id, boot),
+        node,
         times,
-        topics: own.into_iter().chain(all).collect(),
+        topics: heard_by(node),
         service: Service {
             name: "tradenet-order",
             description: "An order replica of Trade-Net",

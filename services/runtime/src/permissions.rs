@@ -3,8 +3,8 @@
 //! The problem: a broker with users refuses quietly: a denied publish shows as a request without an answer, a denied
 //! subscription as silence, and both only when it matters, such as at the first election. The idea: at the start a service
 //! tries everything that it may ever have to say, on subjects where it means nothing, and ends with one line that names
-//! what is refused. Its subscriptions are real already. The rule: [`publishes`] names the same subjects as the users in
-//! `nats/users.conf`; a test holds them against each other.
+//! what is refused. Its subscriptions are real already. The rule: what is tried is what the table of topics says
+//! ([`tradenet_schemas::directory`]), against which a test holds the users in `nats/users.conf`.
 
 use std::time::Duration;
 
@@ -12,10 +12,9 @@ use anyhow::bail;
 use async_nats::HeaderMap;
 use tokio::time::sleep;
 use tradenet_schemas::ids::Node;
-use tradenet_schemas::subjects::{Prefix, Topic};
+use tradenet_schemas::subjects::{Prefix, User};
 
 use crate::nats::{Broker, request};
-use crate::register;
 
 /// Stands for an id where nobody listens.
 const PROBE: &str = "probe";
@@ -26,26 +25,13 @@ const TOLD_WITHIN: Duration = Duration::from_millis(50);
 
 /// The subjects that a service of that kind publishes to, with a made-up id.
 fn publishes(node: Node, prefix: &Prefix) -> Vec<String> {
-    let (topics, answers): (&[Topic], &[&str]) = match node {
-        Node::Order(..) => (
-            &[Topic::Heartbeat, Topic::Announce, Topic::Replicate, Topic::Ack, Topic::Fetch],
-            &["order", "catalog", "frontend"],
-        ),
-        Node::Catalog(_) => (&[Topic::Authority, Topic::Invalidate], &["frontend"]),
-        Node::Frontend(_) => (&[Topic::Heartbeat, Topic::Propose, Topic::Submit, Topic::Read, Topic::Lookup], &[]),
-        Node::Tool(_) => (&[], &[]),
+    let user = match node {
+        Node::Order(..) => User::Order,
+        Node::Catalog(_) => User::Catalog,
+        Node::Frontend(_) => User::Frontend,
+        Node::Tool(_) => return Vec::new(),
     };
-    let prefix_text = prefix.as_str();
-    let topics = topics.iter().map(|topic| format!("{prefix_text}.{}.{PROBE}", topic.tokens()));
-    let answers = answers.iter().map(|kind| format!("{prefix_text}.{kind}.reply.{PROBE}.{PROBE}"));
-    let register = match node {
-        Node::Order(..) => {
-            register::subjects_written(prefix).into_iter().chain(register::subjects_read(prefix)).collect()
-        }
-        Node::Frontend(_) => register::subjects_read(prefix).to_vec(),
-        Node::Catalog(_) | Node::Tool(_) => Vec::new(),
-    };
-    topics.chain(answers).chain(register).collect()
+    user.says(prefix, PROBE)
 }
 
 /// Waits for the broker, tries everything, and returns only if something is refused.

@@ -24,8 +24,6 @@ use tradenet_schemas::subjects::Prefix;
 
 use crate::nats::{Broker, Failure, request};
 
-/// The key of either bucket.
-const KEY: &str = "current";
 /// How many records a bucket keeps for people to look back at: `nats kv history tradenet-configuration current`.
 const HISTORY: i64 = 16;
 /// How long to wait for a new bucket to take writes before trying again, in milliseconds.
@@ -138,8 +136,8 @@ impl Register {
 
     /// The last message of the key, from the stream's leader.
     async fn read(&self, bucket: &str) -> Result<Raw, Refused> {
-        let subject = read_subject(bucket);
-        let body = format!(r#"{{"last_by_subj":"{}"}}"#, key_subject(bucket));
+        let subject = Prefix::register_read(bucket);
+        let body = format!(r#"{{"last_by_subj":"{}"}}"#, Prefix::register_written(bucket));
         let answer = request(&self.client, subject, None, body.into(), self.limit).await?;
         match serde_json::from_slice(&answer) {
             Ok(Response::Ok(Got { message })) => Ok(raw(message)),
@@ -181,10 +179,11 @@ impl Register {
     async fn put(&self, bucket: &str, value: Bytes, expected: Revision) -> Result<(), Refused> {
         let mut headers = HeaderMap::new();
         headers.insert(async_nats::header::NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, expected.to_string());
-        let answer = match request(&self.client, key_subject(bucket), Some(headers), value, self.limit).await {
-            Err(Failure::NobodyThere) => return Err(Refused::NoBucket),
-            answer => answer?,
-        };
+        let answer =
+            match request(&self.client, Prefix::register_written(bucket), Some(headers), value, self.limit).await {
+                Err(Failure::NobodyThere) => return Err(Refused::NoBucket),
+                answer => answer?,
+            };
         match serde_json::from_slice::<Response<PublishAck>>(&answer) {
             Ok(Response::Ok(_)) => Ok(()),
             Ok(Response::Err { error }) if is_conflict(error.error_code()) => Err(Refused::Conflict),
@@ -219,26 +218,6 @@ impl Register {
             Err(error) => Err(Refused::Unknown(format!("the bucket {bucket} cannot be made: {error}"))),
         }
     }
-}
-
-/// The subjects that are published to for reading the register.
-pub(crate) fn subjects_read(prefix: &Prefix) -> [String; 2] {
-    [prefix.configuration_bucket(), prefix.floor_bucket()].map(|bucket| read_subject(&bucket))
-}
-
-/// The subjects that are published to for writing it, and for making its buckets.
-pub(crate) fn subjects_written(prefix: &Prefix) -> [String; 4] {
-    let (configuration, floor) = (prefix.configuration_bucket(), prefix.floor_bucket());
-    let created = |bucket: &str| format!("$JS.API.STREAM.CREATE.KV_{bucket}");
-    [key_subject(&configuration), key_subject(&floor), created(&configuration), created(&floor)]
-}
-
-fn read_subject(bucket: &str) -> String {
-    format!("$JS.API.STREAM.MSG.GET.KV_{bucket}")
-}
-
-fn key_subject(bucket: &str) -> String {
-    format!("$KV.{bucket}.{KEY}")
 }
 
 /// A new stream leader may refuse with the second code what the old one had under way. Nothing was written in either case.

@@ -200,6 +200,14 @@ impl World {
         }
     }
 
+    /// Looks at what is about to be told to whoever follows the market.
+    pub(crate) fn check_published(&mut self, packet: &Packet) {
+        if let Message::Events { after, events } = packet.body() {
+            let verdict = self.auditor.published(*after, events, &self.invariants.truth);
+            self.verdict(verdict);
+        }
+    }
+
     /// Looks at the register after a write.
     pub(crate) fn check_register(&mut self, configuration: bool) {
         if configuration {

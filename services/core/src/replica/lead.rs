@@ -25,7 +25,7 @@ use tradenet_schemas::trade::{Command, CommandKey, Outcome, Receipt, Refusal};
 
 use super::attach::Attachment;
 use super::change::{Change, Kind};
-use super::feed::Watchers;
+use super::feed::{Published, Watchers};
 use super::observe::Verdict;
 use super::{LEAVE_TOGETHER, Replica};
 use crate::bugs::{Bug, bug};
@@ -178,6 +178,7 @@ pub(super) struct Leading {
     queue: VecDeque<Queued>,
     waiting: Vec<Waiting>,
     pub(super) watchers: Watchers,
+    pub(super) published: Published,
     pub(super) released: SeqNum,
     uncommitted_since: Option<Mono>,
     slow_sync: bool,
@@ -275,6 +276,7 @@ impl Replica {
             queue: VecDeque::new(),
             waiting: Vec::new(),
             watchers: Watchers::default(),
+            published: Published::default(),
             released: SeqNum(0),
             uncommitted_since: None,
             slow_sync: false,
@@ -744,6 +746,7 @@ impl Replica {
         self.decide();
         self.send_what_is_due();
         self.tell_watchers();
+        self.publish_events();
     }
 
     fn send_what_is_due(&mut self) {

@@ -15,7 +15,7 @@
 //! - this file: start, adoption of configurations, what all roles answer;
 //! - [`follow`]: appending what the leader sends, catching up;
 //! - [`lead`]: activation, batches, commit, release; [`change`]: changes of the configuration; [`attach`]: the catalog;
-//! - [`feed`]: what everybody may know, told to frontends;
+//! - [`feed`]: what everybody may know, told to frontends and to who follows the market on the broker;
 //! - [`clerk`]: what frontends propose, checked and written;
 //! - [`observe`]: what is counted, and shown to people.
 
@@ -725,7 +725,11 @@ impl Replica {
     }
 
     fn nobody_there(&mut self, peer: Peer) {
-        let Peer::Order(id) = peer else { return };
+        let id = match peer {
+            Peer::Order(id) => id,
+            Peer::All => return self.nobody_follows(),
+            Peer::Catalog(_) | Peer::Frontend(_) => return,
+        };
         self.votes_decided(|vote| (vote.suspect.id == id).then_some(true));
         self.fetch_peer_is_gone(id);
         self.follower_is_gone(id);
