@@ -317,7 +317,15 @@ impl Catalog {
         (model.epoch, model.linked) = (packet.envelope.epoch, true);
         let (mut end, mut fresh) = (prev.seq, Vec::new());
         for scanned in journal::scan(&packet.lines, *prev) {
-            let Ok(good) = scanned else { break };
+            let good = match scanned {
+                Ok(good) => good,
+                Err(error) if error.is_newer() => {
+                    let why = format!("entry {} can't be followed: {error}", end.next());
+                    self.outputs.push_back(Output::Stop(Stop::Broken(why)));
+                    return;
+                }
+                Err(_) => break,
+            };
             end = good.position.seq;
             let held = |(position, _): &(Position, Step)| *position == good.position;
             let same =

@@ -18,7 +18,8 @@
 //! them unchanged.
 //!
 //! New forms: a version that adds events keeps the opening and the checksum as they are, so that an older one can tell an
-//! entry that it does not understand ([`BadLine::UnknownForm`]: stop, never cut) from a damaged one.
+//! entry that it does not understand ([`BadLine::UnknownForm`]: stop, never cut) from a damaged one. How events evolve is in
+//! `docs/adr/0007-how-events-evolve.md`.
 
 use std::fmt;
 use std::str::FromStr;
@@ -64,6 +65,10 @@ impl BadLine {
     pub fn is_damage(&self) -> bool {
         matches!(self, Self::NotALine | Self::Checksum)
     }
+    /// Whether a newer release wrote it: nothing is wrong with the line, but this program must not go on without it.
+    pub fn is_newer(&self) -> bool {
+        matches!(self, Self::UnknownForm(_))
+    }
 }
 
 impl fmt::Display for BadLine {
@@ -76,7 +81,12 @@ impl fmt::Display for BadLine {
             Self::OutOfOrder { expected, found } => write!(f, "entry {found} stands where entry {expected} should"),
             Self::StaleEpoch { before, found } => write!(f, "an entry of epoch {found} stands behind one of {before}"),
             Self::UnknownForm(why) => {
-                write!(f, "the checksum is right, but this version can't read the entry; is it a newer one's? ({why})")
+                write!(
+                    f,
+                    "a newer release of Trade-Net wrote this entry: run that one, or a newer one, here (the checksum is right, but \
+                     release {} does not know: {why})",
+                    env!("CARGO_PKG_VERSION")
+                )
             }
         }
     }

@@ -75,6 +75,23 @@ fn open(data_dir: &Path) -> Opened {
     try_to_open(data_dir).unwrap()
 }
 
+/// Files as release 0.1 wrote them. They are never changed, only joined by those of later forms.
+#[test]
+fn a_directory_of_every_released_form_is_opened() {
+    let home = TempDir::new().unwrap();
+    let dir = home.path().join("order-3");
+    fs::create_dir(&dir).unwrap();
+    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/order-2");
+    for file in ["configuration.json", "store.json"] {
+        fs::copy(golden.join(file), dir.join(file)).unwrap();
+    }
+    let opened = open(home.path());
+    assert_eq!(opened.store, StoreId(0x55cf_c28f_0f0b_5e28));
+    let configuration = opened.configuration.unwrap();
+    assert_eq!((configuration.epoch, configuration.leader.boot), (Epoch(2), Boot(0x35eb_0ede_c910_2fa4)));
+    assert_eq!(configuration.in_sync.len(), 2);
+}
+
 fn refusal(data_dir: &Path) -> String {
     one_line(&try_to_open(data_dir).unwrap_err())
 }

@@ -33,7 +33,15 @@ struct Journal {
     chains: Vec<Chain>,
     tail: Position,
     bytes: u64,
-    fault: Option<String>,
+    fault: Option<Fault>,
+}
+
+/// Why a journal can't be read to its end.
+enum Fault {
+    /// These are not the bytes that were written, or not all of them.
+    Damaged(String),
+    /// They are, but a newer release wrote them.
+    Newer(String),
 }
 
 /// Checks and compares; the report goes to standard output.
@@ -75,7 +83,7 @@ fn read(found: &Found) -> io::Result<Journal> {
         }
         rest.drain(..used);
         if rest.len() > LINE_BYTES_MAX {
-            journal.fault = Some(journal.bad_line("no end of line"));
+            journal.fault = Some(Fault::Damaged(journal.bad_line("no end of line")));
             return Ok(journal);
         }
     }
@@ -95,14 +103,16 @@ impl Journal {
                     self.tail = good.position;
                 }
                 Err(error) => {
-                    self.fault = Some(self.bad_line(&error.to_string()));
+                    let line = self.bad_line(&error.to_string());
+                    self.fault = Some(if error.is_newer() { Fault::Newer(line) } else { Fault::Damaged(line) });
                     return used;
                 }
             }
         }
         let left = bytes.len() - used;
         if ended && left > 0 {
-            self.fault = Some(self.bad_line(&format!("{left} bytes without an end of line (a torn write)")));
+            let line = self.bad_line(&format!("{left} bytes without an end of line (a torn write)"));
+            self.fault = Some(Fault::Damaged(line));
         }
         used
     }
@@ -128,7 +138,10 @@ fn report(journals: &[Journal]) -> (String, usize) {
         let verdict = match (&journal.fault, differs) {
             (Some(fault), _) => {
                 faults += 1;
-                format!("DAMAGED at {fault}")
+                match fault {
+                    Fault::Damaged(line) => format!("DAMAGED at {line}"),
+                    Fault::Newer(line) => format!("NEWER than this program at {line}"),
+                }
             }
             (None, Some((entry, longest))) => {
                 faults += 1;
@@ -157,6 +170,7 @@ mod tests {
     use super::*;
     use tradenet_schemas::ids::{Digest, Epoch, Leader, ReplicaId, SeqNum};
     use tradenet_schemas::journal::{Entry, Event};
+    use xxhash_rust::xxh3::xxh3_64_with_seed;
 
     fn lines(epochs: &[u64]) -> Vec<u8> {
         let (mut bytes, mut chain) = (Vec::new(), Chain(0));
@@ -167,6 +181,15 @@ mod tests {
             chain = tradenet_core::journal::encode(&entry, chain, &mut bytes);
         }
         bytes
+    }
+
+    /// A line behind these that only a later release could have written.
+    fn newer_line(before: &[u8]) -> Vec<u8> {
+        let mut scan = tradenet_core::journal::scan(before, Position::default());
+        assert!(scan.by_ref().all(|line| line.is_ok()));
+        let json = br#"{"seq":4,"epoch":2,"at":1,"events":[{"split":{}}]}"#;
+        let chain = Chain(xxh3_64_with_seed(json, scan.position().chain.0));
+        [format!("{{\"chain\":\"{chain}\",").as_bytes(), &json[1..], b"\n"].concat()
     }
 
     #[test]
@@ -190,6 +213,8 @@ mod tests {
         check(&[good.clone(), good[..good.len() - 5].to_vec()], 1, "torn write");
         let mut flipped = good.clone();
         flipped[60] ^= 1;
-        check(&[flipped, good], 1, "DAMAGED at line 1, byte 0");
+        check(&[flipped, good.clone()], 1, "DAMAGED at line 1, byte 0");
+        let newer = [&good[..], &newer_line(&good)].concat();
+        check(&[newer], 1, "NEWER than this program at line 4");
     }
 }

@@ -149,10 +149,19 @@ impl Replica {
         let mut scan = journal::scan(lines, prev);
         let mut fresh = Vec::new();
         for scanned in &mut scan {
-            let Ok(good) = scanned else {
-                self.outputs
-                    .push_back(Output::warn("dropped entries that were damaged on the way; they are fetched again"));
-                return None;
+            let good = match scanned {
+                Ok(good) => good,
+                Err(error) if error.is_newer() => {
+                    // To stay would mean to lose touch with a log that goes on, in sync with nobody and of use to nobody.
+                    self.broken(format!("entry {} can't be followed: {error}", end.next()));
+                    return None;
+                }
+                Err(_) => {
+                    self.outputs.push_back(Output::warn(
+                        "dropped entries that were damaged on the way; they are fetched again",
+                    ));
+                    return None;
+                }
             };
             end = good.position.seq;
             if fresh.is_empty() && self.log.contains(good.position) {

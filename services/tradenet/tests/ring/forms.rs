@@ -1,0 +1,53 @@
+//! Entries that a newer release has written: an old replica stops and says so, nothing is cut, and the others go on.
+
+use std::io::Write as _;
+
+use tradenet_core::journal;
+use tradenet_runtime::process::Signal;
+use tradenet_schemas::ids::{Chain, Position};
+use xxhash_rust::xxh3::xxh3_64_with_seed;
+
+use crate::harness::{Exchange, order, tradenet, until};
+
+/// The line of an entry that this release does not know, behind those of `before`.
+fn newer_line(before: &[u8]) -> Vec<u8> {
+    let mut scan = journal::scan(before, Position::default());
+    assert!(scan.by_ref().all(|line| line.is_ok()));
+    let Position { epoch, seq, chain } = scan.position();
+    let json = format!("{{\"seq\":{},\"epoch\":{epoch},\"at\":1,\"events\":[{{\"split\":{{\"by\":2}}}}]}}", seq.next());
+    let chain = Chain(xxh3_64_with_seed(json.as_bytes(), chain.0));
+    format!("{{\"chain\":\"{chain}\",{}\n", &json[1..]).into_bytes()
+}
+
+#[test]
+fn an_old_replica_stops_at_an_entry_of_a_newer_release_and_says_what_to_do() {
+    let mut exchange = Exchange::start(&[]);
+    exchange.until_whole();
+    assert_eq!(exchange.post(1, &order("GameStart", 1, "buy")).status, 200);
+    exchange.end("order-1", Signal::Terminate);
+    exchange.until_led(3, &[2, 3]);
+    let file = exchange.journal(1);
+    let before = std::fs::read(&file).unwrap();
+    let newer = newer_line(&before);
+    std::fs::File::options().append(true).open(&file).unwrap().write_all(&newer).unwrap();
+
+    exchange.restart("order-1");
+    assert_eq!(exchange.await_end("order-1"), Some(1));
+    let says = "a newer release of Trade-Net wrote this entry: run that one, or a newer one, here";
+    until("the log says so", || exchange.log().contains(says));
+    let (log, line) = (exchange.log(), before.iter().filter(|&&byte| byte == b'\n').count() + 1);
+    let last = log.lines().rev().find(|text| text.contains(says)).unwrap();
+    assert!(last.contains(&format!("line {line}, byte {}", before.len())) && last.contains("split"), "{last}");
+    assert_eq!(std::fs::read(&file).unwrap(), [before.clone(), newer].concat(), "nothing is cut");
+    let verified = tradenet().arg("verify").arg(exchange.disk(1)).output().unwrap();
+    let report = String::from_utf8_lossy(&verified.stdout);
+    assert!(!verified.status.success() && report.contains("NEWER than this program"), "{report}");
+    // The others never were in need of it.
+    assert_eq!(exchange.post(1, &order("GameStart", 1, "buy")).status, 200);
+
+    // With the file as the others know it, it takes part again.
+    std::fs::write(&file, before).unwrap();
+    exchange.restart("order-1");
+    exchange.until_whole();
+    exchange.stop_and_verify();
+}
