@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use futures::StreamExt as _;
 use tempfile::TempDir;
 use tradenet_runtime::broker::{Found, Lookup, find};
 use tradenet_runtime::ports;
@@ -96,7 +97,7 @@ impl Secured {
         let Found::Program(program) = found else { panic!("a running broker was not asked for") };
         let mut command = Command::new(program);
         command.arg("--config").arg(home.path().join("nats.conf")).args(["--addr", "127.0.0.1"]);
-        for user in ["order", "catalog", "frontend", "operator", "load"] {
+        for user in ["order", "catalog", "frontend", "operator", "load", "feed"] {
             command.env(format!("NATS_{}_PASSWORD", user.to_uppercase()), password(user));
             // A line feed at the end, as editors leave it.
             std::fs::write(home.path().join(user), password(user) + "\n").unwrap();
@@ -207,10 +208,68 @@ fn an_exchange_trades_with_users_permissions_and_tls() {
         assert!(!log.to_lowercase().contains("permissions violation"), "{log}");
         assert!(!log.contains("made-up"), "no password in the log: {log}");
     }
+    follows_and_can_do_nothing_else(&secured, port);
     // Another authority, or none: nothing is said to a broker that nobody vouches for.
     certificates(secured.home.path());
     let stranger = secured.tradenet("operator", &["status"]).output().unwrap();
     assert!(String::from_utf8_lossy(&stranger.stderr).contains("no broker answers"), "{stranger:?}");
+}
+
+/// With the credentials for the feed one hears public events, and nothing else; and can't say a thing.
+fn follows_and_can_do_nothing_else(secured: &Secured, frontend: u16) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let (told, mut refusals) = tokio::sync::mpsc::unbounded_channel();
+        let options = async_nats::ConnectOptions::with_user_and_password("feed".to_owned(), password("feed"))
+            .add_root_certificates(secured.home.path().join("ca.pem"))
+            .require_tls(true)
+            .event_callback(move |event| {
+                let told = told.clone();
+                async move {
+                    // Once the test is over nobody listens any more.
+                    let _ = told.send(event.to_string());
+                }
+            });
+        let feed = options.connect(format!("nats://127.0.0.1:{}", secured.port)).await.unwrap();
+        let mut events = feed.subscribe("tradenet.feed.events.all").await.unwrap();
+        let next = async |events: &mut async_nats::Subscriber| {
+            let message = tokio::time::timeout(PATIENCE, events.next()).await.unwrap().unwrap();
+            serde_json::from_slice::<serde_json::Value>(&message.payload).unwrap()["body"]["events"].clone()
+        };
+        // The leader looks once a second whether somebody listens.
+        let beat = next(&mut events).await;
+        let bought = ask(frontend, "POST", "/orders", r#"{"name": "GameStart", "quantity": 1, "type": "buy"}"#);
+        assert!(bought.contains("transaction_number"), "{bought}");
+        let mut told = next(&mut events).await;
+        while told["events"] == serde_json::json!([]) {
+            told = next(&mut events).await;
+        }
+        assert_eq!(told["events"][0]["fact"]["stock_changed"]["symbol"], "GameStart", "{beat} {told}");
+        for subject in
+            ["tradenet.>", "tradenet.order.replicate.all", "tradenet.feed.>", "_INBOX.order.>", "$SRV.>", "$KV.>"]
+        {
+            feed.subscribe(subject).await.unwrap();
+            until_told(&mut refusals, &format!("Subscription to \"{subject}\"")).await;
+        }
+        for subject in
+            ["tradenet.feed.events.all", "tradenet.order.submit.3", "$SRV.PING", "$KV.tradenet-floor.current", "x"]
+        {
+            feed.publish(subject, "{}".into()).await.unwrap();
+            until_told(&mut refusals, &format!("Publish to \"{subject}\"")).await;
+        }
+    });
+}
+
+/// Waits until the broker refuses that.
+async fn until_told(refusals: &mut tokio::sync::mpsc::UnboundedReceiver<String>, what: &str) {
+    let told = async {
+        while let Some(refusal) = refusals.recv().await {
+            if refusal.contains(what) {
+                return;
+            }
+        }
+    };
+    tokio::time::timeout(PATIENCE, told).await.unwrap_or_else(|_| panic!("not refused: {what}"));
 }
 
 #[test]
