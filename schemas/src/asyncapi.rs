@@ -19,6 +19,9 @@ use crate::trace::{NUMBER_HEADER, REQUEST_ID_HEADER, TRACEPARENT_HEADER, TRACES_
 
 /// Behind these stand journal lines.
 const WITH_LINES: [&str; 2] = ["Append", "Chunk"];
+/// What varies in an address, by name, and what it is.
+type Parameters<'a> = &'a [(&'a str, &'a str)];
+
 /// Stands for the prefix in an address.
 const PREFIX: &str = "{prefix}";
 
@@ -231,7 +234,7 @@ impl Draft {
         let name_is = ("service", "`tradenet-order`, `tradenet-catalog` or `tradenet-frontend`.");
         let verb_is = ("verb", "`PING`, `INFO` or `STATS`.");
         let boot_is = ("boot", "The run of the service, which is its id in the service API.");
-        let forms: [(&str, &str, &[(&str, &str)]); 3] = [
+        let forms: [(&str, &str, Parameters<'_>); 3] = [
             ("ServiceApi", "$SRV.{verb}", &[verb_is]),
             ("ServiceApiByName", "$SRV.{verb}.{service}", &[verb_is, name_is]),
             ("ServiceApiById", "$SRV.{verb}.{service}.{boot}", &[verb_is, name_is, boot_is]),

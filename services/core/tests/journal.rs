@@ -118,6 +118,10 @@ const KINDS: usize = 16;
 
 /// Files that an exchange has written, of every released form. They are never changed, only added to: what they hold is on disks.
 #[test]
+#[allow(
+    clippy::disallowed_methods,
+    reason = "core does no IO; its golden files are found by their directory, so that none is forgotten"
+)]
 fn every_golden_file_is_read_applied_and_written_again_as_it_is() {
     let golden = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
     let mut kinds = BTreeSet::new();
@@ -127,7 +131,7 @@ fn every_golden_file_is_read_applied_and_written_again_as_it_is() {
         }
         let text = std::fs::read(&path).unwrap();
         let (entries, bad, rest, torn) = scanned(&text);
-        assert_eq!((bad, rest, torn), (None, &[][..], false), "{}", path.display());
+        assert_eq!((bad, rest.len(), torn), (None, 0, false), "{}", path.display());
         assert!(file(&entries).0 == text, "{} is written otherwise today", path.display());
         kinds.extend(entries.iter().flat_map(|entry| &entry.events).map(kind));
         // The small file shows forms, not a history: only what an exchange wrote can be applied.
