@@ -188,6 +188,8 @@ fn an_exchange_trades_with_users_permissions_and_tls() {
         Running::start(&mut command, secured.home.path().join(format!("{name}.log")))
     });
     until("trades can be served", || ask(port, "GET", "/readyz", "").contains("200 OK"));
+    // Trades can be served a moment before the catalog of a new exchange has listed the first stock.
+    until("the stocks are listed", || ask(port, "GET", "/stocks/GameStart", "").contains("200 OK"));
     let bought = ask(port, "POST", "/orders", r#"{"name": "GameStart", "quantity": 1, "type": "buy"}"#);
     assert!(bought.contains("\"transaction_number\":1"), "{bought}");
     assert!(tells(port, r#""name":"GameStart","price":15.99,"quantity":99,"volume":1}"#));
