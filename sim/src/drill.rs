@@ -151,20 +151,7 @@ impl Drill {
 impl World {
     /// Whether it is whole, with nothing about to change.
     fn is_calm(&self) -> bool {
-        self.now >= self.last_start.max(self.last_record) + CALM_US && self.register_stands() && self.is_whole()
-    }
-
-    /// Whether the register holds the newest record, the floor is where that was served, and the leader serves in it: who has
-    /// found something else there waits for the frontends to repair it.
-    fn register_stands(&self) -> bool {
-        let leader = self.leader().and_then(|leader| self.machines[self.index(leader)].replica());
-        let serves_in = leader.and_then(|leader| leader.serves_in()).map(|held| held.nonce);
-        let newest = self.invariants.newest.as_ref().filter(|newest| serves_in == Some(newest.nonce));
-        let held = self.register.configuration.value().filter(|_| !self.register.configuration.unreadable);
-        let floor = self.register.floor.value().filter(|_| !self.register.floor.unreadable);
-        newest.is_some_and(|newest| {
-            held.is_some_and(|held| held.nonce == newest.nonce) && floor.is_some_and(|floor| *floor == newest.epoch)
-        })
+        self.now >= self.last_start.max(self.last_record) + CALM_US && self.is_whole()
     }
 }
 

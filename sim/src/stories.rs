@@ -41,6 +41,7 @@ macro_rules! with_stories {
             an_empty_register_is_written_anew,
             an_empty_register_waits_for_every_replica,
             a_register_that_went_back_is_repaired,
+            a_floor_that_is_lost_under_a_change_is_put_back,
             a_slow_disk_does_not_hold_everybody_up,
             a_leader_with_a_full_disk_hands_over,
             what_a_deposed_leader_never_committed_is_cut,
@@ -315,6 +316,23 @@ fn a_register_that_went_back_is_repaired() {
     world.start_all();
     world.run_until(|world| world.is_whole(), "it is repaired");
     assert_eq!(world.buy(frontend(1), "HOT", "b"), OrderNumber(2));
+}
+
+fn a_floor_that_is_lost_under_a_change_is_put_back() {
+    let mut world = World::up(43);
+    let epoch = world.epoch();
+    world.kill(order(1));
+    world.lose_the_floor();
+    world
+        .run_until(|world| !world.counts_in_sync(order(1)), "it is taken out, by a record whose floor can't be raised");
+    world.start(order(1));
+    world.run_until(|world| world.register.floor.value().is_some(), "the floor is put back");
+    world.keep_buying("HOT", "over-the-new-floor");
+    world.run_for(300);
+    assert_eq!(world.epoch(), epoch + 1, "the leader takes the floor that its own clerk has put back for its own");
+    world.kill(order(3));
+    let waited = world.keep_buying("HOT", "under-the-next");
+    assert!(waited < 1_000, "a leader that is killed just then is replaced, after {waited} ms");
 }
 
 fn a_slow_disk_does_not_hold_everybody_up() {

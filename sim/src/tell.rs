@@ -150,6 +150,11 @@ impl World {
         self.register.floor.wipe(false);
         self.register_was_tampered();
     }
+    /// The register forgets the floor, and nothing else.
+    pub fn lose_the_floor(&mut self) {
+        self.register.floor.wipe(true);
+        self.register_was_tampered();
+    }
     /// The register serves its record before the newest again.
     pub fn register_goes_back(&mut self) {
         self.register.configuration.go_back();
@@ -208,6 +213,9 @@ impl World {
             let answer = self.ask(frontend(1), buy(name, 1, key));
             if let Answered::With(ClientAnswer::Outcome(Outcome::Accepted { .. })) = answer {
                 return (self.now - before) / 1_000;
+            }
+            if self.now > before + PATIENCE_US {
+                self.give_up("an order that is accepted");
             }
             self.run_for(20);
         }

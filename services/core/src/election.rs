@@ -29,6 +29,8 @@ use crate::{Mono, Now, Output, RegisterAnswer, RegisterRequest, Revision, Slot, 
 const RETRY: Duration = Duration::from_millis(100);
 /// How often the register is read without a reason, to notice what was missed or went back.
 const REGISTER_EVERY: Duration = Duration::from_secs(2);
+/// The same, while the leader answers and does not serve: it may have found what only frontends can repair.
+const REGISTER_OF_IDLE_EVERY: Duration = Duration::from_millis(500);
 /// How often the newest configuration is told to a replica that does not have it.
 const TELL_EVERY: Duration = Duration::from_millis(100);
 /// A change of leadership that nobody took up for so long is made again.
@@ -110,6 +112,7 @@ pub(crate) struct Elector {
     /// No attempt before this.
     quiet_until: Mono,
     next_heartbeat: Mono,
+    /// When the register was last asked, or answered.
     last_read: Mono,
     last_told: Mono,
     /// Since when this frontend has been connected; a fresh one waits for all in-sync replicas (cold start).
@@ -346,6 +349,7 @@ impl Elector {
             Phase::Calm => self.look(),
             Phase::Polling { .. } => self.count_votes(),
             Phase::Reading { .. } if now.mono.since(self.asked_at) > self.options.times.register * 2 => {
+                self.last_read = now.mono;
                 self.calm(RETRY);
             }
             Phase::Proposing { .. } if now.mono.since(self.asked_at) > self.options.times.register => {
@@ -381,12 +385,22 @@ impl Elector {
         }
         // Also while the leader is suspected: the register may know of a newer record that nobody here has heard of, or
         // need repair before anybody can lead.
-        if now.since(self.last_read) >= REGISTER_EVERY {
+        let every = if self.leader_is_idle() { REGISTER_OF_IDLE_EVERY } else { REGISTER_EVERY };
+        if now.since(self.last_read) >= every {
             return self.read_register(None);
         }
         if self.is_suspect() {
             self.poll();
         }
+    }
+
+    /// Whether the leader was heard to be elected, and not to serve.
+    fn leader_is_idle(&self) -> bool {
+        let status = self.leader().and_then(|leader| {
+            let status = self.peers.get(&leader.id).and_then(|view| view.status.as_ref());
+            status.filter(|status| status.boot == leader.boot)
+        });
+        status.is_some_and(|status| status.role != Role::Leader || status.contested || status.trouble.is_some())
     }
 
     /// Whether the leader has to be replaced, as far as this frontend can tell.
@@ -599,6 +613,7 @@ impl Elector {
         if answer.ticket() != self.ticket {
             return;
         }
+        self.last_read = now.mono;
         match (std::mem::replace(&mut self.phase, Phase::Calm), answer) {
             (Phase::Reading { candidates }, RegisterAnswer::Read { configuration, floor, .. }) => {
                 self.was_read(candidates, &configuration, &floor);

@@ -76,6 +76,8 @@ pub(crate) struct Rebuild {
     pub(crate) epoch: Epoch,
     /// The floor to write before it, where there is none.
     pub(crate) floor: Option<Epoch>,
+    /// No other record than the newest has its epoch: nobody can have raised a floor to it but by this one.
+    pub(crate) sole: bool,
     /// The leader that serves in the newest record: it stays, with those who are in sync with it.
     pub(crate) serving: Option<Leader>,
     /// Who has every order, by id: any of them may lead, together with any others of them.
@@ -158,6 +160,7 @@ pub(crate) fn rebuild(evidence: &Evidence<'_>) -> Result<Rebuild, String> {
         newest: Some(newest.clone()),
         epoch: newest.epoch.next(),
         floor: floor.value().is_none().then_some(adopted),
+        sole: twins.iter().all(|held| held.nonce == newest.nonce),
         serving,
         fit,
     })
@@ -186,7 +189,14 @@ fn first_start(evidence: &Evidence<'_>) -> Result<Rebuild, String> {
     if !evidence.configuration.is_missing() || !evidence.floor.is_missing() || !fresh {
         return Err(EMPTIED.to_owned());
     }
-    Ok(Rebuild { newest: None, epoch: Epoch(1), floor: None, serving: None, fit: evidence.statuses.to_vec() })
+    Ok(Rebuild {
+        newest: None,
+        epoch: Epoch(1),
+        floor: None,
+        sole: true,
+        serving: None,
+        fit: evidence.statuses.to_vec(),
+    })
 }
 
 /// What is wrong with a register that does not stand, for people.

@@ -56,7 +56,7 @@ pub(super) struct Change {
     retry_at: Option<Mono>,
     /// A write was asked for: it may take effect at any time.
     written: bool,
-    /// The floor was asked for: that it stands at the target's epoch is this leader's own doing.
+    /// The floor was asked for, here or by the own clerk: that it stands at the target's epoch is this leader's own doing.
     raised: bool,
     /// The target's epoch was given to another record, too.
     contested: bool,
@@ -275,6 +275,15 @@ impl Replica {
         }
     }
 
+    /// The clerk asks for a floor where the register has lost it, and no replica knows of another record of that epoch than
+    /// this one. If it is the change under way, then the floor that the change finds is its own.
+    pub(super) fn floor_is_raised_for(&mut self, record: Option<&Configuration>) {
+        let change = self.leading.as_mut().and_then(|leading| leading.change.as_mut());
+        if let (Some(change), Some(record)) = (change, record) {
+            change.raised |= change.target.nonce == record.nonce;
+        }
+    }
+
     fn raised_the_floor(&self) -> bool {
         let change = self.leading.as_ref().and_then(|leading| leading.change.as_ref());
         change.is_some_and(|change| change.raised) || bug(Bug::IgnoreTheFloor)
@@ -286,6 +295,7 @@ impl Replica {
         let Some(change) = self.leading.as_mut().and_then(|leading| leading.change.as_mut()) else {
             return;
         };
+        change.raised = false; // Whatever the register shows next, it was not this change alone that the floor was raised for.
         if !change.contested {
             change.contested = true;
             let epoch = change.target.epoch;

@@ -202,6 +202,7 @@ impl Replica {
             Err(refusal) => self.refuse(refusal),
             Ok(rebuild) => match (rebuild.floor, floor.revision()) {
                 (Some(floor), expected) => {
+                    self.floor_is_raised_for(rebuild.newest.as_ref().filter(|_| rebuild.sole));
                     self.ask_for_clerk(Stage::Floor, |ticket| RegisterRequest::Floor { ticket, floor, expected });
                 }
                 (None, _) => self.write_proposed(),
