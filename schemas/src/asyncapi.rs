@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Map, Value, json};
 
+use crate::directory::STATS_INBOX;
 use crate::documents::pascal;
 use crate::limits::MESSAGE_BYTES_MAX;
 use crate::message::Envelope;
@@ -242,7 +243,11 @@ impl Draft {
         let request = vec![("ServiceRequest".to_owned(), foreign("ServiceRequest", "Empty."))];
         let answer = vec![(
             "ServiceAnswer".to_owned(),
-            foreign("ServiceAnswer", "By the service API's own schemas (io.nats.micro.v1)."),
+            foreign(
+                "ServiceAnswer",
+                "By the service API's own schemas (io.nats.micro.v1). STATS has besides `metadata`, and `standing`: what the \
+                 service shows without labels, by the names of `/metrics`.",
+            ),
         )];
         for (name, address, parameters) in forms {
             self.add_channel(
@@ -257,6 +262,7 @@ impl Draft {
             }
             self.add_operation(User::Operator, "send", name, &["ServiceRequest".to_owned()], &[]);
         }
+        self.add_operation(User::Frontend, "send", "ServiceApi", &["ServiceRequest".to_owned()], &[]);
         self.add_operation(User::Load, "send", "ServiceApiByName", &["ServiceRequest".to_owned()], &[]);
         self.add_operation(User::Catalog, "send", "ServiceApiByName", &["ServiceRequest".to_owned()], &[]);
         let parameters = [
@@ -265,9 +271,14 @@ impl Draft {
         ];
         let says = "Answers of the service API and of JetStream, below the name of the user who asked.";
         self.add_channel("Inbox", "_INBOX.{user}.{id}", says, &parameters, &answer);
+        let says = "Answers to a frontend that has asked how everybody stands (`$SRV.STATS`).";
+        let address = format!("_INBOX.{}.{STATS_INBOX}.{{id}}", User::Frontend.name());
+        self.add_channel("StandingInbox", &address, says, &[("id", "Made up by the client.")], &answer);
         for user in User::ALL.iter().filter(|user| user.is_service()) {
             self.add_operation(*user, "send", "Inbox", &["ServiceAnswer".to_owned()], &[]);
+            self.add_operation(*user, "send", "StandingInbox", &["ServiceAnswer".to_owned()], &[]);
         }
+        self.add_operation(User::Frontend, "receive", "StandingInbox", &["ServiceAnswer".to_owned()], &[]);
         for user in User::ALL.iter().filter(|user| **user != User::Feed) {
             self.add_operation(*user, "receive", "Inbox", &["ServiceAnswer".to_owned()], &[]);
         }

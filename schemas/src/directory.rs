@@ -10,6 +10,11 @@ use crate::subjects::{Address, Prefix, Topic, User};
 
 /// A service's name in the service API begins with this.
 pub const SERVICE_PREFIX: &str = "tradenet-";
+/// What frontends ask all services, to show how everybody stands.
+pub const STATS: &str = "$SRV.STATS";
+/// Below a frontend's inbox: where answers to [`STATS`] go. A name of their own, so that who may answer there can give no other
+/// answer to a frontend.
+pub const STATS_INBOX: &str = "services";
 
 impl User {
     /// All of them.
@@ -71,13 +76,14 @@ impl User {
         let mut all = self.says(prefix, "*");
         let inbox = |user: Self| format!("_INBOX.{}.>", user.name());
         if self.is_service() {
-            // Operators ask `$SRV`; loadgen does, for frontends.
+            // Operators ask `$SRV`; so do frontends, for people; loadgen does, for frontends.
             all.push(inbox(Self::Operator));
+            all.push(format!("_INBOX.{}.{STATS_INBOX}.*", Self::Frontend.name()));
         }
         match self {
             // A request to oneself, such as of the health check, is answered below one's own inbox.
             Self::Order | Self::Catalog => all.push(inbox(self)),
-            Self::Frontend => all.push(inbox(Self::Load)),
+            Self::Frontend => all.extend([inbox(Self::Load), STATS.to_owned()]),
             Self::Operator => all.push("$SRV.>".to_owned()),
             Self::Load => all.push(format!("$SRV.PING.{SERVICE_PREFIX}{}", Self::Frontend.name())),
             Self::Feed => {}

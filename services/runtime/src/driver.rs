@@ -42,7 +42,7 @@ use crate::permissions;
 use crate::register::Register;
 use crate::service_api::{self, Counts, Endpoint, Service};
 use crate::shutdown::{Reason, Shutdown};
-use crate::trace;
+use crate::{trace, whereabouts};
 
 /// How many events of one source (a subscription, the disk, the clients) are taken before outputs are carried out. Bounds
 /// both the batch and how long one source can keep the others waiting.
@@ -107,10 +107,12 @@ pub async fn run<D: Decider>(decider: D, mut options: Options, ports: Ports, shu
     // By these, tools tell the services of several exchanges on one broker apart.
     let own = [("name", ports.broker.name.clone()), ("prefix", ports.broker.prefix.as_str().to_owned())];
     options.service.metadata.extend(own);
-    let broker = ports.broker.clone();
+    options.service.metadata.extend(whereabouts::told(ports.broker.compose_service.as_deref()));
+    let (broker, scraper) = (ports.broker.clone(), ports.scrapes.scraper.clone());
     let mut driver = Driver::new(decider, &options, ports, shutdown).await?;
     let endpoints = driver.endpoints();
-    let api = service_api::serve(driver.main.client().clone(), options.service, options.node.boot(), endpoints).await?;
+    let (client, boot) = (driver.main.client().clone(), options.node.boot());
+    let api = service_api::serve(client, options.service, boot, endpoints, scraper).await?;
     let api = tokio::spawn(api);
     let ended = tokio::select! {
         ended = driver.drive() => ended,
@@ -360,7 +362,7 @@ impl<D: Decider> Driver<D> {
 
     /// Answers who wants to know how the service stands. No event: the decider hears nothing of it.
     fn poll_scrapes(&mut self, cx: &mut Context<'_>) {
-        while let Poll::Ready(Some(scrape)) = self.scrapes.0.poll_recv(cx) {
+        while let Poll::Ready(Some(scrape)) = self.scrapes.asked.poll_recv(cx) {
             // Whoever asked may have gone.
             let _ = scrape.send(self.observe());
         }

@@ -17,3 +17,4 @@ pub mod service_api;
 pub mod shutdown;
 pub mod telemetry;
 pub mod trace;
+pub mod whereabouts;

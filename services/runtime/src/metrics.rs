@@ -88,12 +88,16 @@ pub struct Scraper {
 
 /// The service's end of its [`Scraper`]s.
 #[derive(Debug)]
-pub struct Scrapes(pub(crate) mpsc::Receiver<oneshot::Sender<Readings>>);
+pub struct Scrapes {
+    pub(crate) asked: mpsc::Receiver<oneshot::Sender<Readings>>,
+    /// One more of them, for whoever answers on the service's behalf.
+    pub(crate) scraper: Scraper,
+}
 
 impl Scrapes {
     /// Answers every scrape with what `read` gives, for whoever is no driver.
     pub async fn answer_with(mut self, mut read: impl FnMut() -> Readings) {
-        while let Some(scrape) = self.0.recv().await {
+        while let Some(scrape) = self.asked.recv().await {
             // Whoever asked may have gone.
             let _ = scrape.send(read());
         }
@@ -105,22 +109,31 @@ impl Scrapes {
 pub fn scraper(service: impl Into<Cow<'static, str>>, version: &'static str) -> (Scraper, Scrapes) {
     process::started();
     let (ask, asked) = mpsc::channel(SCRAPES_MAX);
-    (Scraper { service: service.into(), version, ask }, Scrapes(asked))
+    let scraper = Scraper { service: service.into(), version, ask };
+    (scraper.clone(), Scrapes { asked, scraper })
 }
 
 impl Scraper {
-    /// The text; `more` adds what somebody else counts.
+    /// What the service's decider and its driver read now.
     ///
     /// # Errors
     /// The service does not answer now.
-    pub async fn text(&self, more: impl FnOnce(&mut Readings)) -> Result<String, ScrapeError> {
+    pub(crate) async fn readings(&self) -> Result<Readings, ScrapeError> {
         let (answer, answered) = oneshot::channel();
         self.ask.try_send(answer).map_err(|refused| match refused {
             mpsc::error::TrySendError::Full(_) => ScrapeError::Crowded,
             mpsc::error::TrySendError::Closed(_) => ScrapeError::NoAnswer,
         })?;
         let answered = timeout(Duration::from_millis(ANSWER_WAIT_MS), answered).await;
-        let mut readings = answered.ok().and_then(Result::ok).ok_or(ScrapeError::NoAnswer)?;
+        answered.ok().and_then(Result::ok).ok_or(ScrapeError::NoAnswer)
+    }
+
+    /// The text; `more` adds what somebody else counts.
+    ///
+    /// # Errors
+    /// The service does not answer now.
+    pub async fn text(&self, more: impl FnOnce(&mut Readings)) -> Result<String, ScrapeError> {
+        let mut readings = self.readings().await?;
         more(&mut readings);
         let labels = vec![self.service.clone(), Cow::Borrowed(self.version)];
         readings.0.push(Reading { metric: &BUILD, labels, value: Value::Level(1.0) });

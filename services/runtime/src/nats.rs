@@ -85,6 +85,9 @@ pub struct ConnectArgs {
     /// What this process is called in logs and in the broker's list of connections.
     #[arg(long, env = "TRADENET_NAME", value_name = "NAME")]
     pub name: Option<String>,
+    /// What a Compose file calls this service, so that people can be told the command that stops it.
+    #[arg(long, env = "TRADENET_COMPOSE_SERVICE", value_name = "NAME")]
+    pub compose_service: Option<String>,
     /// How many servers of a broker's cluster keep the register: 1, 3 or 5. Counts only when it is first made.
     #[arg(long, env = "TRADENET_REGISTER_REPLICAS", default_value_t = 1, value_name = "N", value_parser = register_replicas)]
     pub register_replicas: u8,
@@ -224,6 +227,8 @@ pub struct Broker {
     pub prefix: Prefix,
     /// What this process is called there.
     pub name: String,
+    /// What a Compose file calls its service, where one does.
+    pub compose_service: Option<String>,
     /// Where it is, for people.
     pub url: BrokerUrl,
     /// How many servers of a cluster keep the register.
@@ -301,6 +306,7 @@ async fn open(args: &ConnectArgs, name: &str, voice: Voice) -> anyhow::Result<Br
         heard,
         prefix: args.prefix.clone(),
         name: name.to_owned(),
+        compose_service: args.compose_service.clone(),
         url: args.nats_url.clone(),
         register_replicas: args.register_replicas,
         link,

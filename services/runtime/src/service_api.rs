@@ -6,9 +6,10 @@
 //! batches are not answered one by one. The idea: the service keeps its ordinary subscriptions, of which each is described
 //! as an endpoint and counted by the driver; this module only answers the `$SRV` requests, in the module's own types. The
 //! rules: fan-out subjects are no endpoints, for they are not requests; the instance's id is its boot; the time that
-//! requests take is not measured here and shown as 0.
+//! requests take is not measured here and shown as 0. `STATS` says besides, as `standing`, what the service's decider shows
+//! without labels, by the names of `/metrics`: nothing, where the service stands still.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -19,10 +20,10 @@ use futures::StreamExt as _;
 use futures::stream::select_all;
 use serde::Serialize;
 use tracing::debug;
-use tradenet_core::metrics::Readings;
+use tradenet_core::metrics::{Readings, Value};
 use tradenet_schemas::ids::Boot;
 
-use crate::metrics;
+use crate::metrics::{self, Scraper};
 use crate::nats::is_inbox;
 
 /// What a service says of itself.
@@ -77,6 +78,16 @@ struct Described {
     boot: Boot,
     started: async_nats::datetime::DateTime,
     endpoints: Vec<Endpoint>,
+    scraper: Scraper,
+}
+
+/// The answer to `STATS`: the client's own type has no metadata, and no room for anything else.
+#[derive(Serialize)]
+struct Standing {
+    #[serde(flatten)]
+    stats: Stats,
+    metadata: HashMap<String, String>,
+    standing: BTreeMap<&'static str, f64>,
 }
 
 /// Answers the service API's requests until it is dropped or the connection ends.
@@ -88,6 +99,7 @@ pub(crate) async fn serve(
     service: Service,
     boot: Boot,
     endpoints: Vec<Endpoint>,
+    scraper: Scraper,
 ) -> Result<impl Future<Output = ()> + Send, SubscribeError> {
     let mut verbs = Vec::new();
     for verb in [Verb::Ping, Verb::Info, Verb::Stats] {
@@ -99,11 +111,11 @@ pub(crate) async fn serve(
             verbs.push(client.subscribe(subject).await?);
         }
     }
-    let described = Described { service, boot, started: async_nats::datetime::now(), endpoints };
+    let described = Described { service, boot, started: async_nats::datetime::now(), endpoints, scraper };
     Ok(async move {
         let mut requests = select_all(verbs);
         while let Some(request) = requests.next().await {
-            let Some(answer) = described.answer(&request) else {
+            let Some(answer) = described.answer(&request).await else {
                 continue;
             };
             // Nobody makes a service say something where it may not itself.
@@ -117,11 +129,14 @@ pub(crate) async fn serve(
 }
 
 impl Described {
-    fn answer(&self, request: &Message) -> Option<Vec<u8>> {
+    async fn answer(&self, request: &Message) -> Option<Vec<u8>> {
         match request.subject.split('.').nth(1)? {
             "PING" => json(&self.ping()),
             "INFO" => json(&self.info()),
-            "STATS" => json(&self.stats()),
+            "STATS" => {
+                let (stats, metadata) = (self.stats(), self.metadata());
+                json(&Standing { stats, metadata, standing: self.standing().await })
+            }
             _ => None,
         }
     }
@@ -157,6 +172,18 @@ impl Described {
             metadata: self.metadata(),
             endpoints: endpoints.collect(),
         }
+    }
+
+    #[allow(clippy::cast_precision_loss, reason = "beyond 2^53 nobody sees the difference")]
+    async fn standing(&self) -> BTreeMap<&'static str, f64> {
+        let readings = self.scraper.readings().await.unwrap_or_default();
+        let number = |value| match value {
+            Value::Count(count) => Some(count as f64),
+            Value::Level(level) => Some(level),
+            Value::Spread(_) => None,
+        };
+        let plain = readings.0.into_iter().filter(|reading| reading.labels.is_empty());
+        plain.filter_map(|reading| Some((reading.metric.name, number(reading.value)?))).collect()
     }
 
     fn stats(&self) -> Stats {

@@ -47,6 +47,7 @@ impl Server {
             nats_ca: None,
             prefix: Prefix::new("test").unwrap(),
             name: None,
+            compose_service: None,
             register_replicas: 1,
         }
     }
