@@ -151,6 +151,16 @@ pub struct Cluster {
     pub catalog: Option<String>,
     /// The frontend that answers this.
     pub frontend: Frontend,
+    /// When this was so, by that frontend's clock, in milliseconds since 1970; all times below are by the same clock.
+    #[serde(default)]
+    pub at: u64,
+    /// What happened to the exchange lately as this frontend saw it, oldest first: elections and faults, the newest 64.
+    #[serde(default)]
+    pub history: Vec<Happening>,
+    /// The processes that answer the broker's service API, by kind and name. They are asked only while somebody reads this, so a
+    /// first answer has none.
+    #[serde(default)]
+    pub services: Vec<Service>,
 }
 
 /// One order replica in [`Cluster`].
@@ -176,8 +186,82 @@ pub struct Replica {
     pub committed: u64,
     /// What it has applied to its state.
     pub applied: u64,
+    /// Entries that some replica has in its log and this one not on its disk.
+    #[serde(default)]
+    pub lag: u64,
+    /// Since when it does not answer; `null` while it does, or where it never did.
+    #[serde(default)]
+    pub silent_since: Option<u64>,
+    /// Since when it is not in sync; `null` while it is, or where it never was.
+    #[serde(default)]
+    pub out_of_sync_since: Option<u64>,
     /// What keeps it from taking part fully.
     pub trouble: Option<String>,
+}
+
+/// Something that happened to the exchange, in [`Cluster`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Happening {
+    /// Its number at this frontend, from 1.
+    pub number: u64,
+    /// When it was seen.
+    pub at: u64,
+    /// The newest configuration by then.
+    pub epoch: u64,
+    /// What kind of thing.
+    pub kind: HappeningKind,
+    /// What happened, for people.
+    pub text: String,
+}
+
+/// What kind of thing happened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "snake_case")]
+pub enum HappeningKind {
+    /// A replica leads that did not lead before.
+    Elected,
+    /// Nobody serves.
+    Leaderless,
+    /// A replica does not answer.
+    Silent,
+    /// A replica answers again.
+    Back,
+    /// A replica is not in sync any more.
+    OutOfSync,
+    /// A replica is in sync.
+    InSync,
+    /// Another catalog answers look-ups, or none.
+    Catalog,
+    /// The broker was lost, or found again.
+    Broker,
+}
+
+/// One process of the exchange in [`Cluster`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Service {
+    /// `order`, `catalog` or `frontend`.
+    pub kind: String,
+    /// What it is called, such as `catalog-1`.
+    pub name: String,
+    /// Its run.
+    pub boot: String,
+    /// Whether it answered when it was last asked.
+    pub alive: bool,
+    /// When it answered last.
+    pub seen: u64,
+    /// A frontend's address.
+    pub http: Option<String>,
+    /// The machine or container that it runs on.
+    pub host: Option<String>,
+    /// Its process there.
+    pub pid: Option<u32>,
+    /// A catalog: whether it has the leader's authority to answer. A frontend: whether its cache may be served from.
+    pub lease: Option<bool>,
+    /// The command that ends it, for a shell on its machine, or where its containers are looked after.
+    pub stop: Option<String>,
 }
 
 /// The answering frontend in [`Cluster`].
@@ -190,6 +274,26 @@ pub struct Frontend {
     pub lease: bool,
     /// Its cache.
     pub cache: Cache,
+    /// What it is called, such as `frontend-1`.
+    #[serde(default)]
+    pub name: String,
+    /// The trades that it has answered.
+    #[serde(default)]
+    pub trades: Trades,
+}
+
+/// Orders of the house and of accounts that a frontend has answered with success, in [`Cluster`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Trades {
+    /// How many since its start.
+    pub count: u64,
+    /// How many of these were answered within the last 10 s and are timed here: 1,024 at most.
+    pub timed: usize,
+    /// How long half of those took at most, from the end of a request's headers until its answer began, in microseconds.
+    pub p50_us: Option<u64>,
+    /// How long all but one in a hundred of those took at most, in microseconds.
+    pub p99_us: Option<u64>,
 }
 
 /// A frontend's cache in [`Cluster`]: its size now, and counts since the start.

@@ -6,6 +6,7 @@
 //! Rules kept: an outcome that is not known is never called a failure; a look-up is answered only by an answer to a
 //! question that was sent after it arrived (C2).
 
+mod chronicle;
 mod observe;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -27,6 +28,7 @@ use crate::election::{self, Elector, Wish};
 use crate::metrics::{Aside, Readings};
 use crate::times::Times;
 use crate::{ClientAnswer, ClientRequest, Decider, Input, Mono, Now, Output, Packet, Stop, Ticket, wire};
+use chronicle::Chronicle;
 
 pub use observe::METRICS;
 
@@ -112,6 +114,7 @@ pub struct Frontend {
     dirty: bool,
     next_tick: Mono,
     counts: Aside<observe::Counts>,
+    chronicle: Aside<Chronicle>,
     outputs: VecDeque<Output>,
 }
 
@@ -138,6 +141,7 @@ impl Frontend {
             dirty: false,
             next_tick: Mono(0),
             counts: Aside::default(),
+            chronicle: Aside::default(),
             outputs: VecDeque::new(),
             options,
         }
@@ -174,17 +178,18 @@ impl Frontend {
         }
     }
 
-    /// The exchange as this frontend sees it.
+    /// The exchange as this frontend sees it, but for what only its shell knows: names, processes, how long trades take.
     pub fn cluster(&self, now: Now) -> rest::Cluster {
         let held = self.elector.configuration();
         let trouble = self.ready(now).err();
+        let statuses = self.elector.peers.values().filter_map(|view| view.status.as_ref());
+        let farthest = statuses.map(|status| status.tail.seq.0).max().unwrap_or(0);
         let replicas = self.elector.peers.iter().map(|(id, view)| {
             let status = view.status.as_ref();
-            let lately = |at: Mono| now.mono.since(at) < self.options.times.suspect;
             let seq = |get: fn(&tradenet_schemas::message::Status) -> SeqNum| status.map_or(0, |status| get(status).0);
             rest::Replica {
                 id: id.get(),
-                alive: view.heard.is_some_and(lately),
+                alive: self.is_alive(now, view),
                 role: status.map_or("unknown", |status| role(status.role)).to_owned(),
                 in_sync: status.is_some_and(|s| held.is_some_and(|held| held.is_in_sync(s.id, s.store))),
                 epoch: status.and_then(|status| status.configuration.as_ref()).map_or(0, |held| held.epoch.0),
@@ -192,6 +197,9 @@ impl Frontend {
                 durable: seq(|status| status.durable),
                 committed: seq(|status| status.committed),
                 applied: seq(|status| status.applied),
+                lag: farthest.saturating_sub(seq(|status| status.durable)),
+                silent_since: self.chronicle.silent_since(*id),
+                out_of_sync_since: self.chronicle.out_of_sync_since(*id),
                 trouble: status.and_then(|status| status.trouble.clone()),
             }
         });
@@ -208,8 +216,35 @@ impl Frontend {
                 boot: self.options.boot.to_string(),
                 lease: self.cache.is_leased(now.mono),
                 cache: self.cache.counts(),
+                name: String::new(),
+                trades: rest::Trades::default(),
             },
+            at: now.wall_ms,
+            history: self.chronicle.happenings(),
+            services: Vec::new(),
         }
+    }
+
+    fn is_alive(&self, now: Now, view: &election::PeerView) -> bool {
+        view.heard.is_some_and(|at| now.mono.since(at) < self.options.times.suspect)
+    }
+
+    /// Takes note of what is not as it was, for people.
+    fn note(&mut self) {
+        let now = self.now;
+        let rest::feed::Leadership { epoch, leader, in_sync } = self.leadership(now);
+        let heard = self.elector.peers.iter().map(|(id, view)| (*id, self.is_alive(now, view))).collect();
+        let seen = chronicle::Seen {
+            connected: self.elector.is_connected(),
+            epoch,
+            leader,
+            why: self.elector.configuration().map_or_else(String::new, |held| held.why.clone()),
+            in_sync,
+            heard,
+            catalog: self.catalog,
+            trouble: self.elector.trouble(now.mono),
+        };
+        self.chronicle.look(now.wall_ms, seen);
     }
 
     fn packet(&self, body: Message) -> Packet {
@@ -578,6 +613,7 @@ impl Frontend {
             self.send(Peer::Catalog(catalog), Message::Renew { request, session, confirmed });
         }
         self.deadlines();
+        self.note();
         let idle = self.commands.is_empty() && self.questions.is_empty();
         if self.leaving.is_some_and(|since| idle || now.since(since) >= self.options.times.leave) {
             self.stopped = true;
