@@ -61,6 +61,8 @@ fn addresses(found: &[Found]) -> Vec<BaseUrl> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
 
     #[test]
@@ -69,6 +71,7 @@ mod tests {
             name: name.to_owned(),
             id: "1".to_owned(),
             metadata: http.map(|url| ("http".to_owned(), url.to_owned())).into_iter().collect(),
+            standing: BTreeMap::new(),
         };
         let found = [
             service("tradenet-frontend", Some("http://127.0.0.1:8081")),

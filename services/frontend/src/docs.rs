@@ -2,41 +2,24 @@
 //!
 //! The page is three small files of ours that show the document in a browser. The well-known viewers are 1 to 4 MB of other
 //! people's scripts each, in the repository and in the program, or come from another host; this document needs none of what
-//! they do besides. Rule kept: the browser is told to load nothing from anywhere else (`Content-Security-Policy`).
+//! they do besides. How they are served: [`crate::assets`].
 
-use axum::body::Bytes;
 use axum::extract::State;
-use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
+use axum::http::HeaderMap;
 use axum::response::Response;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+use crate::assets::{CSS, HTML, SCRIPT, file};
 use crate::envelope::JSON;
 use crate::failures;
 use crate::openapi::{IfNoneMatch, OPERATION, Unchanged};
 use crate::routes::Edge;
 use crate::validators::tagged;
 
-const PAGE: &str = include_str!("docs/page.html");
-const SCRIPT: &str = include_str!("docs/page.js");
-const STYLE: &str = include_str!("docs/page.css");
-const POLICY: HeaderValue = HeaderValue::from_static(
-    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; base-uri 'none'; form-action 'none'; \
-     frame-ancestors 'none'",
-);
-const NO_SNIFF: (HeaderName, HeaderValue) = (header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-
 /// The routes of this page.
 pub(crate) fn routes() -> OpenApiRouter<Edge> {
     OpenApiRouter::new().routes(routes!(document)).routes(routes!(page)).routes(routes!(script)).routes(routes!(style))
-}
-
-fn file(request: &HeaderMap, content_type: &'static str, content: &'static str) -> Response {
-    let content = Bytes::from_static(content.as_bytes());
-    let mut response = tagged(request, HeaderValue::from_static(content_type), content);
-    response.headers_mut().insert(header::CONTENT_SECURITY_POLICY, POLICY);
-    response.headers_mut().extend([NO_SNIFF]);
-    response
 }
 
 /// This document
@@ -66,7 +49,7 @@ async fn document(State(edge): State<Edge>, headers: HeaderMap) -> Response {
     responses((status = 200, description = "The page", body = String, content_type = "text/html"), Unchanged, failures::AtTheEdge)
 )]
 async fn page(headers: HeaderMap) -> Response {
-    file(&headers, "text/html; charset=utf-8", PAGE)
+    file(&headers, HTML, include_str!("docs/page.html"))
 }
 
 /// The script of the page
@@ -79,7 +62,7 @@ async fn page(headers: HeaderMap) -> Response {
     responses((status = 200, description = "It", body = String, content_type = "text/javascript"), Unchanged, failures::AtTheEdge)
 )]
 async fn script(headers: HeaderMap) -> Response {
-    file(&headers, "text/javascript; charset=utf-8", SCRIPT)
+    file(&headers, SCRIPT, include_str!("docs/page.js"))
 }
 
 /// The style of the page
@@ -92,5 +75,5 @@ async fn script(headers: HeaderMap) -> Response {
     responses((status = 200, description = "It", body = String, content_type = "text/css"), Unchanged, failures::AtTheEdge)
 )]
 async fn style(headers: HeaderMap) -> Response {
-    file(&headers, "text/css; charset=utf-8", STYLE)
+    file(&headers, CSS, include_str!("docs/page.css"))
 }

@@ -5,12 +5,14 @@
 //! (`routes`, `placing`, `accounts`, `market`), waits at the `desk`, and its answer goes out in one of two shapes (`envelope`), or as
 //! a stream of `events`, over connections with bounds (`server`, `connection`, `limits`), counted and timed
 //! (`observer`). What all of that looks like is
-//! told by the OpenAPI document (`openapi`, `failures`, `docs`). [`run`] ties them together.
+//! told by the OpenAPI document (`openapi`, `failures`, `docs`); people see it live (`page`, `assets`, `standing`). [`run`] ties
+//! them together.
 //!
 //! Rules kept: HTTP is served from the first moment to the last, and says honestly what cannot be served; nothing here
 //! decides anything about a trade; every answer has the envelope, but for streams, documents, and the 304 that has no body.
 
 mod accounts;
+mod assets;
 mod connection;
 mod desk;
 mod docs;
@@ -25,11 +27,13 @@ mod market;
 mod meter;
 mod observer;
 mod openapi;
+mod page;
 mod placing;
 mod query;
 mod refusals;
 mod routes;
 mod server;
+mod standing;
 mod validators;
 
 use std::io;
@@ -58,6 +62,7 @@ use crate::desk::{Desk, Shared};
 use crate::events::Feed;
 use crate::limits::{ANSWER_MARGIN_MS, BACKLOG_CONNECTIONS, Limits, TAKEN_RETRY_MS, TAKEN_WAIT_MS};
 use crate::observer::Observer;
+use crate::standing::Standing;
 
 pub use observer::METRICS;
 
@@ -125,8 +130,10 @@ pub async fn run(args: Args, shutdown: Shutdown) -> anyhow::Result<()> {
     // The driver leaves only when the last client has its answer.
     let (last_answered, leave) = Shutdown::new();
     let who = connect.name.clone().unwrap_or_else(|| "frontend".to_owned());
-    let (scraper, scrapes) = metrics::scraper(who, env!("CARGO_PKG_VERSION"));
-    let http = tokio::spawn(serve(listener, Arc::clone(&desk), limits, scraper, shutdown, last_answered));
+    let (scraper, scrapes) = metrics::scraper(who.clone(), env!("CARGO_PKG_VERSION"));
+    let standing = Arc::new(Standing::new(who));
+    let edge = (Arc::clone(&desk), Arc::clone(&standing));
+    let http = tokio::spawn(serve(listener, edge, limits, scraper, shutdown, last_answered));
     tracing::info!("serving on http://{address}, with a cache of {cache_size}");
 
     let reached_at = reached_at(advertise, address);
@@ -137,18 +144,21 @@ pub async fn run(args: Args, shutdown: Shutdown) -> anyhow::Result<()> {
     let name = connect.name.clone().map(|name| ("name", name));
     let metadata = reached_at.map(|url| ("http", url)).into_iter().chain(name).collect();
     let broker = nats::connect(&connect, "frontend").await?;
+    let neighbours = broker.clone();
+    let looking = tokio::spawn(async move { standing.neighbours.follow(neighbours, clock).await });
     let answer = Box::new(move |ticket, answer| desk.answer(ticket, answer));
     let clients = Some(driver::Clients { inputs, answer });
     let ports = driver::Ports { broker, bulk: None, disk: None, clients, scrapes, clock };
     let ended = Box::pin(driver::run(core, presence(boot, times, metadata), ports, leave)).await;
     http.abort();
+    looking.abort();
     ended
 }
 
 /// Serves HTTP until `shutdown` and the end of the last request, and then says so.
 async fn serve(
     listener: TcpListener,
-    desk: Arc<Desk>,
+    (desk, standing): (Arc<Desk>, Arc<Standing>),
     limits: Limits,
     scraper: Scraper,
     shutdown: Shutdown,
@@ -156,8 +166,8 @@ async fn serve(
 ) {
     let feed = Feed::new(Arc::clone(&desk), &limits);
     let following = tokio::spawn(Arc::clone(&feed).follow());
-    let observer = Observer::new(scraper, Arc::clone(&desk), Arc::clone(&feed), &limits);
-    let router = routes::router(Arc::clone(&desk), feed, &limits);
+    let observer = Observer::new(scraper, Arc::clone(&desk), Arc::clone(&feed), Arc::clone(&standing), &limits);
+    let router = routes::router(Arc::clone(&desk), feed, standing, &limits);
     let turn_away = async {
         let reason = shutdown.requested().await;
         desk.leave();

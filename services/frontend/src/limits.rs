@@ -63,6 +63,18 @@ pub(crate) const KEEP_ALIVE_MS: u64 = 15_000;
 pub(crate) const RECONNECT_MS: u64 = 1_000;
 /// After the leader could not be asked for events, it is asked again so much later.
 pub(crate) const FEED_RETRY_MS: u64 = 100;
+/// How many of the last trades are timed for `GET /cluster`, in 8 bytes each.
+pub(crate) const TIMED_MAX: usize = 1_024;
+/// And for how long each of them counts.
+pub(crate) const TIMED_FOR_MS: u64 = 10_000;
+/// While somebody reads `GET /cluster`, the services are asked so often how they stand.
+pub(crate) const NEIGHBOURS_EVERY_MS: u64 = 750;
+/// And may take so long to answer.
+pub(crate) const NEIGHBOURS_ANSWER_MS: u64 = 500;
+/// How many services are shown; no exchange has more.
+pub(crate) const NEIGHBOURS_MAX: usize = 128;
+/// A service that does not answer any more is shown for so long.
+pub(crate) const ABSENT_SHOWN_MS: u64 = 600_000;
 /// What `Retry-After` says, in seconds: a new leader is there in less.
 pub(crate) const RETRY_AFTER_S: u64 = 1;
 

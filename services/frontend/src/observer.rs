@@ -32,9 +32,10 @@ use crate::failures::AtTheEdge;
 use crate::following::Ids;
 use crate::limits::{Limits, REQUESTS_UNDER_WAY_MAX};
 use crate::openapi::OPERATION;
+use crate::standing::Standing;
 
 /// The patterns of all paths that are served, the busiest first.
-pub(crate) const ROUTES: [&str; 23] = [
+pub(crate) const ROUTES: [&str; 27] = [
     "/stocks/{name}",
     "/orders",
     "/orders/{number}",
@@ -52,6 +53,10 @@ pub(crate) const ROUTES: [&str; 23] = [
     "/cluster",
     "/healthz",
     "/readyz",
+    "/",
+    "/page.js",
+    "/page.css",
+    "/page.svg",
     "/openapi.json",
     "/docs",
     "/docs/page.js",
@@ -59,6 +64,8 @@ pub(crate) const ROUTES: [&str; 23] = [
     METRICS_PATH,
     OTHER,
 ];
+/// Those by which trades are made.
+const TRADES: [&str; 2] = ["/orders", "/accounts/{account}/orders"];
 const METRICS_PATH: &str = "/metrics";
 pub(crate) const OTHER: &str = "other";
 /// `HEAD` counts as `GET`.
@@ -110,6 +117,7 @@ pub(crate) struct Observer {
     scraper: Scraper,
     desk: Arc<Desk>,
     feed: Arc<Feed>,
+    standing: Arc<Standing>,
     /// By route, then method.
     counts: [[Counts; METHODS.len()]; ROUTES.len()],
     /// One for each connection that may be open.
@@ -119,7 +127,13 @@ pub(crate) struct Observer {
 }
 
 impl Observer {
-    pub(crate) fn new(scraper: Scraper, desk: Arc<Desk>, feed: Arc<Feed>, limits: &Limits) -> Arc<Self> {
+    pub(crate) fn new(
+        scraper: Scraper,
+        desk: Arc<Desk>,
+        feed: Arc<Feed>,
+        standing: Arc<Standing>,
+        limits: &Limits,
+    ) -> Arc<Self> {
         let counts = || Counts {
             statuses: [const { AtomicU64::new(0) }; STATUSES.len()],
             took: Shared::new(DURATION_BOUNDS_US),
@@ -128,6 +142,7 @@ impl Observer {
             scraper,
             desk,
             feed,
+            standing,
             counts: array::from_fn(|_| array::from_fn(|_| counts())),
             places: Arc::new(Semaphore::new(limits.connections_max)),
             limits: *limits,
@@ -168,7 +183,11 @@ impl Observer {
         let counts = &self.counts[route][method];
         let known = STATUSES.iter().position(|(known, _)| *known == status.as_u16()).unwrap_or(STATUSES.len() - 1);
         counts.statuses[known].fetch_add(1, Ordering::Relaxed);
-        counts.took.record(began.elapsed());
+        let took = began.elapsed();
+        counts.took.record(took);
+        if METHODS[method] == "POST" && TRADES.contains(&ROUTES[route]) && status.is_success() {
+            self.standing.timings.record(took);
+        }
     }
 
     /// A connection found no place.
@@ -273,7 +292,7 @@ mod tests {
         check("/stocks/x/books", OTHER);
         check("/accounts/alice/orders/7", "/accounts/{account}/orders/{number}");
         check("/metrics", METRICS_PATH);
-        check("/", OTHER);
+        check("/", "/");
         check("", OTHER);
         check("*", OTHER);
         check("//stocks", OTHER);

@@ -37,8 +37,9 @@ use crate::events::Feed;
 use crate::limits::{Limits, REQUESTS_UNDER_WAY_MAX};
 use crate::meter::metered;
 use crate::openapi::{HOUSE, IfNoneMatch, Key, OPERATION, STOCKS, Unchanged};
+use crate::standing::Standing;
 use crate::validators::fresh;
-use crate::{accounts, docs, events, failures, fields, market, observer, openapi, placing};
+use crate::{accounts, docs, events, failures, fields, market, observer, openapi, page, placing};
 
 const X_CACHE: HeaderName = HeaderName::from_static("x-cache");
 const REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
@@ -50,6 +51,7 @@ const ORDER_PATH: &str = "/orders/";
 pub(crate) struct Edge {
     pub(crate) desk: Arc<Desk>,
     pub(crate) feed: Arc<Feed>,
+    pub(crate) standing: Arc<Standing>,
     pub(crate) body_read: Duration,
     /// The OpenAPI document.
     pub(crate) document: Bytes,
@@ -70,16 +72,17 @@ pub(crate) fn table() -> (Router<Edge>, OpenApi) {
         .routes(routes!(observer::metrics))
         .merge(accounts::routes())
         .merge(market::routes())
-        .merge(docs::routes());
+        .merge(docs::routes())
+        .merge(page::routes());
     let (router, document) = table.split_for_parts();
     (router, openapi::complete(document))
 }
 
 /// What serves all routes.
-pub(crate) fn router(desk: Arc<Desk>, feed: Arc<Feed>, limits: &Limits) -> Router {
+pub(crate) fn router(desk: Arc<Desk>, feed: Arc<Feed>, standing: Arc<Standing>, limits: &Limits) -> Router {
     let (router, document) = table();
     let document = openapi::written(&document).into();
-    let edge = Edge { desk, feed, body_read: limits.body_read, document };
+    let edge = Edge { desk, feed, standing, body_read: limits.body_read, document };
     let router = router.fallback(unknown_url).method_not_allowed_fallback(wrong_method).with_state(edge);
     metered(router, limits.rate)
 }
@@ -211,6 +214,8 @@ async fn order(State(edge): State<Edge>, request: Request) -> Result<Response, F
 }
 
 /// The exchange as this frontend sees it
+///
+/// Answered from memory, whatever is wrong.
 #[utoipa::path(
     get,
     path = "/cluster",
@@ -218,7 +223,7 @@ async fn order(State(edge): State<Edge>, request: Request) -> Result<Response, F
     responses((status = 200, description = "Who leads, who is in sync, how far everybody is", body = Data<Cluster>), failures::AtTheEdge)
 )]
 async fn cluster(State(edge): State<Edge>) -> Response {
-    data(edge.desk.cluster())
+    data(edge.standing.complete(edge.desk.cluster()))
 }
 
 /// The answer to both health checks.

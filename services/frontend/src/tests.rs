@@ -19,6 +19,7 @@ use crate::desk::{Desk, Shared};
 use crate::events::Feed;
 use crate::limits::{HEAD_BYTES_MAX, Limits};
 use crate::observer::Observer;
+use crate::standing::Standing;
 use crate::{routes, server};
 use tradenet_runtime::clock::Clock;
 
@@ -49,10 +50,11 @@ async fn serve(limits: Limits, answer_within: Duration) -> (Served, mpsc::Receiv
     let (leave, left) = oneshot::channel::<()>();
     let feed = Feed::new(Arc::clone(&desk), &limits);
     tokio::spawn(Arc::clone(&feed).follow());
+    let standing = Arc::new(Standing::new("frontend-1".to_owned()));
     let (scraper, scrapes) = tradenet_runtime::metrics::scraper("frontend-1", "1");
     tokio::spawn(scrapes.answer_with(Readings::default));
-    let observer = Observer::new(scraper, Arc::clone(&desk), Arc::clone(&feed), &limits);
-    let router = routes::router(Arc::clone(&desk), feed, &limits);
+    let observer = Observer::new(scraper, Arc::clone(&desk), Arc::clone(&feed), Arc::clone(&standing), &limits);
+    let router = routes::router(Arc::clone(&desk), feed, standing, &limits);
     let server = tokio::spawn(server::serve(listener, router, observer, limits, async move {
         let _ = left.await;
     }));
@@ -373,8 +375,7 @@ async fn an_oversized_body_is_refused_however_it_comes() {
 #[tokio::test]
 async fn what_is_not_there_and_what_is_not_taken_is_told_in_the_envelope() {
     let at = exchange().await;
-    for path in ["/", "/stock", "/stocks/", "/stocks/GameStart/", "/stocks/GameStart/bock", "/STOCKS", "//stocks", "*"]
-    {
+    for path in ["/stock", "/stocks/", "/stocks/GameStart/", "/stocks/GameStart/bock", "/STOCKS", "//stocks", "*"] {
         check(at, get(path), 404, &format!("{path} is not here; see GET /stocks")).await;
     }
     for (method, path, allow) in [

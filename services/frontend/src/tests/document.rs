@@ -82,19 +82,26 @@ async fn each_request_knows_the_parameters_that_the_document_has_and_no_others()
 }
 
 #[tokio::test]
-async fn the_page_for_people_loads_nothing_from_elsewhere() {
+async fn pages_for_people_load_nothing_from_elsewhere() {
     let at = exchange().await;
     for (path, content_type) in [
         ("/docs", "text/html; charset=utf-8"),
         ("/docs/page.js", "text/javascript; charset=utf-8"),
         ("/docs/page.css", "text/css; charset=utf-8"),
+        ("/", "text/html; charset=utf-8"),
+        ("/page.js", "text/javascript; charset=utf-8"),
+        ("/page.css", "text/css; charset=utf-8"),
+        ("/page.svg", "image/svg+xml"),
     ] {
         let response = ask(at, get(path).as_bytes()).await;
         assert_eq!((response.status, response.header("content-type")), (200, Some(content_type)), "{path}");
         let policy = response.header("content-security-policy").unwrap();
         assert!(policy.starts_with("default-src 'none'") && !policy.contains("http"), "{policy}");
+        assert!(!policy.contains("unsafe") && !policy.contains("data:"), "{policy}");
         assert!(!response.body.contains("//cdn") && !response.body.contains("https://"), "{path}");
     }
-    let page = ask(at, get("/docs").as_bytes()).await.body;
-    assert!(page.contains("\"/docs/page.js\"") && page.contains("\"/docs/page.css\""), "{page}");
+    for (path, script, style) in [("/docs", "/docs/page.js", "/docs/page.css"), ("/", "/page.js", "/page.css")] {
+        let page = ask(at, get(path).as_bytes()).await.body;
+        assert!(page.contains(&format!("\"{script}\"")) && page.contains(&format!("\"{style}\"")), "{page}");
+    }
 }
