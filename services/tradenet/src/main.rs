@@ -114,15 +114,15 @@ fn run(cli: Cli, matches: &ArgMatches) -> anyhow::Result<()> {
             Command::Order(order::Order::LookUp(args)) => market::order(&args).await,
             Command::Order(order::Order::Replica(args)) => {
                 let shutdown = service(&format!("order-{}", args.id))?;
-                Box::pin(tradenet_order::run(*args, shutdown)).await
+                tokio::spawn(tradenet_order::run(*args, shutdown)).await?
             }
             Command::Catalog(args) => {
                 let shutdown = service(args.connect.name.as_deref().unwrap_or("catalog-1"))?;
-                Box::pin(tradenet_catalog::run(args, shutdown)).await
+                tokio::spawn(tradenet_catalog::run(args, shutdown)).await?
             }
             Command::Frontend(args) => {
                 let shutdown = service(args.connect.name.as_deref().unwrap_or("frontend-1"))?;
-                Box::pin(tradenet_frontend::run(args, shutdown)).await
+                tokio::spawn(tradenet_frontend::run(args, shutdown)).await?
             }
             Command::Status(mut args) => {
                 use_running_dev(&mut args.connection, matches);
