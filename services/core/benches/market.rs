@@ -3,9 +3,10 @@
 //! `cargo bench -p tradenet-core --bench market` measures; allocations are counted and printed first.
 
 #![allow(clippy::unwrap_used, reason = "a benchmark that can't go on ends")]
-#![allow(clippy::disallowed_macros, reason = "a benchmark prints")]
 
-use allocation_counter::measure;
+mod counting;
+
+use counting::count;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use fastrand::Rng;
 use tradenet_core::exchange::market::book::{Book, Place, Resting};
@@ -181,21 +182,11 @@ fn caller(person: u64) -> Credentials {
     Credentials { account: Account::new(&format!("p{person}")).unwrap(), token: TokenHash([7; 32]) }
 }
 
-fn count(name: &str, mut step: impl FnMut()) {
-    let counted = measure(|| (0..STEPS).for_each(|_| step()));
-    let each = |total: u64| total as f64 / STEPS as f64;
-    println!(
-        "{name}: {:.3} allocations and {:.0} bytes a command",
-        each(counted.count_total),
-        each(counted.bytes_total)
-    );
-}
-
 fn all(criterion: &mut Criterion) {
     let (mut floor, mut house, mut market) = (Floor::open(), House::open(), House::open());
-    count("book", || floor.step());
-    count("house", || house.trade_with_the_house());
-    count("market", || market.place());
+    count("book", STEPS, || floor.step());
+    count("house", STEPS, || house.trade_with_the_house());
+    count("market", STEPS, || market.place());
     let mut group = criterion.benchmark_group("market");
     group.throughput(Throughput::Elements(1));
     group.bench_function("book: 45 % limit, 45 % cancel, 10 % market", |bench| bench.iter(|| floor.step()));
