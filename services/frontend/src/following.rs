@@ -84,7 +84,7 @@ impl Ids {
 }
 
 /// As `{:032x}`, for every answer: several times as fast.
-fn hex(id: u128) -> [u8; 32] {
+pub(crate) fn hex(id: u128) -> [u8; 32] {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
     let mut text = [0; 32];
     for (pair, byte) in text.chunks_exact_mut(2).zip(id.to_be_bytes()) {
