@@ -19,7 +19,7 @@ use crate::http;
 const READY_POLL_MS: u64 = 25;
 /// While it is not ready, why not is told this often.
 const READY_REMIND_S: u64 = 5;
-const EVENTS_POLL_MS: u64 = 150;
+const EVENTS_POLL_MS: u64 = 500;
 
 /// Says a line to whoever called us. Standard output may be closed by then, which is no reason to stop.
 pub(super) fn say(line: &str) {
