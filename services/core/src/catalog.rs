@@ -27,13 +27,12 @@ use tradenet_schemas::trade::{Quantity, Side, Stock, Symbol};
 use crate::bugs::{Bug, bug};
 use crate::exchange::Exchange;
 use crate::metrics::{Aside, Readings};
+use crate::ticks::Ticks;
 use crate::times::Times;
 use crate::{Decider, Input, Mono, Now, Output, Packet, ReplyTo, Stop, highest, journal};
 
 pub use observe::METRICS;
 
-/// How often a catalog looks at its timers.
-const TICK: Duration = Duration::from_millis(25);
 /// Sessions of frontends at once.
 const SESSIONS_MAX: usize = 1_024;
 /// Look-ups that may wait for the news of a commit.
@@ -179,7 +178,7 @@ pub struct Catalog {
     leaving: Option<Mono>,
     stopped: bool,
     dirty: bool,
-    next_tick: Mono,
+    ticks: Ticks,
     outputs: VecDeque<Output>,
 }
 
@@ -207,7 +206,7 @@ impl Catalog {
             leaving: None,
             stopped: false,
             dirty: false,
-            next_tick: Mono(0),
+            ticks: Ticks::default(),
             outputs: VecDeque::new(),
         }
     }
@@ -641,10 +640,12 @@ impl Catalog {
 
     fn tick(&mut self) {
         let now = self.now.mono;
-        if now < self.next_tick {
+        if !self.ticks.are_due(now) {
+            if self.ticks.are_far(now) && self.rests_until().is_none() {
+                self.ticks = Ticks::soon(now);
+            }
             return;
         }
-        self.next_tick = now.after(TICK);
         let before = self.sessions.len();
         self.sessions.retain(|_, session| now <= session.lease_until || session.outstanding.is_empty());
         if self.sessions.len() < before {
@@ -655,6 +656,17 @@ impl Catalog {
         self.send_invalidations();
         self.ask_for_authority();
         self.leave_tick();
+        self.ticks = self.rests_until().map_or(Ticks::soon(now), Ticks::resting);
+    }
+
+    /// When the next authority is asked for, or the first lease ends, if there is nothing else to do until then.
+    fn rests_until(&self) -> Option<Mono> {
+        let confirmed = self.sessions.values().all(|session| session.outstanding.is_empty());
+        let attached = self.has_authority(self.now.mono.after(self.options.times.heartbeat * 2));
+        let idle = self.held.is_empty() && self.leaving.is_none();
+        let asks = self.last_asked.filter(|_| confirmed && attached && idle)?.after(self.options.times.heartbeat);
+        let leases = self.sessions.values().map(|session| session.lease_until);
+        Some(leases.fold(asks, Mono::min))
     }
 }
 
@@ -752,7 +764,7 @@ impl Decider for Catalog {
     }
 
     fn poll_timeout(&self) -> Option<Mono> {
-        (!self.stopped).then_some(self.next_tick)
+        (!self.stopped).then_some(self.ticks.by())
     }
 
     fn observe(&self, now: Now, readings: &mut Readings) {

@@ -332,13 +332,26 @@ impl Elector {
 
     // ------------------------------------------------------------ time
 
-    /// When it wants to be called next, at the latest.
-    pub(crate) fn tick(&mut self, now: Now) {
+    /// When the next heartbeat is due, if there is nothing else to do until then: all is in order, and the leader was heard
+    /// so lately that it can't become suspect in between.
+    pub(crate) fn rests_until(&self) -> Option<Mono> {
+        let now = self.now.mono;
+        let healthy = self.serving(now).is_some_and(|status| status.trouble.is_none());
+        let leader = self.leader().and_then(|leader| self.peers.get(&leader.id)?.heard);
+        let heard = leader.is_some_and(|at| now.since(at) < self.options.times.heartbeat * 2);
+        let settled = self.peers.values().all(|view| view.gone || view.gone_first.is_none());
+        let calm = matches!(self.phase, Phase::Calm) && self.connected_at.is_some() && now >= self.quiet_until;
+        (healthy && heard && settled && calm).then_some(self.next_heartbeat)
+    }
+
+    /// Does what is due; whether that was a heartbeat.
+    pub(crate) fn tick(&mut self, now: Now) -> bool {
         self.now = now;
         if self.connected_at.is_none() {
-            return;
+            return false;
         }
-        if now.mono >= self.next_heartbeat {
+        let beat = now.mono >= self.next_heartbeat;
+        if beat {
             self.next_heartbeat = now.mono.after(self.options.times.heartbeat);
             for id in self.options.members.clone() {
                 self.wishes.push_back(Wish::Send(Peer::Order(id), Message::Heartbeat {}));
@@ -360,6 +373,7 @@ impl Elector {
             }
             Phase::Reading { .. } | Phase::Proposing { .. } => {}
         }
+        beat
     }
 
     /// "Nobody there" is believed when it is said twice: ask again as soon as the second time counts.

@@ -26,14 +26,13 @@ use crate::bugs::{Bug, bug};
 use crate::cache::{Cache, Invalidated};
 use crate::election::{self, Elector, Wish};
 use crate::metrics::{Aside, Readings};
+use crate::ticks::Ticks;
 use crate::times::Times;
 use crate::{ClientAnswer, ClientRequest, Decider, Input, Mono, Now, Output, Packet, Stop, Ticket, wire};
 use chronicle::Chronicle;
 
 pub use observe::METRICS;
 
-/// How often a frontend looks at its timers.
-const TICK: Duration = Duration::from_millis(25);
 /// How long a request's answer is waited for at first; see [`Sending::sent`].
 const SEND_AGAIN: Duration = Duration::from_millis(250);
 /// A request that was sent to the wrong place is sent elsewhere after this.
@@ -112,7 +111,7 @@ pub struct Frontend {
     leaving: Option<Mono>,
     stopped: bool,
     dirty: bool,
-    next_tick: Mono,
+    ticks: Ticks,
     counts: Aside<observe::Counts>,
     chronicle: Aside<Chronicle>,
     outputs: VecDeque<Output>,
@@ -139,7 +138,7 @@ impl Frontend {
             leaving: None,
             stopped: false,
             dirty: false,
-            next_tick: Mono(0),
+            ticks: Ticks::default(),
             counts: Aside::default(),
             chronicle: Aside::default(),
             outputs: VecDeque::new(),
@@ -595,14 +594,16 @@ impl Frontend {
 
     fn tick(&mut self) {
         let now = self.now.mono;
-        if now < self.next_tick {
+        if !self.ticks.are_due(now) {
+            if self.ticks.are_far(now) && self.rests_until().is_none() {
+                self.ticks = Ticks::soon(now);
+            }
             return;
         }
-        self.next_tick = now.after(TICK);
         let before = self.elector.leader();
-        self.elector.tick(self.now);
+        let beat = self.elector.tick(self.now);
         self.leader_may_have_changed(before);
-        if let Some(catalog) = self.catalog.filter(|_| self.cache.is_on() && now >= self.next_renewal) {
+        if let Some(catalog) = self.catalog.filter(|_| self.cache.is_on() && (beat || now >= self.next_renewal)) {
             self.next_renewal = now.after(self.options.times.heartbeat);
             let request = self.next_request();
             self.asked.insert(request, (catalog, now));
@@ -619,6 +620,15 @@ impl Frontend {
             self.stopped = true;
             self.outputs.push_back(Output::Stop(Stop::Left));
         }
+        self.ticks = self.rests_until().map_or(Ticks::soon(now), Ticks::at_once);
+    }
+
+    /// The next duty of a frontend that has nothing under way; none for one that has.
+    fn rests_until(&self) -> Option<Mono> {
+        let idle = self.commands.is_empty() && self.questions.is_empty() && self.leaving.is_none();
+        let beat = self.elector.rests_until().filter(|_| idle)?;
+        let renews = self.catalog.is_some() && self.cache.is_on();
+        Some(if renews { beat.min(self.next_renewal) } else { beat })
     }
 
     fn deadlines(&mut self) {
@@ -702,7 +712,7 @@ impl Decider for Frontend {
             Input::ClientGone(ticket) => self.gone(ticket),
             Input::Leave => {
                 self.leaving.get_or_insert(now.mono);
-                self.next_tick = now.mono;
+                self.ticks = Ticks::at_once(now.mono);
             }
             Input::NobodyThere(_) | Input::Disk(_) | Input::Timer => {}
         }
@@ -719,7 +729,7 @@ impl Decider for Frontend {
     }
 
     fn poll_timeout(&self) -> Option<Mono> {
-        (!self.stopped).then_some(self.next_tick)
+        (!self.stopped).then_some(self.ticks.by())
     }
 
     fn observe(&self, now: Now, readings: &mut Readings) {

@@ -19,7 +19,7 @@
 //! - [`feed`]: the newest of what everybody may know.
 //! - [`frontend`]: requests of clients: look up, submit, retry until known.
 //! - [`bugs`]: rules left out on purpose, in test builds only.
-//! - [`times`]: the protocol's periods, and the inequalities between them.
+//! - [`times`]: the protocol's periods, and the inequalities between them; `ticks`: who looks at them when.
 //! - [`metrics`]: what all of these count, for people.
 
 pub mod bugs;
@@ -33,6 +33,7 @@ pub mod journal;
 pub mod metrics;
 pub mod proposal;
 pub mod replica;
+mod ticks;
 pub mod times;
 pub mod wire;
 

@@ -177,6 +177,13 @@ impl Replica {
     }
 
     /// Waits out a catalog that is silent or does not stage.
+    /// Whether nothing waits for the attached catalog, which was heard lately; or none is attached.
+    pub(super) fn is_attached_calmly(&self, attachment: &Attachment) -> bool {
+        let heard = self.now.mono.since(attachment.heard) < self.options.times.heartbeat * 3;
+        let content = heard && attachment.gated_since.is_none() && !attachment.withheld && !attachment.detaching;
+        self.gate() >= self.committed && (content || self.state.exchange.catalog().is_none())
+    }
+
     pub(super) fn attachment_tick(&mut self) {
         let (now, gate, committed) = (self.now.mono, self.gate(), self.committed);
         let Some(catalog) = self.state.exchange.catalog() else { return };

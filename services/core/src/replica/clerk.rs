@@ -239,6 +239,11 @@ impl Replica {
     }
 
     /// Nobody is waited for without a limit.
+    /// Whether a proposal is being checked or written.
+    pub(super) fn clerk_is_busy(&self) -> bool {
+        self.clerk.work.is_some()
+    }
+
     pub(super) fn clerk_tick(&mut self) {
         let asked = self.clerk.work.as_ref().map(|work| &work.stage);
         if let Some(Stage::Ask { since, .. }) = asked

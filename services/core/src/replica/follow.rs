@@ -312,6 +312,12 @@ impl Replica {
         self.send(Peer::Order(leader.id), ack);
     }
 
+    /// Whether there is nothing to fetch, and the leader was heard.
+    pub(super) fn follows_calmly(&self) -> bool {
+        let complete = self.following.fetch.is_none() && self.log.tail().seq >= self.following.leader_tail;
+        complete && self.leader_is_heard()
+    }
+
     pub(super) fn follow_tick(&mut self) {
         let times = self.options.times;
         let overdue = |fetch: &Fetch| self.now.mono.since(fetch.since) > times.fetch;

@@ -793,6 +793,39 @@ impl Replica {
         self.hand_over();
     }
 
+    /// Whether nothing is under way in a whole exchange: every member is in sync and was heard lately, and none of them should
+    /// lead instead.
+    pub(super) fn leads_calmly(&self, leading: &Leading) -> bool {
+        let (now, me) = (self.now.mono, self.options.id);
+        let settled =
+            leading.serves && leading.change.is_none() && leading.joining.is_none() && leading.draining.is_none();
+        let untroubled = leading.trouble.is_none() && !leading.slow_sync && now >= leading.grace_until;
+        let answered = leading.depths() == (0, 0, 0);
+        let committed = self.committed == self.log.tail().seq && leading.facts.is_empty();
+        let is_fine = |follower: &Follower| {
+            let slow = follower.behind.is_some_and(|(_, since)| now.since(since) >= PROBE_AFTER);
+            !follower.gone && !follower.leaving && !slow && now.since(follower.heard) < PROBE_AFTER
+        };
+        let others = leading.in_force.members.iter().filter(|id| **id != me);
+        settled
+            && untroubled
+            && answered
+            && committed
+            && self.is_attached_calmly(&leading.attachment)
+            && others.clone().all(|id| *id < me)
+            && others.clone().all(|id| {
+                let member = leading.in_force.in_sync_member(*id);
+                member.and_then(|member| leading.word(member)).is_some_and(is_fine)
+            })
+    }
+
+    /// When the followers are told next that the leader lives. What is due already goes out with this round.
+    pub(super) fn keeps_alive_at(&self, leading: &Leading) -> Mono {
+        let (now, heartbeat) = (self.now.mono, self.options.times.heartbeat);
+        let due = leading.last_sent.after(heartbeat);
+        if due > now { due } else { now.after(heartbeat) }
+    }
+
     fn probe(&mut self) {
         let now = self.now.mono;
         let Some(leading) = &self.leading else { return };

@@ -42,6 +42,7 @@ use tradenet_schemas::subjects::Peer;
 use crate::bugs::{Bug, bug};
 use crate::exchange::Exchange;
 use crate::metrics::{Aside, Readings};
+use crate::ticks::Ticks;
 use crate::times::Times;
 use crate::{
     Decider, DiskAnswer, DiskRequest, DiskTicket, Input, Mono, Now, Output, Packet, RegisterAnswer, ReplyTo, Stop,
@@ -57,8 +58,6 @@ use observe::Counts;
 
 pub use observe::METRICS;
 
-/// How often a replica looks at its timers.
-const TICK: Duration = Duration::from_millis(25);
 /// A tick that comes so late means that the process was paused: nobody is judged by that time.
 const PAUSED: Duration = Duration::from_millis(250);
 /// How much of the journal is read at once.
@@ -171,7 +170,7 @@ pub struct Replica {
     leaving: Option<Mono>,
     full_since: Option<Mono>,
     last_tick: Mono,
-    next_tick: Mono,
+    ticks: Ticks,
     dirty: bool,
     stopped: bool,
     outputs: VecDeque<Output>,
@@ -208,7 +207,7 @@ impl Replica {
             leaving: None,
             full_since: None,
             last_tick: Mono(0),
-            next_tick: Mono(0),
+            ticks: Ticks::default(),
             dirty: false,
             stopped: false,
             outputs: VecDeque::new(),
@@ -821,12 +820,15 @@ impl Replica {
     // ------------------------------------------------------------ time
 
     fn tick(&mut self) {
-        if self.now.mono < self.next_tick {
+        if !self.ticks.are_due(self.now.mono) {
+            if self.ticks.are_far(self.now.mono) && self.rests_until().is_none() {
+                self.ticks = Ticks::soon(self.now.mono);
+            }
             return;
         }
         let late = self.last_tick != Mono(0) && self.now.mono.since(self.last_tick) > PAUSED;
         self.last_tick = self.now.mono;
-        self.next_tick = self.now.mono.after(TICK);
+        self.ticks = Ticks::soon(self.now.mono);
         if self.starting.is_some() {
             return;
         }
@@ -841,6 +843,23 @@ impl Replica {
         self.follow_tick();
         self.lead_tick(late);
         self.leave_tick();
+        if let Some(duty) = self.rests_until() {
+            self.ticks = Ticks::resting(duty);
+        }
+    }
+
+    /// The next duty of a replica that has nothing under way; none for one that has.
+    fn rests_until(&self) -> Option<Mono> {
+        let still =
+            self.starting.is_none() && self.adopting.is_none() && self.leaving.is_none() && self.votes.is_empty();
+        let on_disk = self.disk.waiting() == 0 && !self.disk.is_full();
+        if !still || !on_disk || self.clerk_is_busy() {
+            return None;
+        }
+        match &self.leading {
+            Some(leading) => self.leads_calmly(leading).then(|| self.keeps_alive_at(leading)),
+            None => self.follows_calmly().then(|| self.now.mono.after(self.options.times.heartbeat)),
+        }
     }
 
     /// A leaver has gone when nothing is left to do: a follower is out of the in-sync set, a leader has handed over.
@@ -906,7 +925,7 @@ impl Decider for Replica {
     }
 
     fn poll_timeout(&self) -> Option<Mono> {
-        (!self.stopped).then_some(self.next_tick)
+        (!self.stopped).then_some(self.ticks.by())
     }
 
     fn observe(&self, _: Now, readings: &mut Readings) {
