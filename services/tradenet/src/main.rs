@@ -31,6 +31,10 @@ use tradenet_runtime::shutdown::Shutdown;
 use tradenet_runtime::telemetry;
 use tradenet_schemas::trade::Side;
 
+// A service allocates a few dozen times an order, and frees what another task has allocated.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Trade-Net, a replicated stock exchange.
 #[derive(Debug, Parser)]
 #[command(name = "tradenet", version, max_term_width = 100, after_help = exit::HELP)]
