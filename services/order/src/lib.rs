@@ -70,7 +70,7 @@ pub async fn run(args: Args, shutdown: Shutdown) -> anyhow::Result<()> {
     let name = format!("order-{id}");
     let (scraper, scrapes) = scraper(name.clone(), env!("CARGO_PKG_VERSION"));
     args.metrics.serve(scraper);
-    let broker = nats::connect(&args.connect, &name).await?;
+    let broker = nats::connect_without_echo(&args.connect, &name).await?;
     let bulk = Some(nats::connect_bulk(&args.connect, &name).await?);
     let ports = Ports { broker, bulk, disk: Some(disk), clients: None, scrapes, clock };
     // Whatever ends it is about its files, mostly; several replicas may share a log.

@@ -15,11 +15,14 @@
 //!                  *.damaged           what was not as it was written, for people
 //! ```
 
+use std::collections::VecDeque;
 use std::fs::{self, File, OpenOptions};
+use std::future::poll_fn;
 use std::io::{self, ErrorKind, Read as _, Write as _};
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -325,9 +328,7 @@ pub struct Disk {
     requests: mpsc::Sender<DiskRequest>,
     /// Counted by the thread, read by the driver.
     syncs: Arc<Shared>,
-    /// Unbounded, so that the thread never waits for the driver, which may wait for the thread. There is one answer for
-    /// each request, and the driver takes all of them before it asks for more.
-    answers: mpsc::UnboundedReceiver<DiskAnswer>,
+    answers: Arc<Answers>,
     thread: JoinHandle<()>,
 }
 
@@ -338,8 +339,9 @@ impl Disk {
     /// The system has no room for a thread.
     pub fn start(directory: Directory) -> io::Result<Self> {
         let (requests, asked) = mpsc::channel(REQUESTS_MAX);
-        let (answer, answers) = mpsc::unbounded_channel();
+        let answers = Arc::new(Answers::default());
         let syncs = Arc::new(Shared::new(DURATION_BOUNDS_US));
+        let answer = Answering(Arc::clone(&answers));
         let worker = Worker { directory, answer, syncs: Arc::clone(&syncs), full: false, broken: None };
         let thread = std::thread::Builder::new().name("disk".to_owned()).spawn(move || worker.run(asked))?;
         Ok(Self { requests, syncs, answers, thread })
@@ -360,14 +362,34 @@ impl Disk {
         self.requests.send(request).await.map_err(|_| DiskGone)
     }
 
-    /// The next answer.
-    pub(crate) fn poll_answer(&mut self, cx: &mut std::task::Context<'_>) -> std::task::Poll<Option<DiskAnswer>> {
-        self.answers.poll_recv(cx)
+    /// The next answer; none when the thread has ended.
+    pub(crate) fn poll_answer(&mut self, cx: &mut Context<'_>) -> Poll<Option<DiskAnswer>> {
+        let mut given = self.answers.lock();
+        if let Some(answer) = given.waiting.pop_front() {
+            return Poll::Ready(Some(answer));
+        }
+        if given.over {
+            return Poll::Ready(None);
+        }
+        if given.waker.as_ref().is_none_or(|waker| !waker.will_wake(cx.waker())) {
+            given.waker = Some(cx.waker().clone());
+        }
+        Poll::Pending
     }
 
     /// The next answer; none when the thread has ended.
     pub async fn answer(&mut self) -> Option<DiskAnswer> {
-        self.answers.recv().await
+        poll_fn(|cx| self.poll_answer(cx)).await
+    }
+
+    /// Puts the calling thread to sleep until there is an answer, for at most `limit`.
+    pub(crate) fn sleep_until_answer(&self, limit: Duration) {
+        let mut given = self.answers.lock();
+        given.sleeping = true;
+        let nothing = |given: &mut Given| given.waiting.is_empty() && !given.over;
+        let woken = self.answers.news.wait_timeout_while(given, limit, nothing);
+        given = woken.unwrap_or_else(PoisonError::into_inner).0;
+        given.sleeping = false;
     }
 
     /// Waits until everything that was asked for is done and the directory is free, for at most `limit`: a disk that hangs
@@ -382,6 +404,53 @@ impl Disk {
     }
 }
 
+/// Answers on their way to the driver, which waits for them awake or asleep; no channel can be waited for in both ways.
+///
+/// Unbounded, so that the thread never waits for the driver, which may wait for the thread. There is one answer for
+/// each request, and the driver takes all of them before it asks for more.
+#[derive(Debug, Default)]
+struct Answers {
+    given: Mutex<Given>,
+    news: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct Given {
+    waiting: VecDeque<DiskAnswer>,
+    /// The driver's task, while it is awake and there was nothing.
+    waker: Option<Waker>,
+    /// The driver's whole thread waits: its task need not be woken, which costs a system call.
+    sleeping: bool,
+    /// Nothing comes any more.
+    over: bool,
+}
+
+impl Answers {
+    fn lock(&self) -> MutexGuard<'_, Given> {
+        self.given.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Given)) {
+        let mut given = self.lock();
+        change(&mut given);
+        if given.sleeping {
+            self.news.notify_one();
+        } else if let Some(waker) = given.waker.take() {
+            drop(given);
+            waker.wake();
+        }
+    }
+}
+
+/// The thread's end of [`Answers`].
+struct Answering(Arc<Answers>);
+
+impl Drop for Answering {
+    fn drop(&mut self) {
+        self.0.change(|given| given.over = true);
+    }
+}
+
 /// The disk's thread has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the disk's thread has ended")]
@@ -389,7 +458,7 @@ pub struct DiskGone;
 
 struct Worker {
     directory: Directory,
-    answer: mpsc::UnboundedSender<DiskAnswer>,
+    answer: Answering,
     syncs: Arc<Shared>,
     /// An append found no room: those behind it must not be written either, or the journal would have a hole.
     full: bool,
@@ -567,7 +636,6 @@ impl Worker {
     }
 
     fn tell(&self, answer: DiskAnswer) {
-        // The driver has gone; what was asked for is done all the same.
-        let _ = self.answer.send(answer);
+        self.answer.0.change(|given| given.waiting.push_back(answer));
     }
 }

@@ -7,7 +7,8 @@
 //!
 //! - outputs are carried out in order, in this task: concurrent publishes would be sent in any order;
 //! - no flush and no task for each message: either costs more than the message;
-//! - nothing here waits long: a publish has a limit, requests to the register run beside the loop;
+//! - nothing here waits long: a publish has a limit, requests to the register run beside the loop, and a sync is slept
+//!   through only if it is short;
 //! - a message is decoded once, here, and only on the subject it belongs to: anything else is dropped, counted, reported;
 //! - while the broker is away what is to be sent is dropped: the protocol repeats what still matters.
 
@@ -27,7 +28,8 @@ use tracing::{debug, info, warn};
 use tradenet_core::metrics::Readings;
 use tradenet_core::times::Times;
 use tradenet_core::{
-    ClientAnswer, Decider, Input, Level, Notice, Output, Packet, RegisterAnswer, ReplyTo, Stop, Ticket,
+    ClientAnswer, Decider, DiskRequest, Input, Level, Mono, Notice, Output, Packet, RegisterAnswer, ReplyTo, Stop,
+    Ticket,
 };
 use tradenet_schemas::ids::Node;
 use tradenet_schemas::message::Message as Body;
@@ -47,6 +49,8 @@ use crate::{trace, whereabouts};
 /// How many events of one source (a subscription, the disk, the clients) are taken before outputs are carried out. Bounds
 /// both the batch and how long one source can keep the others waiting.
 const EVENTS_AT_ONCE_MAX: usize = 1_024;
+/// How long the whole process sleeps while its disk syncs, in milliseconds. Longer syncs go on beside the loop.
+const SYNC_SLEEP_MS: u64 = 1;
 /// The names of a process's connections.
 const MAIN: &str = "main";
 const BULK: &str = "bulk";
@@ -166,10 +170,13 @@ struct Driver<D> {
     leave_within: Duration,
     leave_until: Option<Pin<Box<Sleep>>>,
     /// When the decider wants to be woken.
-    timer: Option<Pin<Box<Sleep>>>,
+    timer: Option<(Mono, Pin<Box<Sleep>>)>,
     dropped: Limited,
     /// What was taken since outputs were last carried out.
     taken: usize,
+    /// The outputs carried out last: messages sent, and something to be synced.
+    sent: bool,
+    syncing: bool,
     /// Why the loop cannot go on.
     lost: Option<&'static str>,
 }
@@ -207,6 +214,8 @@ impl<D: Decider> Driver<D> {
             timer: None,
             dropped: Limited::new(Duration::from_millis(LINE_EVERY_MS)),
             taken: 0,
+            sent: false,
+            syncing: false,
             lost: None,
         })
     }
@@ -214,7 +223,8 @@ impl<D: Decider> Driver<D> {
     /// The subscriptions that requests arrive on.
     fn endpoints(&self) -> Vec<Endpoint> {
         let requests = self.ears.iter().filter_map(|ear| {
-            let topic = ear.topic.filter(|topic| !matches!(topic, Topic::Announce | Topic::Replicate))?;
+            let topic =
+                ear.topic.filter(|topic| !matches!(topic, Topic::Announce | Topic::Replicate))?;
             let name = topic.tokens().replace('.', "-");
             Some(Endpoint { name, subject: ear.subject.clone(), counts: ear.counts.clone() })
         });
@@ -229,6 +239,7 @@ impl<D: Decider> Driver<D> {
                     Stop::Broken(why) => Err(anyhow!(why)),
                 };
             }
+            self.sleep_through_sync().await;
             self.arm_timer();
             self.taken = 0;
             // Unconstrained: else tokio ends the round after 128 events, and so the batch.
@@ -397,7 +408,7 @@ impl<D: Decider> Driver<D> {
     }
 
     fn poll_timer(&mut self, cx: &mut Context<'_>) {
-        let Some(timer) = &mut self.timer else { return };
+        let Some((_, timer)) = &mut self.timer else { return };
         if timer.as_mut().poll(cx).is_ready() {
             self.timer = None;
             // It may have been moved by what was handled since it was armed.
@@ -416,10 +427,33 @@ impl<D: Decider> Driver<D> {
             self.timer = None;
             return;
         };
+        if self.timer.as_ref().is_some_and(|(armed, _)| *armed == at) {
+            return;
+        }
         let deadline = Instant::now() + at.since(self.clock.now().mono);
         match &mut self.timer {
-            Some(timer) => timer.as_mut().reset(deadline),
-            None => self.timer = Some(Box::pin(sleep_until(deadline))),
+            Some((armed, timer)) => {
+                *armed = at;
+                timer.as_mut().reset(deadline);
+            }
+            None => self.timer = Some((at, Box::pin(sleep_until(deadline)))),
+        }
+    }
+
+    /// While a batch is synced, a replica has nothing to do but to gather what comes meanwhile. Asleep it does so for free:
+    /// then all of it is taken in one round, instead of each message waking the process. A leader with two followers is
+    /// woken twice a batch instead of five times.
+    async fn sleep_through_sync(&mut self) {
+        let sent = std::mem::take(&mut self.sent);
+        if !std::mem::take(&mut self.syncing) {
+            return;
+        }
+        if sent {
+            // What was sent leaves first: the others are to sync at the same time.
+            tokio::task::yield_now().await;
+        }
+        if let Some(disk) = &self.disk {
+            disk.sleep_until_answer(Duration::from_millis(SYNC_SLEEP_MS));
         }
     }
 
@@ -440,7 +474,10 @@ impl<D: Decider> Driver<D> {
                     tokio::spawn(async move { answer.send(register.perform(request).await).await });
                 }
                 Output::Disk(request) => match &self.disk {
-                    Some(disk) => disk.ask(request).await?,
+                    Some(disk) => {
+                        self.syncing |= matches!(request, DiskRequest::Append { .. });
+                        disk.ask(request).await?;
+                    }
                     None => bail!("a service without a disk asked for it: this is a defect, please report it"),
                 },
                 Output::Answer(ticket, answer) => {
@@ -456,6 +493,7 @@ impl<D: Decider> Driver<D> {
     }
 
     async fn send(&mut self, to: Peer, packet: &Packet) {
+        self.sent = true;
         let Some(topic) = Topic::of(packet.body()) else {
             warn!("an answer without a request was not sent: this is a defect, please report it");
             return;

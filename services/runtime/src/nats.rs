@@ -260,7 +260,15 @@ pub enum CallError {
 /// # Errors
 /// An address cannot be used at all. That the broker is away is not an error.
 pub async fn connect(args: &ConnectArgs, who: &str) -> anyhow::Result<Broker> {
-    open(args, args.name.as_deref().unwrap_or(who), Voice::Aloud).await
+    open(args, args.name.as_deref().unwrap_or(who), Voice::Aloud, ConnectOptions::new()).await
+}
+
+/// As [`connect`], for who tells everybody what it need not hear itself: else each batch comes back to the leader, and wakes it.
+///
+/// # Errors
+/// As for [`connect`].
+pub async fn connect_without_echo(args: &ConnectArgs, who: &str) -> anyhow::Result<Broker> {
+    open(args, args.name.as_deref().unwrap_or(who), Voice::Aloud, ConnectOptions::new().no_echo()).await
 }
 
 /// A second connection of the same process, for large messages that must not delay the small ones of the first. It says
@@ -269,10 +277,10 @@ pub async fn connect(args: &ConnectArgs, who: &str) -> anyhow::Result<Broker> {
 /// # Errors
 /// As for [`connect`].
 pub async fn connect_bulk(args: &ConnectArgs, who: &str) -> anyhow::Result<Broker> {
-    open(args, &format!("{} (bulk)", args.name.as_deref().unwrap_or(who)), Voice::Quiet).await
+    open(args, &format!("{} (bulk)", args.name.as_deref().unwrap_or(who)), Voice::Quiet, ConnectOptions::new()).await
 }
 
-async fn open(args: &ConnectArgs, name: &str, voice: Voice) -> anyhow::Result<Broker> {
+async fn open(args: &ConnectArgs, name: &str, voice: Voice, options: ConnectOptions) -> anyhow::Result<Broker> {
     let heard = Arc::new(Heard::default());
     let on_event = {
         let heard = heard.clone();
@@ -281,7 +289,7 @@ async fn open(args: &ConnectArgs, name: &str, voice: Voice) -> anyhow::Result<Br
             std::future::ready(())
         }
     };
-    let mut options = ConnectOptions::new()
+    let mut options = options
         .name(name)
         .custom_inbox_prefix(args.inbox_prefix())
         .ping_interval(ms(PING_EVERY_MS))
