@@ -7,10 +7,11 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
-use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::ids::{OrderNumber, SeqNum, TradeNumber};
 use crate::limits::{ACCOUNT_BYTES_MAX, CASH_CENTS_MAX};
+use crate::text::{self, unhex_digit};
 use crate::trade::{Decimal, Invalid, Price, Quantity, Side, Symbol};
 
 /// An account's name: 1 to [`ACCOUNT_BYTES_MAX`] of `a-z 0-9 _ -`.
@@ -56,8 +57,7 @@ impl Serialize for Account {
 
 impl<'de> Deserialize<'de> for Account {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = <std::borrow::Cow<'de, str>>::deserialize(deserializer)?;
-        Self::new(&text).map_err(de::Error::custom)
+        text::parse(deserializer, Self::new)
     }
 }
 
@@ -95,8 +95,7 @@ impl Serialize for TokenHash {
 
 impl<'de> Deserialize<'de> for TokenHash {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = <std::borrow::Cow<'de, str>>::deserialize(deserializer)?;
-        text.parse().map_err(de::Error::custom)
+        text::parse(deserializer, str::parse)
     }
 }
 
@@ -105,14 +104,9 @@ fn unhex(text: &str) -> Option<[u8; 32]> {
     if text.len() != 64 {
         return None;
     }
-    let digit = |byte: u8| match byte {
-        b'0'..=b'9' => Some(byte - b'0'),
-        b'a'..=b'f' => Some(byte - b'a' + 10),
-        _ => None,
-    };
     let mut bytes = [0; 32];
     for (byte, pair) in bytes.iter_mut().zip(text.as_bytes().chunks_exact(2)) {
-        *byte = digit(pair[0])? << 4 | digit(pair[1])?;
+        *byte = unhex_digit(pair[0])? << 4 | unhex_digit(pair[1])?;
     }
     Some(bytes)
 }

@@ -7,9 +7,12 @@
 use std::fmt;
 use std::str::FromStr;
 
-use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::limits::REPLICA_ID_MAX;
+use crate::text;
+
+pub use crate::text::HexDigits;
 
 /// A 64-bit identifier that is written as 16 hexadecimal digits, so that JSON readers keep every bit.
 macro_rules! hex_id {
@@ -18,9 +21,17 @@ macro_rules! hex_id {
         #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
         pub struct $name(pub u64);
 
+        impl $name {
+            /// How it is written.
+            #[must_use]
+            pub fn digits(self) -> HexDigits {
+                HexDigits::of(self.0)
+            }
+        }
+
         impl fmt::Display for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                write!(f, "{:016x}", self.0)
+                f.write_str(self.digits().as_str())
             }
         }
 
@@ -33,21 +44,19 @@ macro_rules! hex_id {
         impl FromStr for $name {
             type Err = InvalidId;
             fn from_str(text: &str) -> Result<Self, InvalidId> {
-                let plain = text.len() == 16 && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
-                plain.then(|| u64::from_str_radix(text, 16).ok()).flatten().map(Self).ok_or(InvalidId)
+                HexDigits::read(text).map(Self).ok_or(InvalidId)
             }
         }
 
         impl Serialize for $name {
             fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-                serializer.collect_str(self)
+                serializer.serialize_str(self.digits().as_str())
             }
         }
 
         impl<'de> Deserialize<'de> for $name {
             fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-                let text = <std::borrow::Cow<'de, str>>::deserialize(deserializer)?;
-                text.parse().map_err(de::Error::custom)
+                text::parse(deserializer, str::parse)
             }
         }
     };

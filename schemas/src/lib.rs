@@ -33,5 +33,6 @@ pub mod rest;
 #[cfg(feature = "json-schema")]
 pub mod samples;
 pub mod subjects;
+mod text;
 pub mod trace;
 pub mod trade;

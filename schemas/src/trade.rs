@@ -3,17 +3,18 @@
 use std::fmt;
 use std::sync::Arc;
 
-use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::account::{Account, AccountOrder, Balance, Credentials, Instruction, TokenHash};
 use crate::ids::{Boot, OrderNumber};
 use crate::limits::{ACCOUNT_BYTES_MAX, IDEMPOTENCY_KEY_BYTES_MAX, PRICE_CENTS_MAX, QUANTITY_MAX, SYMBOL_BYTES_MAX};
+use crate::text;
 
 /// A stock's name: 1 to [`SYMBOL_BYTES_MAX`] visible ASCII characters other than `.`, `*`, `>` and `/`, so that it could
 /// stand in a subject or a path without meaning anything there.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(transparent)]
-pub struct Symbol(#[serde(serialize_with = "text")] Arc<str>);
+pub struct Symbol(#[serde(serialize_with = "as_text")] Arc<str>);
 
 /// An `Idempotency-Key`: 1 to [`IDEMPOTENCY_KEY_BYTES_MAX`] visible ASCII characters.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -24,9 +25,9 @@ pub struct IdempotencyKey(Arc<str>);
 /// Written as `c:KEY`, `a:ACCOUNT:KEY` or `g:BOOT-NUMBER`, so that no client can name another account's, or one that was made.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(transparent)]
-pub struct CommandKey(#[serde(serialize_with = "text")] Arc<str>);
+pub struct CommandKey(#[serde(serialize_with = "as_text")] Arc<str>);
 
-fn text<S: Serializer>(text: &Arc<str>, serializer: S) -> Result<S::Ok, S::Error> {
+fn as_text<S: Serializer>(text: &Arc<str>, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_str(text)
 }
 
@@ -120,8 +121,7 @@ macro_rules! text_type {
         }
         impl<'de> Deserialize<'de> for $name {
             fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-                let text = <std::borrow::Cow<'de, str>>::deserialize(deserializer)?;
-                $parse(&text).map_err(de::Error::custom)
+                text::parse(deserializer, $parse)
             }
         }
     };
