@@ -24,6 +24,7 @@
 use std::fmt;
 use std::str::FromStr;
 
+use memchr::memchr;
 use tradenet_schemas::ids::{Chain, Epoch, Position, SeqNum};
 use tradenet_schemas::journal::Entry;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
@@ -102,7 +103,7 @@ pub fn encode(entry: &Entry, prev: Chain, out: &mut Vec<u8>) -> Chain {
     out.extend_from_slice(b"................\"");
     serde_json::to_writer(&mut *out, entry).expect("plain data serializes into memory");
     let chain = chain_of(&out[start + BRACE..], prev);
-    out[start + OPENING.len()..start + CHAIN_END].copy_from_slice(&hex(chain));
+    out[start + OPENING.len()..start + CHAIN_END].copy_from_slice(chain.digits().as_bytes());
     // The entry's brace becomes the comma between the chain and its first field.
     out[start + BRACE] = b',';
     out.push(b'\n');
@@ -115,17 +116,23 @@ pub fn encode(entry: &Entry, prev: Chain, out: &mut Vec<u8>) -> Chain {
 /// The line is not the entry behind `prev`; the first of the reasons in the order of [`BadLine`], except that a line whose
 /// form is not known has no number to check.
 pub fn decode(line: &[u8], prev: Position) -> Result<(Entry, Position), BadLine> {
+    decode_by(&mut Vec::new(), line, prev)
+}
+
+/// As [`decode`], with room for the checksummed bytes, which stand nowhere in the line.
+fn decode_by(json: &mut Vec<u8>, line: &[u8], prev: Position) -> Result<(Entry, Position), BadLine> {
     if !line.starts_with(OPENING) || line.get(CHAIN_END..=BRACE) != Some(b"\",") {
         return Err(BadLine::NotALine);
     }
     let digits = std::str::from_utf8(&line[OPENING.len()..CHAIN_END]).map_err(|_| BadLine::NotALine)?;
     let chain = Chain::from_str(digits).map_err(|_| BadLine::NotALine)?;
-    let mut json = line[BRACE..].to_vec();
+    json.clear();
+    json.extend_from_slice(&line[BRACE..]);
     json[0] = b'{';
-    if chain_of(&json, prev.chain) != chain {
+    if chain_of(json, prev.chain) != chain {
         return Err(BadLine::Checksum);
     }
-    let entry: Entry = serde_json::from_slice(&json).map_err(|error| BadLine::UnknownForm(error.to_string()))?;
+    let entry: Entry = serde_json::from_slice(json).map_err(|error| BadLine::UnknownForm(error.to_string()))?;
     if prev.seq.0.checked_add(1) != Some(entry.seq.0) {
         let expected = SeqNum(prev.seq.0.saturating_add(1));
         return Err(BadLine::OutOfOrder { expected, found: entry.seq });
@@ -151,7 +158,7 @@ pub struct Scanned {
 /// Goes through the whole lines of `bytes`, which stand behind the entry at `prev`; for a file in pieces, put
 /// [`Scan::rest`] before the next piece and go on from [`Scan::position`].
 pub fn scan(bytes: &[u8], prev: Position) -> Scan<'_> {
-    Scan { rest: bytes, prev, bad: None }
+    Scan { rest: bytes, prev, bad: None, json: Vec::new() }
 }
 
 /// Entries in a row; ends behind the first [`BadLine`] or with the last whole line. Made by [`scan`].
@@ -160,6 +167,8 @@ pub struct Scan<'a> {
     rest: &'a [u8],
     prev: Position,
     bad: Option<BadLine>,
+    /// See [`decode_by`].
+    json: Vec<u8>,
 }
 
 impl<'a> Scan<'a> {
@@ -185,8 +194,8 @@ impl Iterator for Scan<'_> {
         if self.bad.is_some() {
             return None;
         }
-        let end = self.rest.iter().position(|&byte| byte == b'\n')?;
-        match decode(&self.rest[..end], self.prev) {
+        let end = memchr(b'\n', self.rest)?;
+        match decode_by(&mut self.json, &self.rest[..end], self.prev) {
             Ok((entry, position)) => {
                 self.prev = position;
                 self.rest = &self.rest[end + 1..];
@@ -218,8 +227,4 @@ pub fn is_torn_tail(rest: &[u8], prev: Position) -> bool {
 
 fn chain_of(json: &[u8], prev: Chain) -> Chain {
     Chain(xxh3_64_with_seed(json, prev.0))
-}
-
-fn hex(chain: Chain) -> [u8; 16] {
-    std::array::from_fn(|at| b"0123456789abcdef"[(chain.0 >> (60 - 4 * at) & 0xf) as usize])
 }

@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use memchr::memchr;
 use tradenet_schemas::limits::MESSAGE_BYTES_MAX;
 use tradenet_schemas::message::{Envelope, Message};
 use tradenet_schemas::trace::{TRACES_MAX, Trace, Traced};
@@ -71,7 +72,7 @@ impl Packet {
         if bytes.len() > MESSAGE_BYTES_MAX {
             return Err(BadPacket::TooLong(bytes.len()));
         }
-        let end = bytes.iter().position(|&byte| byte == b'\n').unwrap_or(bytes.len());
+        let end = memchr(b'\n', bytes).unwrap_or(bytes.len());
         let envelope =
             serde_json::from_slice(&bytes[..end]).map_err(|error| BadPacket::Malformed(error.to_string()))?;
         Ok(Self::new(envelope, bytes.slice((end + 1).min(bytes.len())..)))

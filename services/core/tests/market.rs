@@ -149,7 +149,7 @@ impl Desk {
         let entry = Entry { seq: self.exchange.applied().next(), epoch: Epoch(1), at, key, events };
         self.exchange.apply(&entry);
         let events = self.exchange.public_events(&entry);
-        events.into_iter().for_each(|event| self.follower.hear(event));
+        events.for_each(|event| self.follower.hear(event));
         self.follower.check(&self.exchange);
     }
 

@@ -19,17 +19,18 @@ impl Exchange {
     ///
     /// # Panics
     /// It is another entry: what it changed is changed again by now.
-    pub fn public_events(&self, entry: &Entry) -> Vec<PublicEvent> {
+    pub fn public_events(&self, entry: &Entry) -> impl Iterator<Item = PublicEvent> {
         assert_eq!(entry.seq, self.applied(), "events are those of the last entry");
         let trades = entry.events.iter().filter_map(|event| match event {
             Event::Matched { trade, symbol, .. } => Some(Fact::Traded(symbol.clone(), self.market.shown_trade(*trade))),
             _ => None,
         });
-        let mut touched: Vec<_> = Self::touched(entry).collect();
-        touched.dedup(); // All trades of an entry are of one stock.
-        let stocks = touched.into_iter().filter_map(|symbol| self.stock(symbol)).map(Fact::StockChanged);
+        // All trades of an entry are of one stock.
+        let mut last = None;
+        let touched = Self::touched(entry).filter(move |symbol| last.replace(*symbol) != Some(*symbol));
+        let stocks = touched.filter_map(|symbol| self.stock(symbol)).map(Fact::StockChanged);
         let facts = trades.chain(self.changed_book(entry).map(Fact::BookChanged)).chain(stocks);
-        facts.map(|fact| PublicEvent { seq: entry.seq, fact }).collect()
+        facts.map(|fact| PublicEvent { seq: entry.seq, fact })
     }
 
     /// The levels that the entry changed, as they are now.
