@@ -96,6 +96,9 @@ pub struct Frontend {
     commands: BTreeMap<u64, Pending>,
     questions: BTreeMap<u64, Asking>,
     tickets: BTreeMap<Ticket, u64>,
+    /// Requests from this number on were never looked at. Of the others none is to be sent before that moment.
+    unseen: u64,
+    again_at: Mono,
     /// The request that comes next, if it is to be followed.
     arriving: Option<(Ticket, Arc<Trace>)>,
     /// Requests under way that are followed, by number.
@@ -129,6 +132,8 @@ impl Frontend {
             commands: BTreeMap::new(),
             questions: BTreeMap::new(),
             tickets: BTreeMap::new(),
+            unseen: 0,
+            again_at: Mono(0),
             arriving: None,
             traces: BTreeMap::new(),
             catalog: None,
@@ -340,17 +345,36 @@ impl Frontend {
         if !self.elector.is_connected() {
             return;
         }
-        self.send_commands();
+        let now = self.now.mono;
+        // All that are under way are gone through only when one of them may be due: with many clients that would be most
+        // of the work.
+        let mut from = self.unseen;
+        if self.again_at <= now {
+            (from, self.again_at) = (0, Mono(u64::MAX));
+        }
+        self.unseen = self.requests + 1;
+        self.send_commands(from);
+        self.send_questions(from);
+    }
+
+    fn send_questions(&mut self, from: u64) {
         let now = self.now.mono;
         let catalog = self.catalog;
         let mut messages = Vec::new();
-        for (&request, asking) in self.questions.iter_mut().filter(|(_, asking)| asking.sending.again_at <= now) {
+        for (&request, asking) in self.questions.range_mut(from..) {
+            if asking.sending.again_at > now {
+                self.again_at = self.again_at.min(asking.sending.again_at);
+                continue;
+            }
             // In turn to the catalog and to the leader, of which one answers look-ups at any time.
             let of_stocks = matches!(asking.query, Query::Stock(_) | Query::Stocks);
             let to_leader = !of_stocks || asking.sending.attempts % 2 == 1;
             let leader = self.elector.leader().map(|leader| Peer::Order(leader.id));
             let to = if to_leader { leader } else { catalog.map(Peer::Catalog).or(leader) };
-            let Some(to) = to else { continue };
+            let Some(to) = to else {
+                self.again_at = now;
+                continue;
+            };
             let patience = match asking.query {
                 // The leader keeps it until there is an event.
                 Query::Events(_) => self.options.times.watch + SEND_AGAIN,
@@ -358,6 +382,7 @@ impl Frontend {
             };
             self.counts.sent_again += u64::from(asking.sending.attempts > 0);
             asking.sending.sent(now, patience);
+            self.again_at = self.again_at.min(asking.sending.again_at);
             let query = asking.query.clone();
             messages.push((to, request, query));
         }
@@ -375,14 +400,22 @@ impl Frontend {
         }
     }
 
-    fn send_commands(&mut self) {
+    fn send_commands(&mut self, from: u64) {
         let now = self.now.mono;
-        let Some(leader) = self.elector.leader().filter(|leader| self.missing != Some(*leader)) else { return };
+        let Some(leader) = self.elector.leader().filter(|leader| self.missing != Some(*leader)) else {
+            self.again_at = now;
+            return;
+        };
         let epoch = self.elector.configuration().map_or(Epoch(0), |held| held.epoch);
         let mut batch = Vec::new();
-        for (&request, pending) in self.commands.iter_mut().filter(|(_, pending)| pending.sending.again_at <= now) {
+        for (&request, pending) in self.commands.range_mut(from..) {
+            if pending.sending.again_at > now {
+                self.again_at = self.again_at.min(pending.sending.again_at);
+                continue;
+            }
             self.counts.sent_again += u64::from(pending.sending.attempts > 0);
             pending.sending.sent(now, SEND_AGAIN);
+            self.again_at = self.again_at.min(pending.sending.again_at);
             pending.sent_in = epoch;
             let (key, command, known) = (pending.key.clone(), pending.command.clone(), pending.known);
             batch.push(Submission { request, key, command, known });
@@ -397,6 +430,7 @@ impl Frontend {
 
     /// Another leader: everything without an answer is sent to it at once.
     fn send_all_again(&mut self) {
+        self.again_at = Mono(0);
         for pending in self.commands.values_mut() {
             pending.sending.again_at = Mono(0);
         }
@@ -515,6 +549,7 @@ impl Frontend {
         let sending = command.or_else(|| self.questions.get_mut(&request).map(|asking| &mut asking.sending));
         if let Some(sending) = sending {
             sending.again_at = sending.again_at.min(at);
+            self.again_at = self.again_at.min(at);
         }
     }
 
@@ -696,9 +731,11 @@ impl Decider for Frontend {
                 self.elector.nobody_there(now, id);
             }
             Input::NobodyThere(Peer::Catalog(boot)) if self.catalog == Some(boot) => {
+                let at = now.mono.after(ELSEWHERE);
                 for asking in self.questions.values_mut() {
-                    asking.sending.again_at = asking.sending.again_at.min(now.mono.after(ELSEWHERE));
+                    asking.sending.again_at = asking.sending.again_at.min(at);
                 }
+                self.again_at = self.again_at.min(at);
             }
             Input::Register(answer) => {
                 let before = self.elector.leader();
