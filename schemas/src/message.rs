@@ -314,6 +314,17 @@ pub enum Message {
         /// Confirmation round: an answer that carries it was sent after it began.
         round: u64,
     },
+    // Leader to catalogs.
+    /// News of the commit point, where no batch is about to carry it: look-ups may wait for it. Followers, who apply what is
+    /// committed whenever they hear of it, learn it with the next [`Message::Append`].
+    Commit {
+        /// The leader that sends it.
+        leader: Leader,
+        /// The end of its log.
+        at: Position,
+        /// What is committed.
+        committed: SeqNum,
+    },
     // Leader to whoever follows the market.
     /// The next public events, all of them released; or none, to tell the number of the newest one. It goes to everybody at
     /// most once: who misses one sees it by the numbers.

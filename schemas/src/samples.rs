@@ -149,6 +149,7 @@ pub fn messages() -> Vec<Envelope> {
                 round: 977,
             },
         ),
+        (order, Message::Commit { leader: leader(), at: position(42), committed: SeqNum(42) }),
         (order, Message::Events { after: EventNumber(100), events }),
         (follower, Message::Ack { store: StoreId(0x5702), durable: SeqNum(42), round: 977, leaving: false }),
         (order, Message::Fenced(Box::new(configuration()))),

@@ -145,6 +145,8 @@ topics! {
     Read = "order.read" to Replica, said by [Frontend], heard by [Order];
     /// Entries, from the leader to followers and catalogs.
     Replicate = "order.replicate" to All, said by [Order], heard by [Order, Catalog];
+    /// News of the commit point, from the leader to catalogs.
+    Commit = "order.commit" to All, said by [Order], heard by [Catalog];
     /// Acknowledgements to the leader, and "your epoch is over".
     Ack = "order.ack" to Replica, said by [Order], heard by [Order];
     /// Requests for missed entries to a replica.
@@ -169,6 +171,7 @@ impl Topic {
             Message::Submit(_) => Self::Submit,
             Message::Read { .. } => Self::Read,
             Message::Append { .. } => Self::Replicate,
+            Message::Commit { .. } => Self::Commit,
             Message::Ack { .. } | Message::Fenced(_) => Self::Ack,
             Message::Fetch { .. } => Self::Fetch,
             Message::Authority { .. } | Message::Staged { .. } | Message::List { .. } | Message::Relinquish {} => {

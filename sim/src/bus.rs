@@ -92,6 +92,7 @@ fn hears_all(who: Who, topic: Topic) -> bool {
     match topic {
         Topic::Announce => true,
         Topic::Replicate => !matches!(who, Who::Frontend(_)),
+        Topic::Commit => matches!(who, Who::Catalog(_)),
         _ => false,
     }
 }

@@ -571,7 +571,7 @@ impl Situation {
                 && place.decider.is_some()
                 && match to {
                     Peer::Order(id) => place.id == Some(id),
-                    Peer::All => topic == Topic::Announce || place.id.is_some(),
+                    Peer::All => topic == Topic::Announce || topic == Topic::Replicate && place.id.is_some(),
                     Peer::Catalog(_) | Peer::Frontend(_) => false,
                 }
         };

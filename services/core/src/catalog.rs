@@ -278,8 +278,10 @@ impl Catalog {
     // ------------------------------------------------------------ the log
 
     fn append_arrived(&mut self, sender: Leader, packet: &Packet) {
-        let Message::Append { leader, configuration, prev, committed, .. } = packet.body() else {
-            return;
+        let (leader, configuration, prev, committed) = match packet.body() {
+            Message::Append { leader, configuration, prev, committed, .. } => (leader, configuration, prev, committed),
+            Message::Commit { leader, at, committed } => (leader, &None, at, committed),
+            _ => return,
         };
         if let Some(configuration) = configuration {
             self.take_on(configuration, configuration.leader == sender);
@@ -589,7 +591,9 @@ impl Catalog {
         }
         let (epoch, from) = (packet.envelope.epoch, packet.envelope.from);
         match (&packet.envelope.body, from, reply) {
-            (Message::Append { .. }, Node::Order(id, boot), _) => self.append_arrived(Leader { id, boot }, packet),
+            (Message::Append { .. } | Message::Commit { .. }, Node::Order(id, boot), _) => {
+                self.append_arrived(Leader { id, boot }, packet);
+            }
             (Message::Snapshot { leader, at, stocks }, Node::Order(id, boot), _) => {
                 self.snapshot_arrived(Leader { id, boot }, epoch, *leader, *at, stocks.clone());
             }

@@ -224,7 +224,7 @@ impl<D: Decider> Driver<D> {
     fn endpoints(&self) -> Vec<Endpoint> {
         let requests = self.ears.iter().filter_map(|ear| {
             let topic =
-                ear.topic.filter(|topic| !matches!(topic, Topic::Announce | Topic::Replicate))?;
+                ear.topic.filter(|topic| !matches!(topic, Topic::Announce | Topic::Replicate | Topic::Commit))?;
             let name = topic.tokens().replace('.', "-");
             Some(Endpoint { name, subject: ear.subject.clone(), counts: ear.counts.clone() })
         });

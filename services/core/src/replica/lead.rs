@@ -568,13 +568,12 @@ impl Replica {
         self.outputs.push_back(Output::Send { to: Peer::All, packet });
     }
 
-    /// News of the commit point alone. It asks for no answer, so it begins no round.
-    fn send_mark(&mut self) {
-        let (prev, committed, leader) = (self.log.tail(), self.committed, self.me());
+    /// News of the commit point alone, for catalogs: a look-up may wait for it. Followers have time until the next batch.
+    fn send_commit(&mut self) {
+        let (at, committed, leader) = (self.log.tail(), self.committed, self.me());
         let Some(leading) = &mut self.leading else { return };
         leading.told = committed;
-        let round = leading.round;
-        self.send(Peer::All, Message::Append { leader, configuration: None, prev, committed, round });
+        self.send(Peer::All, Message::Commit { leader, at, committed });
     }
 
     // ------------------------------------------------------------ acknowledgements
@@ -764,7 +763,7 @@ impl Replica {
             self.count();
             self.release();
         } else if leading.told < committed {
-            self.send_mark();
+            self.send_commit();
         }
     }
 

@@ -13,13 +13,14 @@ use crate::harness::{Exchange, order, request, until};
 /// Messages that are kept; an exchange says some hundred a second.
 const RECORDED_MAX: usize = 200_000;
 /// What an exchange says in the course of this test, at the least; the others need an accident of their own.
-const HEARD: [&str; 31] = [
+const HEARD: [&str; 32] = [
     "Ack",
     "Announce",
     "Answer",
     "Append",
     "Authority",
     "Chunk",
+    "Commit",
     "Confirm",
     "Events",
     "Fetch",
