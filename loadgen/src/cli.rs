@@ -14,6 +14,7 @@ use anyhow::Context as _;
 use clap::{ArgGroup, Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use tradenet_runtime::nats::ConnectArgs;
 
+use crate::bench::BenchOptions;
 use crate::drill::{DrillOptions, Fault, MAX_FAULTS, Services, drill};
 use crate::options::{Load, Probability, RunOptions, Sides};
 use crate::sweep::{SweepOptions, Variant, probabilities, sweep};
@@ -50,6 +51,63 @@ enum Command {
     Drill(Box<DrillArgs>),
     /// Accounts that trade with each other, and a count of every cent, stock and order at the end.
     Market(Box<market::MarketArgs>),
+    /// What the exchange costs, as ratios to what must be paid: starts exchanges and floors, and measures them in turn.
+    Bench(BenchArgs),
+}
+
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Everything runs on one core, which is steady; with --core all, figures are as a user would see them, but move with what
+else the machine does. Rows where others had more than 15 % say little. Where the machine is busy, run it in the
+real-time class (`chrt -r 10 loadgen bench ...`, as root): it comes before everything else then.
+
+Examples:
+  cargo build --release -p tradenet -p loadgen && target/release/loadgen bench
+  loadgen bench --only trade --rounds 11 --window 2s
+  loadgen bench --core all --only '64 clients' --only 'cached read'")]
+struct BenchArgs {
+    /// The tradenet program; left out, the one beside this.
+    #[arg(long, value_name = "FILE")]
+    tradenet: Option<PathBuf>,
+    /// The source of the program `floors`, or that program itself. Without it there are no ratios.
+    #[arg(long, value_name = "PATH", default_value = "../shared/floors")]
+    floors: PathBuf,
+    /// Where journals go, so on which disk; the floors are built there too.
+    #[arg(long, value_name = "DIR", default_value = "target/bench")]
+    dir: PathBuf,
+    /// Only cases whose name contains this; may be given several times.
+    #[arg(long, value_name = "TEXT")]
+    only: Vec<String>,
+    /// How often each case is measured.
+    #[arg(long, default_value_t = 7)]
+    rounds: usize,
+    /// How long a window is.
+    #[arg(long, default_value = "1s", value_parser = duration)]
+    window: Duration,
+    /// How long load is made before a window.
+    #[arg(long, default_value = "300ms", value_parser = duration)]
+    warmup: Duration,
+    /// The core on which everything runs, or `all`.
+    #[arg(long, default_value = "1", value_parser = core)]
+    core: Core,
+}
+
+/// Where everything runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Core(Option<usize>);
+
+fn core(text: &str) -> Result<Core, String> {
+    match text {
+        "all" => Ok(Core(None)),
+        number => number.parse().map(|core| Core(Some(core))).map_err(|_| "the number of a core, or all".to_owned()),
+    }
+}
+
+impl BenchArgs {
+    fn options(self) -> BenchOptions {
+        let Self { tradenet, floors, dir, only, rounds, window, warmup, core: Core(core) } = self;
+        BenchOptions { tradenet, floors, dir, only, rounds, window: (warmup, window), core }
+    }
 }
 
 #[derive(Args, Debug)]
@@ -398,6 +456,8 @@ pub fn main() -> ExitCode {
         Command::Sweep(args) => runtime.block_on(run_sweep(*args)),
         Command::Drill(args) => runtime.block_on(run_drill(*args)),
         Command::Market(args) => runtime.block_on(market::run_market(*args)),
+        // Its load has runtimes of its own.
+        Command::Bench(args) => run_bench(args),
     };
     result.unwrap_or_else(|error| failed(&error))
 }
@@ -454,6 +514,12 @@ async fn run_drill(args: DrillArgs) -> anyhow::Result<ExitCode> {
         print(&path.display().to_string())?;
     }
     Ok(status(result.ok()))
+}
+
+fn run_bench(args: BenchArgs) -> anyhow::Result<ExitCode> {
+    let table = crate::bench(&args.options(), |line| eprintln!("{line}"))?;
+    print(&table)?;
+    Ok(ExitCode::SUCCESS)
 }
 
 /// Prints a result. A reader that has seen enough (`| head`) is no error.

@@ -13,6 +13,7 @@
 //! # Ok(()) }
 //! ```
 
+mod bench;
 mod closed;
 mod connection;
 mod discover;
@@ -38,6 +39,7 @@ pub mod cli;
 pub mod drill;
 pub mod market;
 
+pub use bench::{BenchOptions, bench};
 pub use endpoints::Frontend;
 pub use fresh::{MAX_STALE, Stale};
 pub use options::{Load, MAX_CLIENTS, MAX_RATE, MAX_TRADES, Probability, RunOptions, Sides};

@@ -1,0 +1,166 @@
+//! The load of a measurement: as little client as can be, since it shares the core with what is measured.
+//!
+//! Requests are bytes that were made beforehand, and of an answer only status and length are read. What is sent is not
+//! verified here; `loadgen run` does that.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, bail, ensure};
+use hdrhistogram::Histogram;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio::time::sleep_until;
+
+use super::cases::Ask;
+
+/// The largest head and body that is read.
+const ANSWER_BYTES_MAX: usize = 64 * 1024;
+/// After so many turns a client begins again.
+const TURNS: usize = 50;
+/// The highest latency that is told apart, in microseconds.
+const LATENCY_US_MAX: u64 = 60_000_000;
+
+/// When requests begin.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Pace {
+    /// When the one before has been answered.
+    Closed,
+    /// So many a second over all connections, and latency counts from then.
+    Open(f64),
+}
+
+/// What a window showed.
+pub(super) struct Window {
+    /// Latencies in microseconds.
+    pub(super) latencies: Histogram<u64>,
+    pub(super) took: Duration,
+}
+
+/// Keeps `connections` busy for `warmup` and `measured`. `begun` and `ended` are called at the edges of what is measured.
+pub(super) fn run(
+    ports: &[u16],
+    ask: Ask,
+    connections: usize,
+    pace: Pace,
+    (warmup, measured): (Duration, Duration),
+    mut at_edge: impl FnMut(),
+) -> anyhow::Result<Window> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let mut sockets = Vec::new();
+        for number in 0..connections {
+            let socket = TcpStream::connect(("127.0.0.1", ports[number % ports.len()])).await?;
+            socket.set_nodelay(true)?;
+            sockets.push(socket);
+        }
+        let latencies = Arc::new(Mutex::new(Histogram::new_with_max(LATENCY_US_MAX, 3)?));
+        let turns: Arc<[Vec<String>]> = (0..TURNS).map(|turn| ask.requests(turn)).collect();
+        let start = Instant::now();
+        let (from, until) = (start + warmup, start + warmup + measured);
+        let clients = sockets.into_iter().zip(0..).map(|(socket, turn)| {
+            let schedule = match pace {
+                Pace::Closed => None,
+                Pace::Open(rate) => {
+                    let every = Duration::from_secs_f64(connections as f64 / rate);
+                    Some((start + every.mul_f64(turn as f64 / connections as f64), every))
+                }
+            };
+            let (turns, latencies) = (Arc::clone(&turns), Arc::clone(&latencies));
+            tokio::spawn(Client { socket, turn, turns, schedule, latencies }.work(from, until))
+        });
+        let clients: Vec<_> = clients.collect();
+        sleep_until(from.into()).await;
+        at_edge();
+        sleep_until(until.into()).await;
+        at_edge();
+        for client in clients {
+            client.await??;
+        }
+        let latencies = latencies.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        Ok(Window { latencies, took: measured })
+    })
+}
+
+struct Client {
+    socket: TcpStream,
+    turn: usize,
+    turns: Arc<[Vec<String>]>,
+    /// When the next request begins, and the time between two.
+    schedule: Option<(Instant, Duration)>,
+    /// Of all clients, who take turns on one thread.
+    latencies: Arc<Mutex<Histogram<u64>>>,
+}
+
+impl Client {
+    async fn work(mut self, from: Instant, until: Instant) -> anyhow::Result<()> {
+        let mut buffer = vec![0; ANSWER_BYTES_MAX];
+        loop {
+            let begin = match &mut self.schedule {
+                Some((next, every)) => {
+                    let begin = *next;
+                    *next += *every;
+                    sleep_until(begin.into()).await;
+                    begin
+                }
+                None => Instant::now(),
+            };
+            if begin >= until {
+                return Ok(());
+            }
+            for request in &self.turns[self.turn % TURNS] {
+                let begin = if self.schedule.is_some() { begin } else { Instant::now() };
+                self.socket.write_all(request.as_bytes()).await?;
+                answer(&mut self.socket, &mut buffer).await?;
+                let now = Instant::now();
+                if begin >= from && now <= until {
+                    let us = u64::try_from((now - begin).as_micros()).unwrap_or(u64::MAX);
+                    self.latencies.lock().unwrap_or_else(PoisonError::into_inner).saturating_record(us);
+                }
+            }
+            self.turn += 1;
+        }
+    }
+}
+
+/// Reads one answer to its end.
+async fn answer(socket: &mut TcpStream, buffer: &mut [u8]) -> anyhow::Result<()> {
+    let mut have = 0;
+    loop {
+        let read = socket.read(&mut buffer[have..]).await?;
+        ensure!(read > 0, "the server closed a connection");
+        have += read;
+        if length(&buffer[..have])?.is_some_and(|whole| have >= whole) {
+            return Ok(());
+        }
+    }
+}
+
+/// The length of head and body, once the head is whole.
+fn length(answer: &[u8]) -> anyhow::Result<Option<usize>> {
+    let Some(head) = answer.windows(4).position(|four| four == b"\r\n\r\n") else {
+        return Ok(None);
+    };
+    let text = std::str::from_utf8(&answer[..head]).context("a head that is no text")?;
+    if !text.starts_with("HTTP/1.1 200") {
+        bail!("answered with {}", text.lines().next().unwrap_or_default());
+    }
+    let mut fields = text.lines().filter_map(|line| line.split_once(": "));
+    let body = fields.find(|(name, _)| name.eq_ignore_ascii_case("content-length")).context("no content-length")?;
+    Ok(Some(head + 4 + body.1.trim().parse::<usize>()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_ends_where_its_head_says() {
+        let check =
+            |text: &str, expected: Option<usize>| assert_eq!(length(text.as_bytes()).ok(), Some(expected), "{text}");
+        check("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n", None);
+        check("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n", Some(40));
+        check("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}", Some(40));
+        assert!(length(b"HTTP/1.1 503 Service Unavailable\r\n\r\n").is_err());
+    }
+}
