@@ -580,7 +580,7 @@ function drawTape() {
   list($("tape"), state.trades, row(4), (node, { at, side, quantity, price, house }) => {
     const [time, who, many, each] = node.children;
     write(time, clock(at));
-    write(who, house ? `${SIDES[side]} · house` : SIDES[side]);
+    write(who, house ? `${SIDES[side]} · H` : SIDES[side]);
     who.className = side === "buy" ? "up" : "down";
     write(many, whole(quantity));
     write(each, money(price));
@@ -748,11 +748,11 @@ function outcome(form) {
   };
 }
 
-/** Carries a request out for a form: its buttons rest meanwhile, and it says what became of it. */
+/** Carries a request out for a form, one at a time, and says what became of it. Its buttons keep the focus meanwhile. */
 async function carryOut(form, path, request, done) {
+  if (form.ariaBusy === "true") return;
   const say = outcome(form);
-  const buttons = [...form.querySelectorAll("button")];
-  buttons.forEach((button) => { button.disabled = true; });
+  form.ariaBusy = "true";
   say("wait", "…");
   try {
     say("good", done(await ask(path, request, say)));
@@ -766,7 +766,7 @@ async function carryOut(form, path, request, done) {
       if (error.status === 401) signOut("the token does not fit the account");
     }
   } finally {
-    buttons.forEach((button) => { button.disabled = false; });
+    form.ariaBusy = "false";
   }
 }
 
