@@ -11,6 +11,7 @@
 mod harness;
 
 mod broker;
+mod browser;
 mod burst;
 mod caches;
 mod cli;
@@ -30,6 +31,7 @@ mod market;
 mod nonsense;
 mod observe;
 mod operator;
+mod page;
 mod pauses;
 mod proxy;
 mod restarts;
