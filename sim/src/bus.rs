@@ -13,6 +13,7 @@ use tradenet_core::{Input, Output, Packet, RegisterAnswer, RegisterRequest, Repl
 use tradenet_schemas::subjects::{Peer, Topic};
 
 use crate::machine::Who;
+use crate::marks;
 use crate::world::{Event, World};
 
 /// Messages a client holds back while it is not connected.
@@ -177,6 +178,7 @@ impl World {
         let listeners: Vec<usize> = (0..self.machines.len()).filter(|&m| self.listens(m, topic, to)).collect();
         if listeners.is_empty() && wants {
             if self.machines[from].incarnation == incarnation {
+                self.mark(marks::NOBODY);
                 self.down(from, Input::NobodyThere(to));
             }
             return;
@@ -236,13 +238,14 @@ impl World {
             && matches!(input, Input::Received { .. })
             && self.rng.u64(0..1_000_000) < self.weather.loss_ppm
         {
-            return;
+            return self.mark(marks::LOST);
         }
         if self.machines[to].link.cut_down {
             self.machines[to].link.held_down.push_back(input);
             return;
         }
         if self.weather.twice_ppm > 0 && self.rng.u64(0..1_000_000) < self.weather.twice_ppm {
+            self.mark(marks::TWICE);
             self.down_once(to, input.clone());
         }
         self.down_once(to, input);
@@ -251,6 +254,7 @@ impl World {
     fn down_once(&mut self, to: usize, input: Input) {
         let delay = self.delay(to);
         if self.weather.overtaken_ppm > 0 && self.rng.u64(0..1_000_000) < self.weather.overtaken_ppm {
+            self.mark(marks::OVERTAKEN);
             let (at, connection) = (self.now + delay + self.rng.u64(0..300_000), self.machines[to].link.connection);
             return self.at(at, Event::Arrive { to, connection, input });
         }
@@ -288,7 +292,7 @@ impl World {
         }
         let lost = self.rng.u64(0..1_000_000) < self.weather.register_lost_ppm;
         if lost && self.rng.bool() {
-            return;
+            return self.mark(marks::UNHEARD);
         }
         let took = 100 + self.rng.u64(0..=self.weather.register_us);
         let event = Event::AtRegister { from, incarnation, request, answers: !lost };
@@ -309,6 +313,9 @@ impl World {
         }
         let stale = self.weather.register_stale_ppm > 0 && self.rng.u64(0..1_000_000) < self.weather.register_stale_ppm;
         let behind = if stale { self.rng.usize(1..4) } else { 0 };
+        if stale && !writes {
+            self.mark(marks::STALE);
+        }
         let answer = self.register.serve_behind(request, behind);
         if let Some(asked) = asked.filter(|_| writes) {
             let lost = if answers { "" } else { " (the answer is lost)" };
@@ -317,7 +324,7 @@ impl World {
         }
         if writes && matches!(answer, RegisterAnswer::Written { .. }) {
             if !answers {
-                self.mark(crate::marks::UNTOLD_WRITE);
+                self.mark(marks::UNTOLD_WRITE);
             }
             self.check_register(configuration);
         }
@@ -361,7 +368,11 @@ impl World {
         let link = &mut self.machines[machine].link;
         link.cut_up = false;
         link.cut_down = false;
+        let held = !link.held_up.is_empty() || !link.held_down.is_empty();
         if link.up {
+            if held {
+                self.mark(marks::HELD);
+            }
             self.flush_line(machine);
         }
     }
@@ -406,7 +417,7 @@ impl World {
         place.link.connection += 1;
         (place.link.free_up, place.link.free_down) = (0, 0);
         if !self.machines[machine].link.held_up.is_empty() {
-            self.mark(crate::marks::LATE);
+            self.mark(marks::LATE);
         }
         self.put_in(machine, Input::Connected);
         self.flush_line(machine);

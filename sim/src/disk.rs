@@ -14,6 +14,8 @@ use tradenet_core::{DiskAnswer, DiskRequest};
 use tradenet_schemas::ids::{Chain, Epoch, Position, SeqNum, StoreId};
 use tradenet_schemas::message::Configuration;
 
+use crate::marks;
+
 /// A whole line of the journal.
 #[derive(Clone, Copy, Debug)]
 struct Line {
@@ -258,8 +260,9 @@ impl Disk {
         self.refusing = false;
     }
 
-    /// The machine loses power, or the process is killed: of what was not answered yet any part has happened.
-    pub fn crash(&mut self, rng: &mut Rng) {
+    /// The machine loses power, or the process is killed: of what was not answered yet any part has happened. What was lost,
+    /// by its mark.
+    pub fn crash(&mut self, rng: &mut Rng) -> Option<&'static str> {
         let whole = rng.usize(0..=self.waiting.len());
         let mut waiting = std::mem::take(&mut self.waiting);
         self.busy_until = 0;
@@ -267,21 +270,27 @@ impl Disk {
         (self.fails, self.broken) = (None, false);
         if idle {
             self.refusing = false;
-            return;
+            return None;
         }
         for (_, request) in waiting.drain(..whole) {
             self.take_effect(&request);
         }
+        self.refusing = false;
+        let mut lost = (!waiting.is_empty()).then_some(marks::UNSYNCED);
         if let Some((_, DiskRequest::Append { lines, .. })) = waiting.pop_front() {
             let kept = rng.usize(0..lines.len());
             self.append(&lines[..kept]);
+            if kept > 0 {
+                lost = Some(marks::TORN);
+            }
             if rng.u8(..) < 40 {
                 // Blocks that were allocated but never written.
                 let zeros = rng.usize(0..=lines.len() - kept);
                 self.file.resize(self.file.len() + zeros, 0);
+                lost = Some(marks::ZEROS);
             }
         }
-        self.refusing = false;
+        lost
     }
 }
 

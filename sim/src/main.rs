@@ -96,6 +96,9 @@ enum What {
         /// Times that time passes.
         #[arg(long, default_value_t = 1)]
         jumps: u8,
+        /// Times that something happens before what has been able to for longer; without a limit, if not given.
+        #[arg(long)]
+        overtakes: Option<u8>,
         /// Situations at most.
         #[arg(long, default_value_t = 3_000_000)]
         situations: usize,
@@ -129,6 +132,7 @@ fn main() -> ExitCode {
             losses,
             cuts,
             jumps,
+            overtakes,
             situations,
             #[cfg(feature = "bugs")]
             bug,
@@ -137,9 +141,8 @@ fn main() -> ExitCode {
             tradenet_core::bugs::choose(
                 tradenet_sim::bugs::Bug::ALL.iter().copied().find(|known| Some(format!("{known:?}")) == bug),
             );
-            let bounds =
-                Bounds { replicas, purchases, reads, crashes, losses, cuts, jumps, situations_max: situations };
-            all_ways(bounds)
+            let situations_max = situations;
+            all_ways(Bounds { replicas, purchases, reads, crashes, losses, cuts, jumps, overtakes, situations_max })
         }
         What::Scenario { name } => scenario(name.as_deref()),
     }

@@ -1,6 +1,9 @@
 //! Named rare situations, counted, so that it shows when the swarm no longer reaches one.
 //!
-//! Most are read off what core tells people; a test fails if the standard swarm misses any of [`ALL`].
+//! Most are read off what core tells people. Faults are among them, each kind when it struck. A test fails if the standard swarm
+//! misses any of [`all`].
+
+use crate::nemesis::KINDS;
 
 /// What a notice contains, and the situation it tells of.
 pub(crate) const NOTICES: [(&str, &str); 18] = [
@@ -37,6 +40,26 @@ pub(crate) const REGISTER_AND_DISK: &str = "operator: register and disk";
 pub(crate) const NEVER_BEGUN: &str = "operator: lost before it began";
 /// Why: no disk that the newest record names is left.
 pub(crate) const LAST_DISK: &str = "operator: the last disk";
+/// A message to a slow consumer was dropped.
+pub(crate) const LOST: &str = "fault: a message lost";
+/// A message came twice.
+pub(crate) const TWICE: &str = "fault: a message doubled";
+/// A message was overtaken by later ones of its line.
+pub(crate) const OVERTAKEN: &str = "fault: a message overtaken";
+/// A cut line healed before it was given up, and what it had held back went on.
+pub(crate) const HELD: &str = "fault: messages held back by a cut line";
+/// The broker said that nobody listens.
+pub(crate) const NOBODY: &str = "fault: no responders";
+/// A request to the register was lost on its way.
+pub(crate) const UNHEARD: &str = "fault: a request that the register never got";
+/// A read of the register was answered by a copy that lags behind.
+pub(crate) const STALE: &str = "fault: a stale read of the register";
+/// A crash lost what was not synced.
+pub(crate) const UNSYNCED: &str = "fault: unsynced data lost";
+/// A crash left a part of a write.
+pub(crate) const TORN: &str = "fault: a torn write";
+/// A crash left zeros in place of a part of a write: too rare for all swarms to have it.
+pub(crate) const ZEROS: &str = "fault: zeros instead of data";
 /// A command was answered again.
 pub(crate) const REPLAYED: &str = "a key answered again";
 /// A read was served from a cache.
@@ -57,5 +80,7 @@ pub(crate) const KILLED: &str = "a fill-or-kill order killed";
 pub fn all() -> impl Iterator<Item = &'static str> {
     let others = [DEPOSED_AHEAD, UNTOLD_WRITE, LATE, OPERATOR, REPLAYED, HIT];
     let market = [MATCHED_LATER, REPLAYED_LATER, CANCELLED_LATE, WOULD_CROSS, KILLED];
-    NOTICES.iter().map(|(_, name)| *name).chain(others).chain(market)
+    let weather = [LOST, TWICE, OVERTAKEN, HELD, NOBODY, UNHEARD, STALE, UNSYNCED, TORN];
+    let faults = KINDS.iter().map(|(_, name)| *name).chain(weather);
+    NOTICES.iter().map(|(_, name)| *name).chain(others).chain(market).chain(faults)
 }

@@ -63,30 +63,30 @@ pub enum Kind {
     ClockJump,
 }
 
-/// All kinds.
-pub const KINDS: [Kind; 22] = [
-    Kind::Kill,
-    Kind::KillLeader,
-    Kind::Power,
-    Kind::KillMany,
-    Kind::Stop,
-    Kind::Pause,
-    Kind::Twin,
-    Kind::Cut,
-    Kind::Broker,
-    Kind::Split,
-    Kind::Lag,
-    Kind::SlowDisk,
-    Kind::FullDisk,
-    Kind::FailDisk,
-    Kind::FailRead,
-    Kind::FlipBit,
-    Kind::Wipe,
-    Kind::Remount,
-    Kind::RegisterBack,
-    Kind::RegisterWipe,
-    Kind::RegisterGarbage,
-    Kind::ClockJump,
+/// All kinds, and the mark of each: that it struck.
+pub const KINDS: [(Kind, &str); 22] = [
+    (Kind::Kill, "fault: a process killed"),
+    (Kind::KillLeader, "fault: the leader killed"),
+    (Kind::Power, "fault: a machine gone without a word"),
+    (Kind::KillMany, "fault: several processes killed at once"),
+    (Kind::Stop, "fault: a process asked to stop"),
+    (Kind::Pause, "fault: a process paused"),
+    (Kind::Twin, "fault: two processes with one id"),
+    (Kind::Cut, "fault: a line cut"),
+    (Kind::Broker, "fault: the broker restarted"),
+    (Kind::Split, "fault: the broker's cluster in two parts"),
+    (Kind::Lag, "fault: a machine's messages late"),
+    (Kind::SlowDisk, "fault: a slow disk"),
+    (Kind::FullDisk, "fault: a disk without room"),
+    (Kind::FailDisk, "fault: a write or sync that fails"),
+    (Kind::FailRead, "fault: a read that fails"),
+    (Kind::FlipBit, "fault: a flipped bit"),
+    (Kind::Wipe, "fault: a disk emptied"),
+    (Kind::Remount, "fault: an old disk put back"),
+    (Kind::RegisterBack, "fault: the register gone back"),
+    (Kind::RegisterWipe, "fault: the register emptied"),
+    (Kind::RegisterGarbage, "fault: an unreadable register"),
+    (Kind::ClockJump, "fault: a clock that jumps"),
 ];
 
 /// Every run has at least so many faults.
@@ -162,7 +162,7 @@ impl World {
         let pace = [300_000, 800_000, 2_000_000, 5_000_000][self.rng.usize(0..4)];
         let share = self.rng.u32(15..70);
         let mut diet = Vec::new();
-        for kind in KINDS {
+        for (kind, _) in KINDS {
             let every = pace * self.rng.u64(50..300) / 100;
             let rare = matches!(kind, Kind::RegisterWipe | Kind::RegisterGarbage | Kind::Broker | Kind::KillMany);
             if self.rng.u32(0..100) < share {
@@ -241,7 +241,10 @@ impl World {
         let now = self.now;
         self.trace.line(now, "nemesis", "strikes", || format!("{kind:?}"));
         let harmed = self.do_harm(kind);
-        self.nemesis.faults += u64::from(harmed);
+        if let Some((_, mark)) = KINDS.iter().find(|(known, _)| harmed && *known == kind) {
+            self.nemesis.faults += 1;
+            self.mark(mark);
+        }
         harmed
     }
 

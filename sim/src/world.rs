@@ -490,9 +490,15 @@ impl World {
         place.process = None;
         place.paused_until = None;
         place.incarnation += 1;
-        place.disk.crash(&mut self.rng);
+        self.crash_disk(machine);
         self.break_calls(machine);
         self.check_disk(machine);
+    }
+
+    fn crash_disk(&mut self, machine: usize) {
+        if let Some(lost) = self.machines[machine].disk.crash(&mut self.rng) {
+            self.mark(lost);
+        }
     }
 
     fn break_calls(&mut self, machine: usize) {
@@ -677,7 +683,7 @@ impl World {
         place.process = None;
         place.incarnation += 1;
         // What was asked of the disk before is still done by nobody: the process closes its files.
-        place.disk.crash(&mut self.rng);
+        self.crash_disk(machine);
         self.break_calls(machine);
         match why {
             Stop::Left => self.machines[machine].ended = Some("left".to_owned()),
