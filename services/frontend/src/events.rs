@@ -28,7 +28,7 @@ use crate::desk::Desk;
 use crate::envelope::Failure;
 use crate::failures;
 use crate::limits::{FEED_RETRY_MS, Limits};
-use crate::openapi::STOCKS;
+use crate::openapi::{LastEventId, STOCKS};
 use crate::query::{Kind, Known, Parameters, query};
 use crate::routes::{Edge, no_answer, strange};
 use stream::{Stream, Text};
@@ -145,10 +145,7 @@ query! {
     get,
     path = "/events",
     tag = STOCKS,
-    params(
-        EventsQuery,
-        ("Last-Event-ID" = Option<u64>, Header, description = "The last event that the client has; 0 for the oldest that is remembered")
-    ),
+    params(EventsQuery, LastEventId),
     responses(
         (status = 200, description = "A stream without an end", body = String, content_type = "text/event-stream"),
         failures::Follow
@@ -171,15 +168,17 @@ pub(crate) async fn events(State(edge): State<Edge>, headers: HeaderMap, uri: Ur
 }
 
 /// The last event that the client has, if it says so. A browser that reconnects repeats the URL as it was, and says in the
-/// header how far it has come since.
+/// header how far it has come since; both are read, so that a wrong URL is told of at any time.
 fn last_event_id(headers: &HeaderMap, uri: &Uri) -> Result<Option<EventNumber>, Failure> {
     let bad = |message| Failure::new(StatusCode::BAD_REQUEST, message);
     let parameters = Parameters::read(uri, EventsQuery::KNOWN).map_err(bad)?;
-    let header = headers.get(LAST_EVENT_ID).map(|header| header.to_str().unwrap_or("-"));
-    let Some(text) = header.or_else(|| parameters.text(LAST_EVENT_ID_PARAMETER)) else { return Ok(None) };
-    let digits = text.bytes().all(|byte| byte.is_ascii_digit());
-    let number = text.parse().ok().filter(|_| digits).map(EventNumber);
-    let no_number =
-        || bad("Last-Event-ID must be the id of an event, or 0 for the oldest that is remembered".to_owned());
-    number.map(Some).ok_or_else(no_number)
+    let number = |text: &str| {
+        let digits = text.bytes().all(|byte| byte.is_ascii_digit());
+        text.parse().ok().filter(|_| digits).map(EventNumber).ok_or_else(|| {
+            bad("Last-Event-ID must be the id of an event, or 0 for the oldest that is remembered".to_owned())
+        })
+    };
+    let header = headers.get(LAST_EVENT_ID).map(|header| number(header.to_str().unwrap_or("-"))).transpose()?;
+    let parameter = parameters.text(LAST_EVENT_ID_PARAMETER).map(number).transpose()?;
+    Ok(header.or(parameter))
 }

@@ -107,6 +107,16 @@ impl IntoParams for IfNoneMatch {
     }
 }
 
+/// `Last-Event-ID`
+pub(crate) struct LastEventId;
+
+impl IntoParams for LastEventId {
+    fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
+        let number = ObjectBuilder::new().schema_type(Type::Integer).minimum(Some(0)).maximum(Some(u64::MAX));
+        vec![header("Last-Event-ID", "The last event that the client has; 0 for the oldest that is remembered", number)]
+    }
+}
+
 fn header(name: &str, about: &str, schema: impl Into<RefOr<utoipa::openapi::Schema>>) -> Parameter {
     let parameter = ParameterBuilder::new().name(name).parameter_in(ParameterIn::Header).required(Required::False);
     parameter.description(Some(about)).schema(Some(schema)).build()

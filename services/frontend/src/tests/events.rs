@@ -200,6 +200,8 @@ async fn what_is_no_id_is_refused() {
         check(at, format!("GET /events HTTP/1.1\r\nhost: x\r\nlast-event-id: {id}\r\n\r\n"), 400, message).await;
         check(at, get(&format!("/events?last_event_id={}", id.replace('+', "%2B"))), 400, message).await;
     }
+    let both = "GET /events?last_event_id=-1 HTTP/1.1\r\nhost: x\r\nlast-event-id: 1\r\n\r\n";
+    check(at, both.to_owned(), 400, message).await;
     check(at, get("/events?since=1"), 400, "\"since\" is not known here; known are last_event_id").await;
 }
 
