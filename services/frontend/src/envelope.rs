@@ -14,7 +14,9 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use tradenet_schemas::rest::{Data, FailureBody};
+use tradenet_schemas::trace::REQUEST_ID_HEADER;
 
+use crate::following;
 use crate::limits::RETRY_AFTER_S;
 
 pub(crate) const JSON: HeaderValue = HeaderValue::from_static("application/json");
@@ -63,8 +65,10 @@ impl Failure {
         let reason = self.status.canonical_reason().unwrap_or_default();
         let retry = self.retry_after_s.map_or_else(String::new, |seconds| format!("retry-after: {seconds}\r\n"));
         let mut answer = format!(
-            "HTTP/1.1 {} {reason}\r\ncontent-type: application/json\r\n{retry}content-length: {}\r\nconnection: close\r\n\r\n",
+            "HTTP/1.1 {} {reason}\r\ncontent-type: application/json\r\n{retry}{REQUEST_ID_HEADER}: {}\r\ncontent-length: {}\r\n\
+             connection: close\r\n\r\n",
             self.status.as_u16(),
+            following::name(),
             body.len(),
         )
         .into_bytes();

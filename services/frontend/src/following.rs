@@ -29,6 +29,16 @@ pub(crate) fn current() -> Option<Arc<Trace>> {
     CURRENT.try_with(Arc::clone).ok()
 }
 
+/// Never 0, which would be no id at all.
+fn new_trace_id() -> u128 {
+    rand::random::<u128>() | 1
+}
+
+/// The name of a request whose own one could not be read.
+pub(crate) fn name() -> String {
+    format!("{:032x}", new_trace_id())
+}
+
 /// A request's ids.
 pub(crate) struct Ids {
     context: TraceContext,
@@ -49,8 +59,7 @@ impl Ids {
         let request_id = headers.get(&REQUEST_ID).and_then(|text| RequestId::parse(text.to_str().ok()?));
         let told = first.is_some();
         let followed = caller.is_some_and(|caller| caller.sampled) || follows_all();
-        // Never 0, which would be no id at all.
-        let trace_id = caller.map_or_else(|| rand::random::<u128>() | 1, |caller| caller.trace_id);
+        let trace_id = caller.map_or_else(new_trace_id, |caller| caller.trace_id);
         let parent_id = if told || followed { rand::random::<u64>() | 1 } else { 1 };
         let context = TraceContext { trace_id, parent_id, sampled: caller.is_some_and(|caller| caller.sampled) };
         let name = || request_id.clone().unwrap_or_else(|| RequestId::of(&context));

@@ -187,6 +187,7 @@ async fn check(address: SocketAddr, request: impl AsRef<[u8]>, status: u16, expe
     assert_eq!((response.status, response.body.as_str()), (status, body.as_str()), "{shown}");
     assert_eq!(response.header("content-type"), Some("application/json"), "{shown}");
     assert_eq!(response.header("retry-after"), (status == 503).then_some("1"), "{shown}");
+    assert!(response.header("x-request-id").is_some_and(|id| id.len() == 32), "{shown}: {}", response.head);
     response
 }
 
