@@ -14,6 +14,7 @@ mod stand_ins;
 mod watch;
 
 use std::net::{SocketAddr, TcpListener};
+use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
@@ -53,6 +54,9 @@ pub(crate) struct Args {
     /// How many stocks each frontend keeps; 0 turns its cache off.
     #[arg(long, env = "TRADENET_CACHE_SIZE", default_value_t = 5)]
     cache_size: usize,
+    /// Requests a second that each frontend takes of one client address; more are answered 429 [default: no limit]
+    #[arg(long, env = "TRADENET_RATE_LIMIT", value_name = "N")]
+    rate_limit: Option<NonZeroU32>,
     /// What is listed at first: a CSV file `name,price,quantity` [default: a built-in list, put into DATA_DIR/stocks.csv]
     #[arg(long, env = "TRADENET_STOCKS", value_name = "FILE")]
     stocks: Option<PathBuf>,
@@ -196,8 +200,10 @@ fn start_services(args: &Args, plan: &mut Plan, nats_url: &str, children: &mut C
         let name = format!("frontend-{number}");
         let (listen, cache_size) = (address.to_string(), args.cache_size.to_string());
         let own = ["frontend", "--listen", &listen, "--cache-size", &cache_size].map(str::to_owned);
+        let rate = args.rate_limit.map(|rate| ["--rate-limit".to_owned(), rate.to_string()]);
         let shown = Some(format!("http://{address}"));
-        children.start(&name, Kind::Frontend, &plan.program, [&own[..], &common(&name)].concat(), shown)?;
+        let argv = [&own[..], rate.as_ref().map_or(&[], |rate| &rate[..]), &common(&name)].concat();
+        children.start(&name, Kind::Frontend, &plan.program, argv, shown)?;
     }
     Ok(())
 }
@@ -292,7 +298,7 @@ mod tests {
     #[tokio::test]
     async fn the_exchange_is_started_published_watched_and_stopped_without_a_trace() {
         let home = TempDir::new().unwrap();
-        let args = args(&home, &["--frontends", "2", "--catalogs", "2", "--cache-size", "0"]);
+        let args = args(&home, &["--frontends", "2", "--catalogs", "2", "--cache-size", "0", "--rate-limit", "500"]);
         let mut plan = Plan::make(&args).unwrap();
         // Ends with its supervisor, as a service does; notes its arguments, and that it was told of the pipe.
         plan.program = stand_in(&home, "echo \"$TRADENET_PARENT_PIPE $*\" >>\"${0}.log\"; exec cat");
@@ -337,6 +343,8 @@ mod tests {
         assert_eq!(argv, expected);
         assert_eq!(processes[names.len() - 5]["metrics"], format!("http://{}/metrics", plan.metrics[2]));
         assert_eq!(processes[names.len() - 1]["metrics"], format!("http://{}/metrics", frontends[1]));
+        let frontend = processes[names.len() - 1]["argv"].as_array().unwrap();
+        assert!(frontend.windows(2).any(|pair| pair == ["--rate-limit", "500"]), "{frontend:?}");
         assert!(std::fs::read_to_string(format!("{program}.log")).unwrap().lines().all(|line| line.starts_with("1 ")));
 
         // One that is killed stays dead, and stays listed.
@@ -380,6 +388,7 @@ mod tests {
         }
         check(&[], true);
         check(&["--replicas", "1", "--catalogs", "9", "--frontends", "32"], true);
+        check(&["--rate-limit", "0"], false);
         check(&["--replicas", "0"], false);
         check(&["--replicas", "10"], false);
         check(&["--frontends", "0"], false);

@@ -111,7 +111,7 @@ async fn each_client_has_its_rate_where_there_is_one() {
     let mut client = connect(served.address).await;
     let mut statuses = vec![];
     for _ in 0..10 {
-        client.write_all(get("/healthz").as_bytes()).await.unwrap();
+        client.write_all(get("/docs").as_bytes()).await.unwrap();
         let response = read(&mut client, true).await;
         if response.status == 429 {
             assert_eq!(response.header("retry-after"), Some("1"));
@@ -121,4 +121,7 @@ async fn each_client_has_its_rate_where_there_is_one() {
     }
     assert_eq!(statuses[..3], [200; 3]);
     assert!(statuses.contains(&429), "{statuses:?}");
+    for path in ["/healthz", "/cluster"] {
+        assert_eq!(ask(served.address, get(path).as_bytes()).await.status, 200, "{path} is for those who watch");
+    }
 }
