@@ -23,6 +23,9 @@ const FORBIDDEN: [&str; 11] = [
 ];
 const UNHEARD: [&str; 3] = ["SUB tradenet.order.replicate.all 9", "SUB tradenet.> 9", "SUB _INBOX.order.> 9"];
 
+/// Far above what a service takes to find out that it may not do its work, in seconds.
+const SERVICE_LIMIT_S: &str = "60";
+
 /// What the broker says to `lines`, from a container on the exchange's network.
 #[track_caller]
 fn speak(exchange: &Exchange, image: &Image, login: &Value, lines: &str) -> String {
@@ -135,13 +138,18 @@ pub(crate) fn a_missing_permission(image: &Image) {
         "NATS_PASSWORD=order-change-me",
         "--env",
         "NATS_URL=nats://nats:4222",
+        // One that runs on is ended, with a status of its own.
+        "--entrypoint",
+        "timeout",
         &image.name,
+        SERVICE_LIMIT_S,
+        "tradenet",
         "order",
         "--id",
         "1",
     ]));
     let said = String::from_utf8_lossy(&ended.stderr);
-    assert!(!ended.status.success(), "{said}");
+    assert_eq!(ended.status.code(), Some(1), "{said}");
     let last = said.lines().last().unwrap_or_default();
     assert!(last.contains("tradenet.order.fetch.probe") && last.contains("nats/users.conf"), "{said}");
 }
