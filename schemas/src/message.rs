@@ -114,8 +114,19 @@ pub struct Status {
     /// (rule R7), and only the other record can have been served by.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub contested: bool,
+    /// As leader: clients may see no stock yet, for no catalog has brought any.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub unlisted: bool,
     /// Why it cannot take orders at present, if so.
     pub trouble: Option<String>,
+}
+
+impl Status {
+    /// Why no trade is served by this leader, if so, and what would help.
+    pub fn hindrance(&self) -> Option<String> {
+        let unlisted = || self.unlisted.then(|| "no stock is listed yet: the catalog does that, start it".to_owned());
+        self.trouble.clone().or_else(unlisted)
+    }
 }
 
 /// One command of one client.

@@ -74,6 +74,7 @@ fn status() -> Box<Status> {
         catalog: Some(Boot(0xca7a)),
         leaving: false,
         contested: false,
+        unlisted: false,
         trouble: None,
     })
 }

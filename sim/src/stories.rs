@@ -61,6 +61,7 @@ macro_rules! with_stories {
             a_burst_of_orders_outlives_the_leader,
             one_fault_at_a_time_costs_no_more_than_it_may,
             events_are_published_while_somebody_follows_the_market,
+            a_new_exchange_is_ready_once_there_is_something_to_trade,
         }
     };
 }
@@ -78,6 +79,21 @@ fn the_first_trade_goes_through() {
     assert_eq!(world.buy(frontend(1), "HOT", "first"), OrderNumber(1));
     assert_eq!(world.buy(frontend(2), "HOT", "second"), OrderNumber(2));
     assert_eq!(world.leader(), Some(order(3)));
+}
+
+fn a_new_exchange_is_ready_once_there_is_something_to_trade() {
+    let mut world = World::empty(41, Size::default(), Detail::Text);
+    for who in [order(1), order(2), order(3), frontend(1), frontend(2)] {
+        world.start(who);
+    }
+    world.run_until(|world| world.leader() == Some(order(3)), "a leader without a catalog");
+    world.run_for(5_000);
+    assert!(!world.frontends_ready());
+    let trouble = world.trouble(frontend(1));
+    assert!(trouble.contains("no stock is listed yet"), "{trouble}");
+    world.start(catalog(1));
+    world.run_until(World::frontends_ready, "the frontends are ready");
+    assert_eq!(world.buy(frontend(1), "HOT", "first"), OrderNumber(1));
 }
 
 fn a_key_asked_again_gets_the_same_order() {

@@ -186,7 +186,7 @@ impl Elector {
     /// Why no trade can be served at this moment, and what would help.
     pub(crate) fn trouble(&self, now: Mono) -> Option<String> {
         if let Some(status) = self.serving(now) {
-            return status.trouble.clone().map(|theirs| self.beyond_repair.clone().unwrap_or(theirs));
+            return status.hindrance().map(|theirs| self.beyond_repair.clone().unwrap_or(theirs));
         }
         if self.connected_at.is_none() {
             return Some("the broker can't be reached".to_owned());

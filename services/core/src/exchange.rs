@@ -351,6 +351,11 @@ impl Exchange {
         self.house.by_name().map(|listing| listing.stock.clone()).collect()
     }
 
+    /// The entry that listed the first stocks, if there are any.
+    pub fn listed(&self) -> Option<SeqNum> {
+        self.house.first()
+    }
+
     /// The order with the house of that number, if there is one, and the entry that made it.
     pub fn order(&self, number: OrderNumber) -> Option<(Order, SeqNum)> {
         let index = usize::try_from(number.0.checked_sub(1)?).ok()?;

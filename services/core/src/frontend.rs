@@ -161,7 +161,7 @@ impl Frontend {
         self.cache.get(now.mono, symbol).map(|(_, version)| version)
     }
 
-    /// Whether trades can be served.
+    /// Whether trades can be served: there is a leader that takes them, and something to trade.
     ///
     /// # Errors
     /// Why not, and what would help.

@@ -365,6 +365,7 @@ mod tests {
             released: SeqNum(0),
             catalog: None,
             contested: false,
+            unlisted: false,
             leaving: false,
             trouble: None,
         }

@@ -112,7 +112,7 @@ impl Cluster {
     /// Why trades can't be served, and what would help; none if they can.
     pub(crate) fn trouble(&self) -> Option<String> {
         if let Some(leader) = self.leader() {
-            return leader.trouble.clone();
+            return leader.hindrance();
         }
         if self.replicas.values().all(Option::is_none) {
             return Some("no order replica answers: start some".to_owned());

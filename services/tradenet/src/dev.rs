@@ -256,7 +256,7 @@ mod tests {
         program
     }
 
-    /// Stands in for a frontend's port: ready at once, and led by order-2.
+    /// Stands in for a frontend's port: ready after a moment, and led by order-2.
     async fn serve(address: SocketAddr) {
         let cluster = r#"{"data":{"epoch":4,"leader":2,"in_sync":[1,2],"ready":true,"trouble":null,"replicas":[],
             "catalog":null,"frontend":{"boot":"b","lease":true,"cache":{"capacity":5,"entries":0,"hits":0,"misses":0,
@@ -270,19 +270,16 @@ mod tests {
         };
         let mut looks = 0;
         loop {
+            looks += 1;
             let (mut stream, _) = listener.accept().await.unwrap();
             let mut request = [0; 1024];
             let length = stream.read(&mut request).await.unwrap();
             let body = match &request[..length] {
                 request if request.starts_with(b"GET /cluster") => cluster,
-                request if request.starts_with(b"GET /stocks") => {
-                    // Listed a moment after trades are served, as by a catalog that has just been attached.
-                    looks += 1;
-                    if looks < 3 { r#"{"data":[]}"# } else { r#"{"data":[{}]}"# }
-                }
                 _ => r#"{"data":{}}"#,
             };
-            let answer = format!("HTTP/1.0 200 OK\r\n\r\n{body}");
+            let status = if looks < 3 { "503 Service Unavailable" } else { "200 OK" };
+            let answer = format!("HTTP/1.0 {status}\r\n\r\n{body}");
             stream.write_all(answer.as_bytes()).await.unwrap();
         }
     }

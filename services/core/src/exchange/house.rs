@@ -32,12 +32,19 @@ pub(super) struct Listing {
 pub(super) struct House {
     /// In the order in which they were listed.
     listings: Vec<Listing>,
+    /// The entry that listed the first.
+    first: Option<SeqNum>,
     by_name: BTreeMap<Symbol, u32>,
 }
 
 impl House {
     pub(super) fn len(&self) -> usize {
         self.listings.len()
+    }
+
+    /// The entry that listed the first of them, if there are any.
+    pub(super) fn first(&self) -> Option<SeqNum> {
+        self.first
     }
 
     pub(super) fn get(&self, listing: u32) -> &Listing {
@@ -53,6 +60,7 @@ impl House {
         let index = u32::try_from(self.listings.len()).expect("there are not that many stocks");
         let known = self.by_name.insert(symbol.clone(), index);
         assert_eq!(known, None, "entry {seq}: {symbol} is listed twice");
+        self.first.get_or_insert(seq);
         let stock = Stock { symbol: symbol.clone(), price, quantity, volume: Quantity::ZERO };
         self.listings.push(Listing { stock, listed: quantity, bought: 0, sold: 0, matched: 0, changed: seq });
     }

@@ -233,6 +233,7 @@ impl Replica {
             catalog: self.leading.as_ref().and_then(|_| self.state.exchange.catalog()),
             leaving: self.leaving.is_some(),
             contested: self.is_contested(),
+            unlisted: self.is_unlisted(),
             trouble: self.trouble(),
         }
     }
@@ -286,6 +287,11 @@ impl Replica {
         let stuck = self.leading.as_ref().and_then(|leading| leading.stuck_since())?;
         let long = self.now.mono.since(stuck) > self.options.times.stuck * 2;
         long.then(|| "an order waits to be committed: a replica or the register does not answer it".to_owned())
+    }
+
+    fn is_unlisted(&self) -> bool {
+        let listed = self.state.exchange.listed();
+        self.leading.as_ref().is_some_and(|leading| listed.is_none_or(|seq| seq > leading.released()))
     }
 
     fn is_in_sync(&self) -> bool {

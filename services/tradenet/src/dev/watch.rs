@@ -68,15 +68,14 @@ fn check_hope(died: &Died, children: &Children) -> anyhow::Result<()> {
     }
 }
 
-/// What the first frontend that is not ready lacks. Ready means that trades are served, that there is something to trade,
-/// and, where a catalog lives, that caches may be used: whoever waits for dev.json looks a stock up next, perhaps twice,
-/// and a catalog is attached a moment after a leader serves.
+/// What the first frontend that is not ready lacks. Ready means that trades are served and, where a catalog lives, that
+/// caches may be used: whoever waits for dev.json looks a stock up next, perhaps twice, and a catalog is attached a moment
+/// after a leader serves.
 async fn what_is_missing(frontends: &[SocketAddr], catalog_lives: bool) -> Option<String> {
     for (number, address) in (1..).zip(frontends) {
-        let why = match look_at(*address).await {
+        let why = match serves_with_lease(*address).await {
             Err(why) => Some(why),
-            Ok(Seen { listed: 0, .. }) => Some("no stock is listed".to_owned()),
-            Ok(Seen { lease: false, .. }) if catalog_lives => Some("no catalog has granted it a lease".to_owned()),
+            Ok(false) if catalog_lives => Some("no catalog has granted it a lease".to_owned()),
             Ok(_) => None,
         };
         if let Some(why) = why {
@@ -86,20 +85,12 @@ async fn what_is_missing(frontends: &[SocketAddr], catalog_lives: bool) -> Optio
     None
 }
 
-/// A frontend that serves trades, before it is known whether it is ready.
-struct Seen {
-    listed: usize,
-    /// Its cache may be used.
-    lease: bool,
-}
-
-async fn look_at(address: SocketAddr) -> Result<Seen, String> {
+/// Whether the cache of a frontend that serves trades may be used.
+async fn serves_with_lease(address: SocketAddr) -> Result<bool, String> {
     ask(address, "/readyz").await?;
-    let listed = ask(address, "/stocks").await?["data"].as_array().map_or(0, Vec::len);
     let frontend = &ask(address, "/cluster").await?["data"]["frontend"];
     // One without a cache has nothing to ask a lease for.
-    let lease = frontend["lease"] == true || frontend["cache"]["capacity"] == 0;
-    Ok(Seen { listed, lease })
+    Ok(frontend["lease"] == true || frontend["cache"]["capacity"] == 0)
 }
 
 /// A success's body; the error says why there is none.
