@@ -155,6 +155,9 @@ struct RunArgs {
     /// Prints the report as JSON.
     #[arg(long)]
     json: bool,
+    /// Leaves out requests of --rate that find no free connection for so long, instead of sending all of them however late.
+    #[arg(long, value_name = "TIME", value_parser = duration, requires = "rate")]
+    late_most: Option<Duration>,
     /// Writes the percentiles to FILE as CSV.
     #[arg(long, value_name = "FILE")]
     csv: Option<PathBuf>,
@@ -250,6 +253,7 @@ impl Pace {
             quantity: 1,
             warmup: self.warmup,
             think: self.think,
+            late_most: None,
             seed: self.seed.unwrap_or_else(rand::random),
             request_timeout: self.timeout,
             deadline: self.deadline,
@@ -276,6 +280,7 @@ impl RunArgs {
             reread: self.reread,
             exclusive: self.exclusive,
             interval_log: self.hlog.is_some(),
+            late_most: self.late_most,
             ..self.common.options(clients, load)
         };
         self.frontends.name(&mut options);

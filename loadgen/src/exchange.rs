@@ -9,6 +9,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use hyper::header::RETRY_AFTER;
 use hyper::{Method, StatusCode};
 use serde::de::DeserializeOwned;
 
@@ -25,6 +26,8 @@ const BACKOFF_FIRST: Duration = Duration::from_millis(10);
 const BACKOFF_MOST: Duration = Duration::from_millis(200);
 /// Longest message of an error that is kept.
 const MAX_MESSAGE: usize = 120;
+/// What is said of an answer that lacks it, though the contract wants it there.
+pub(crate) const NO_RETRY_AFTER: &str = " (without Retry-After)";
 
 /// What all clients of a run share.
 pub(crate) struct Shared {
@@ -296,6 +299,9 @@ fn message(answer: &Answer) -> String {
     };
     if let Some((end, _)) = text.char_indices().nth(MAX_MESSAGE) {
         text.truncate(end);
+    }
+    if answer.status == StatusCode::SERVICE_UNAVAILABLE && !answer.headers.contains_key(RETRY_AFTER) {
+        text.push_str(NO_RETRY_AFTER);
     }
     text
 }

@@ -163,6 +163,10 @@ pub(crate) async fn connection(context: Arc<Context>, schedule: Arc<Schedule>, n
             continue;
         }
         let late = now.saturating_duration_since(slot.intended);
+        if context.options.late_most.is_some_and(|most| late > most) {
+            context.shared.recorder.count(|counts| counts.unsent += 1);
+            continue;
+        }
         context.shared.recorder.started(if idle { Start::Idle(late) } else { Start::Waited(late) }, slot.intended);
         serve(&context, &schedule, &mut client, number, &slot, &mut done).await;
     }

@@ -104,6 +104,9 @@ pub struct RunOptions {
     pub warmup: Duration,
     /// Pause of a client between two iterations of a closed loop.
     pub think: Duration,
+    /// A request of an open loop that finds no connection for so long is left out, so that the load is over when it was to
+    /// be. Without it, it is sent however late.
+    pub late_most: Option<Duration>,
     /// Decides which stocks, which trades and in which order. The same seed asks for the same again.
     pub seed: u64,
     /// How long one attempt waits for its answer.
@@ -139,6 +142,7 @@ impl RunOptions {
             quantity: 1,
             warmup: Duration::ZERO,
             think: Duration::ZERO,
+            late_most: None,
             seed: 1,
             request_timeout: Duration::from_secs(5),
             deadline: Duration::from_secs(60),

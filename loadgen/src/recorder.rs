@@ -174,7 +174,8 @@ pub struct Counts {
     pub sold_out: u64,
     /// Attempts that were repeated.
     pub retries: u64,
-    /// Requests of an open loop that were given up before they started, a whole deadline after the schedule's end.
+    /// Requests of an open loop that were given up before they started: later than they might be, or a whole deadline after
+    /// the schedule's end.
     pub unsent: u64,
 }
 
