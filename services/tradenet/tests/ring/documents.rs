@@ -56,10 +56,10 @@ fn json_in(path: &str) -> Value {
     serde_json::from_slice(&std::fs::read(root().join(path)).unwrap()).unwrap()
 }
 
-type Recorded = Arc<Mutex<Vec<(String, Vec<u8>)>>>;
+pub(crate) type Recorded = Arc<Mutex<Vec<(String, Vec<u8>)>>>;
 
 /// Records all that is said on the broker, from when this returns until its test ends.
-fn record(url: &str) -> Recorded {
+pub(crate) fn record(url: &str) -> Recorded {
     let (recorded, url) = (Recorded::default(), url.to_owned());
     let into = Arc::clone(&recorded);
     let (begun, begins) = std::sync::mpsc::channel();

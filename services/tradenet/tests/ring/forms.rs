@@ -2,12 +2,16 @@
 
 use std::io::Write as _;
 
+use serde_json::Value;
 use tradenet_core::journal;
 use tradenet_runtime::process::Signal;
 use tradenet_schemas::ids::{Chain, Position};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
-use crate::harness::{Exchange, order, tradenet, until};
+use crate::documents::record;
+use crate::harness::{Exchange, gone, order, tradenet, until};
+
+const REPLICATE: &str = "tradenet.order.replicate.all";
 
 /// The line of an entry that this release does not know, behind those of `before`.
 fn newer_line(before: &[u8]) -> Vec<u8> {
@@ -17,6 +21,52 @@ fn newer_line(before: &[u8]) -> Vec<u8> {
     let json = format!("{{\"seq\":{},\"epoch\":{epoch},\"at\":1,\"events\":[{{\"split\":{{\"by\":2}}}}]}}", seq.next());
     let chain = Chain(xxh3_64_with_seed(json.as_bytes(), chain.0));
     format!("{{\"chain\":\"{chain}\",{}\n", &json[1..]).into_bytes()
+}
+
+/// Says something on the broker, as anybody can where there are no users.
+fn publish(url: &str, subject: &'static str, bytes: Vec<u8>) {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+        let client = async_nats::connect(url).await.unwrap();
+        client.publish(subject, bytes.into()).await.unwrap();
+        client.flush().await.unwrap();
+    });
+}
+
+#[test]
+fn whoever_follows_a_leader_of_a_newer_release_stops_at_its_first_new_entry_and_says_what_to_do() {
+    let mut exchange = Exchange::start(&[]);
+    exchange.until_whole();
+    assert_eq!(exchange.post(1, &order("GameStart", 1, "buy")).status, 200);
+    let before = exchange.until_quiet();
+    // What the leader says all the time, with an entry that only a newer one could have written.
+    let recorded = record(&exchange.nats_url());
+    let mut said = None;
+    until("the leader says something", || {
+        let is_append = |(subject, _): &&(String, Vec<u8>)| subject == REPLICATE;
+        said = recorded.lock().unwrap().iter().find(is_append).map(|(_, bytes)| bytes.clone());
+        said.is_some()
+    });
+    let mut message: Value = serde_json::from_slice(&said.unwrap()).unwrap();
+    let mut scan = journal::scan(&before, Position::default());
+    assert!(scan.by_ref().all(|line| line.is_ok()));
+    message["body"]["append"]["prev"] = serde_json::to_value(scan.position()).unwrap();
+    publish(&exchange.nats_url(), REPLICATE, [message.to_string().as_bytes(), b"\n", &newer_line(&before)].concat());
+
+    let old = ["order-1", "order-2", "catalog-1"];
+    for name in old {
+        until(&format!("the end of {name}"), || gone(exchange.pid(name)));
+    }
+    let says = "can't be followed: a newer release of Trade-Net wrote this entry: run that one, or a newer one, here";
+    until("each of them says so", || exchange.log().lines().filter(|line| line.contains(says)).count() == old.len());
+    for id in [1, 2] {
+        assert_eq!(std::fs::read(exchange.journal(id)).unwrap(), before, "nothing of it is on the disk of order-{id}");
+    }
+    for name in old {
+        exchange.restart(name);
+    }
+    exchange.until_whole();
+    assert_eq!(exchange.post(1, &order("GameStart", 1, "buy")).status, 200);
+    exchange.stop_and_verify();
 }
 
 #[test]

@@ -383,6 +383,13 @@ impl Exchange {
     pub(crate) fn until_whole(&self) -> Cluster {
         self.until_led(3, &[1, 2, 3])
     }
+    /// Waits until all journals are the same, and nothing is on its way; one of them.
+    #[track_caller]
+    pub(crate) fn until_quiet(&self) -> Vec<u8> {
+        let read = |id| std::fs::read(self.journal(id)).unwrap();
+        until("all journals are the same", || read(1) == read(2) && read(2) == read(3));
+        read(1)
+    }
     /// Waits until the load has made some more trades.
     #[track_caller]
     pub(crate) fn until_trading(&self) {
