@@ -645,9 +645,7 @@ impl Catalog {
     fn tick(&mut self) {
         let now = self.now.mono;
         if !self.ticks.are_due(now) {
-            if self.ticks.are_far(now) && self.rests_until().is_none() {
-                self.ticks = Ticks::soon(now);
-            }
+            self.ticks = self.ticks.hastened(now, || self.rests_until());
             return;
         }
         let before = self.sessions.len();

@@ -630,9 +630,7 @@ impl Frontend {
     fn tick(&mut self) {
         let now = self.now.mono;
         if !self.ticks.are_due(now) {
-            if self.ticks.are_far(now) && self.rests_until().is_none() {
-                self.ticks = Ticks::soon(now);
-            }
+            self.ticks = self.ticks.hastened(now, || self.rests_until());
             return;
         }
         let before = self.elector.leader();

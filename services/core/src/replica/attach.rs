@@ -176,7 +176,6 @@ impl Replica {
         }
     }
 
-    /// Waits out a catalog that is silent or does not stage.
     /// Whether nothing waits for the attached catalog, which was heard lately; or none is attached.
     pub(super) fn is_attached_calmly(&self, attachment: &Attachment) -> bool {
         let heard = self.now.mono.since(attachment.heard) < self.options.times.heartbeat * 3;
@@ -184,6 +183,7 @@ impl Replica {
         self.gate() >= self.committed && (content || self.state.exchange.catalog().is_none())
     }
 
+    /// Waits out a catalog that is silent or does not stage.
     pub(super) fn attachment_tick(&mut self) {
         let (now, gate, committed) = (self.now.mono, self.gate(), self.committed);
         let Some(catalog) = self.state.exchange.catalog() else { return };

@@ -238,12 +238,12 @@ impl Replica {
         self.reply(work.reply, Message::Proposed { nonce, verdict });
     }
 
-    /// Nobody is waited for without a limit.
     /// Whether a proposal is being checked or written.
     pub(super) fn clerk_is_busy(&self) -> bool {
         self.clerk.work.is_some()
     }
 
+    /// Nobody is waited for without a limit.
     pub(super) fn clerk_tick(&mut self) {
         let asked = self.clerk.work.as_ref().map(|work| &work.stage);
         if let Some(Stage::Ask { since, .. }) = asked

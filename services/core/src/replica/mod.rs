@@ -827,9 +827,7 @@ impl Replica {
 
     fn tick(&mut self) {
         if !self.ticks.are_due(self.now.mono) {
-            if self.ticks.are_far(self.now.mono) && self.rests_until().is_none() {
-                self.ticks = Ticks::soon(self.now.mono);
-            }
+            self.ticks = self.ticks.hastened(self.now.mono, || self.rests_until());
             return;
         }
         let late = self.last_tick != Mono(0) && self.now.mono.since(self.last_tick) > PAUSED;
