@@ -15,7 +15,8 @@ use std::time::{Duration, Instant};
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Json, Path, Request, State};
-use axum::http::{HeaderMap, Response};
+use axum::http::header::RETRY_AFTER;
+use axum::http::{HeaderMap, HeaderValue, Response};
 use axum::middleware::{self, Next};
 use axum::routing::{get, post};
 use loadgen::BaseUrl;
@@ -171,7 +172,11 @@ fn answer(status: u16, body: &Value) -> Response<Body> {
 }
 
 fn error(status: u16, message: &str) -> Response<Body> {
-    answer(status, &json!({"error": {"code": status, "message": message}}))
+    let mut response = answer(status, &json!({"error": {"code": status, "message": message}}));
+    if status == 503 {
+        response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
+    }
+    response
 }
 
 /// An answer whose body ends in an error, upon which the server ends the connection.
