@@ -151,7 +151,17 @@ impl Drill {
 impl World {
     /// Whether it is whole, with nothing about to change.
     fn is_calm(&self) -> bool {
-        self.now >= self.last_start.max(self.last_record) + CALM_US && self.is_whole()
+        self.now >= self.last_start.max(self.last_record) + CALM_US && self.register_stands() && self.is_whole()
+    }
+
+    /// Whether the register holds the newest record, and the floor is where that is served. One that has lost either is repaired
+    /// only when all replicas answer (R8), so the loss of another one may be waited for.
+    fn register_stands(&self) -> bool {
+        let held = self.register.configuration.value().filter(|_| !self.register.configuration.unreadable);
+        let floor = self.register.floor.value().filter(|_| !self.register.floor.unreadable);
+        self.invariants.newest.as_ref().is_some_and(|newest| {
+            held.is_some_and(|held| held.nonce == newest.nonce) && floor.is_some_and(|floor| *floor == newest.epoch)
+        })
     }
 }
 
