@@ -142,6 +142,9 @@ pub struct Submission {
     /// The newest entry that the frontend knew of when the client asked: what was done by then was done for an earlier
     /// request.
     pub known: SeqNum,
+    /// It was sent before. What was sent once is done by nobody when its receiver has not taken it, and its client is told so.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub again: bool,
 }
 
 /// What a frontend asks the leader.

@@ -102,7 +102,7 @@ pub fn messages() -> Vec<Envelope> {
     let (catalog, frontend) = (Node::Catalog(Boot(0xca7a)), Node::Frontend(Boot(0xf0f0)));
     let trade = Command::Trade { symbol: symbol(), side: Side::Buy, quantity: quantity(1) };
     let key = CommandKey::of_client(&IdempotencyKey::new("a5-7").expect("a key"));
-    let submission = Submission { request: 11, key, command: trade, known: SeqNum(41) };
+    let submission = Submission { request: 11, key, command: trade, known: SeqNum(41), again: true };
     let accepted = Outcome::Accepted { order: OrderNumber(5), replayed: false };
     let traded = Trade { number: TradeNumber(1), price: price(1450), quantity: quantity(3), side: Side::Buy, at: AT };
     let book =

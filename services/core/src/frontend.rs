@@ -413,12 +413,13 @@ impl Frontend {
                 self.again_at = self.again_at.min(pending.sending.again_at);
                 continue;
             }
-            self.counts.sent_again += u64::from(pending.sending.attempts > 0);
+            let again = pending.sending.attempts > 0;
+            self.counts.sent_again += u64::from(again);
             pending.sending.sent(now, SEND_AGAIN);
             self.again_at = self.again_at.min(pending.sending.again_at);
             pending.sent_in = epoch;
             let (key, command, known) = (pending.key.clone(), pending.command.clone(), pending.known);
-            batch.push(Submission { request, key, command, known });
+            batch.push(Submission { request, key, command, known, again });
         }
         while !batch.is_empty() {
             let rest = batch.split_off(batch.len().min(SUBMISSIONS_PER_MESSAGE_MAX));

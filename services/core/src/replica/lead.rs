@@ -38,8 +38,8 @@ pub(super) const QUEUE_COMMANDS_MAX: usize = 16_384;
 pub(super) const WAITING_MAX: usize = 65_536;
 /// Outcomes in one message, in bytes; a single one is smaller.
 const OUTCOMES_BYTES_MAX: usize = 512 * 1024;
-/// Refusals that are remembered.
-const REFUSALS_MAX: usize = 16_384;
+/// How many answers of a kind are remembered.
+const REMEMBERED_MAX: usize = 16_384;
 /// A learner that counts already, but lacks committed entries for so long, does not count any more.
 const JOINS_WITHIN: Duration = Duration::from_millis(500);
 /// A follower silent for so long is asked whether it is there.
@@ -61,19 +61,25 @@ struct Queued {
     trace: Option<Arc<Trace>>,
 }
 
-/// Refusals that were decided, by frontend and request, the newest [`REFUSALS_MAX`].
-#[derive(Clone, Default, Debug)]
-struct Refused {
-    known: BTreeMap<(Boot, u64), Refusal>,
+/// What was answered without an entry, by frontend and request, the newest [`REMEMBERED_MAX`].
+#[derive(Clone, Debug)]
+struct Remembered<T> {
+    known: BTreeMap<(Boot, u64), T>,
     oldest: VecDeque<(Boot, u64)>,
 }
 
-impl Refused {
-    fn remember(&mut self, request: (Boot, u64), refusal: Refusal) {
-        if self.known.insert(request, refusal).is_none() {
+impl<T> Default for Remembered<T> {
+    fn default() -> Self {
+        Self { known: BTreeMap::new(), oldest: VecDeque::new() }
+    }
+}
+
+impl<T> Remembered<T> {
+    fn remember(&mut self, request: (Boot, u64), answer: T) {
+        if self.known.insert(request, answer).is_none() {
             self.oldest.push_back(request);
         }
-        if self.oldest.len() > REFUSALS_MAX
+        if self.oldest.len() > REMEMBERED_MAX
             && let Some(oldest) = self.oldest.pop_front()
         {
             self.known.remove(&oldest);
@@ -174,7 +180,10 @@ pub(super) struct Leading {
     /// Nobody is judged before this.
     grace_until: Mono,
     /// Commands that were refused in this leadership: a late copy of one must not be accepted after all.
-    refused: Refused,
+    refused: Remembered<Refusal>,
+    /// Commands that were turned away at their only sending: their clients know that nothing was done, so a late copy is not
+    /// taken.
+    turned_away: Remembered<()>,
     queue: VecDeque<Queued>,
     waiting: Vec<Waiting>,
     pub(super) watchers: Watchers,
@@ -272,7 +281,8 @@ impl Replica {
             joining: None,
             joining_since: now,
             grace_until: now,
-            refused: Refused::default(),
+            refused: Remembered::default(),
+            turned_away: Remembered::default(),
             queue: VecDeque::new(),
             waiting: Vec::new(),
             watchers: Watchers::default(),
@@ -355,33 +365,55 @@ impl Replica {
             let requests = submissions.iter().map(|submission| submission.request).collect();
             return self.not_leader(requests, reply);
         };
-        if self.disk.is_full() && leading.serves {
-            // A copy of what is under way waits for that one's answer: "nothing was done" would be wrong.
-            let taken = |submission: &Submission| {
-                let same = |queued: &Queued| queued.submission.key == submission.key;
-                self.state.exchange.knows(&submission.key) || leading.queue.iter().any(same)
-            };
-            let new: Vec<u64> = submissions.iter().filter(|new| !taken(new)).map(|new| new.request).collect();
-            if !new.is_empty() {
-                let why = "the leader's disk is full, and no other replica is in sync".to_owned();
-                self.counts.verdict(Verdict::Unavailable, new.len());
-                self.reply(reply, Message::Unavailable { requests: new, why });
-            }
-            return;
+        let is_late = |new: &Submission| !new.again && leading.turned_away.known.contains_key(&(from, new.request));
+        let (serves, room) = (leading.serves, QUEUE_COMMANDS_MAX.saturating_sub(leading.queue.len()));
+        let crowded = leading.waiting.len() > WAITING_MAX;
+        let submissions: Vec<_> = submissions.into_iter().filter(|new| !is_late(new)).collect();
+        if self.disk.is_full() && serves {
+            let why = "the leader's disk is full, and no other replica is in sync".to_owned();
+            return self.turn_away(from, &submissions, reply, Verdict::Unavailable, |requests| Message::Unavailable {
+                requests,
+                why,
+            });
         }
-        let requests = || submissions.iter().map(|submission| submission.request).collect();
+        if submissions.len() > room || crowded {
+            return self.turn_away(from, &submissions, reply, Verdict::Overloaded, |requests| Message::Overloaded {
+                requests,
+            });
+        }
         let Some(leading) = &mut self.leading else { return };
-        if leading.queue.len() + submissions.len() > QUEUE_COMMANDS_MAX || leading.waiting.len() > WAITING_MAX {
-            let requests: Vec<u64> = requests();
-            self.counts.verdict(Verdict::Overloaded, requests.len());
-            return self.reply(reply, Message::Overloaded { requests });
-        }
         leading.queue.extend(submissions.into_iter().map(|submission| Queued {
             from,
             trace: wire::trace_of(traces, submission.request),
             submission,
             reply: reply.clone(),
         }));
+    }
+
+    /// Answers that nothing is done. A copy of what is under way waits for that one's answer instead.
+    fn turn_away(
+        &mut self,
+        from: Boot,
+        submissions: &[Submission],
+        reply: ReplyTo,
+        verdict: Verdict,
+        message: impl FnOnce(Vec<u64>) -> Message,
+    ) {
+        let Some(leading) = &mut self.leading else { return };
+        let mut requests = Vec::new();
+        for Submission { request, key, again, .. } in submissions {
+            if self.state.exchange.knows(key) || leading.queue.iter().any(|queued| queued.submission.key == *key) {
+                continue;
+            }
+            if !again {
+                leading.turned_away.remember((from, *request), ());
+            }
+            requests.push(*request);
+        }
+        if !requests.is_empty() {
+            self.counts.verdict(verdict, requests.len());
+            self.reply(reply, message(requests));
+        }
     }
 
     pub(super) fn queried(&mut self, request: u64, query: Query, reply: ReplyTo) {
@@ -479,7 +511,7 @@ impl Replica {
     /// `traces` gets the entry of a command that is followed.
     fn decide_one(&mut self, queued: Queued, lines: &mut Vec<u8>, traces: &mut Vec<Traced>) {
         let Queued { from, submission, reply, trace } = queued;
-        let Submission { request, key, command, known } = submission;
+        let Submission { request, key, command, known, again } = submission;
         let refused = self.leading.as_ref().and_then(|leading| leading.refused.known.get(&(from, request)));
         let refused = refused.filter(|_| !bug(Bug::DecideRefusedAgain));
         let decision =
@@ -504,7 +536,7 @@ impl Replica {
             }
             Decision::Replay { seq, .. } if bug(Bug::DropKeysAtFailover) && self.is_of_a_former_leader(seq) => {
                 let key = CommandKey::generated(self.options.boot, self.log.tail().seq.0);
-                let submission = Submission { request, key, command, known };
+                let submission = Submission { request, key, command, known, again };
                 return self.decide_one(Queued { from, submission, reply, trace }, lines, traces);
             }
             Decision::Replay { order, seq } => {
