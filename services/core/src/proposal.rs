@@ -137,12 +137,16 @@ pub(crate) fn rebuild(evidence: &Evidence<'_>) -> Result<Rebuild, String> {
         ));
     }
     let seen = highest(statuses.iter().map(|status| status.committed).chain([evidence.seen]));
-    // Whichever of them was served in, who is in sync by each has every order.
     let stand = standing(&twins, statuses);
+    let unserved = is_unserved(&twins, floor, statuses);
     let newest = stand.first().copied().unwrap_or(newest);
-    let fit = |status: &&Status| {
-        stand.iter().all(|held| held.is_in_sync(status.id, status.store)) && status.tail.seq >= seen && !status.leaving
+    // Whichever of them was served in, who is in sync by each has every order. Where none was, all orders are older than
+    // they are, and each of them names only who had every order then.
+    let has_every_order = |status: &Status| {
+        let by = |held: &&Configuration| held.is_in_sync(status.id, status.store);
+        if unserved { twins.iter().any(by) } else { stand.iter().all(by) }
     };
+    let fit = |status: &&Status| has_every_order(status) && status.tail.seq >= seen && !status.leaving;
     let fit: Vec<_> = statuses.iter().filter(fit).cloned().collect();
     // While a leader serves in that record, orders go on, and what was heard of the others is always a little old.
     let serves = |status: &Status| {
@@ -166,10 +170,21 @@ pub(crate) fn rebuild(evidence: &Evidence<'_>) -> Result<Rebuild, String> {
     })
 }
 
+/// Whether a replica has written the first entry of that epoch, as leader or from one.
+fn is_begun(held: &Configuration, statuses: &[Status]) -> bool {
+    statuses.iter().any(|status| holds(status, held.nonce) && status.tail.epoch == held.epoch)
+}
+
+/// Whether nobody has served by any of these records of one epoch: the floor, which a leader raises first, is below it.
+fn is_unserved(twins: &[&Configuration], floor: &Slot<Epoch>, statuses: &[Status]) -> bool {
+    let below = |held: &&Configuration| floor.value().is_some_and(|floor| *floor < held.epoch);
+    twins.iter().all(|held| below(held) && !is_begun(held, statuses))
+}
+
 /// The register went back and gave an epoch's number twice: those of the records by which somebody may have served. The
 /// floor lets only one of them begin, and all replicas have answered.
 fn standing<'a>(twins: &[&'a Configuration], statuses: &[Status]) -> Vec<&'a Configuration> {
-    let begun = |held: &Configuration| statuses.iter().any(|s| holds(s, held.nonce) && s.tail.epoch == held.epoch);
+    let begun = |held: &Configuration| is_begun(held, statuses);
     let contested = |held: &Configuration| statuses.iter().any(|s| s.contested && holds(s, held.nonce));
     // Whoever is newly elected commits nothing before its first entry; a leader who goes on may have, without a new one.
     let goes_on = |held: &Configuration| held.by == Node::Order(held.leader.id, held.leader.boot);
@@ -457,5 +472,27 @@ mod tests {
         check([None, Some(gone), None], &record(6, 2, &[2]), Err(Refusal::NoRebuild));
         // Nobody holds anything, and order-1 has entries: this is no first start.
         check([None, None, None], &record(1, 2, &[1, 2, 3]), Err(Refusal::NoRebuild));
+    }
+
+    #[test]
+    fn of_an_epoch_that_was_given_twice_who_is_named_by_one_record_may_lead_if_the_floor_is_below_both() {
+        /// The register went back to epoch 4, which order-3 led with all in sync, and gave 5 to order-1 and to order-2, each
+        /// in sync alone; the floor, whether order-2 has begun, and who may lead.
+        #[track_caller]
+        fn check(floor: Option<u64>, begun: bool, expected: &[u8]) {
+            let (one, two) = (record(5, 1, &[1]), Configuration { nonce: Nonce(99), ..record(5, 2, &[2]) });
+            let mut statuses = [status(1, Some(one.clone()), 9), status(2, Some(two), 9), status(3, Some(one), 9)];
+            statuses[1].tail.epoch = Epoch(if begun { 5 } else { 4 });
+            let (configuration, seen) = (present(record(4, 3, &[1, 2, 3])), SeqNum(9));
+            let floor = floor.map_or(Slot::KeyMissing, |floor| present(Epoch(floor)));
+            let evidence = Evidence { configuration: &configuration, floor: &floor, statuses: &statuses, seen };
+            let fit = rebuild(&evidence).map_or_else(|_| Vec::new(), |rebuild| rebuild.fit);
+            assert_eq!(fit.iter().map(|status| status.id.get()).collect::<Vec<_>>(), expected);
+        }
+        check(Some(4), false, &[1, 2]);
+        check(Some(5), false, &[]);
+        check(None, false, &[]);
+        check(Some(5), true, &[2]);
+        check(Some(4), true, &[2]);
     }
 }
