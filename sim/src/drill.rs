@@ -232,7 +232,7 @@ fn strike_once(world: &mut World, drill: Drill) -> Result<Option<Drilled>, Viola
     let waited = drilled.orders_us.max(drilled.look_ups_us);
     if waited > bound || drilled.epochs > epochs_max {
         let text = format!("{name}: {drilled:?}; at most {bound} us and {epochs_max} epochs");
-        return Err(Violation::new(rule, text));
+        return Err(Violation::late(rule, text));
     }
     Ok(Some(drilled))
 }

@@ -1,4 +1,7 @@
 //! `tradenet-sim`: runs seeds and stories.
+//!
+//! It ends with 0 if all held, with 1 if something was broken, and with [`LATE`] if nothing was broken, and something came later
+//! than its bound. An assertion of core that fails aborts it.
 
 use std::collections::BTreeMap;
 use std::process::ExitCode;
@@ -9,6 +12,7 @@ use std::time::{Duration, Instant};
 use clap::{Parser, Subcommand};
 use tradenet_sim::drill::{DRILLS, Drilled};
 use tradenet_sim::explore::{Bounds, explore};
+use tradenet_sim::invariants::Violation;
 use tradenet_sim::linear::Checked;
 use tradenet_sim::run::{Recovered, Verdict, run};
 use tradenet_sim::stories::STORIES;
@@ -18,6 +22,8 @@ use tradenet_sim::trace::Detail;
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
+/// The exit code where all promises were kept, but not all of them in time (L1 to L6).
+const LATE: u8 = 3;
 /// Lines of the trace shown for a seed that failed.
 const TRACE_LINES: usize = 60;
 
@@ -56,7 +62,7 @@ enum What {
         /// Threads; as many as there are cores if not given.
         #[arg(long)]
         threads: Option<usize>,
-        /// Go on after a failure, and list all of them at the end.
+        /// Go on after a failure; the last line lists all of them.
         #[arg(long)]
         keep_going: bool,
     },
@@ -219,11 +225,21 @@ fn report(verdict: &Verdict) -> ExitCode {
     match &verdict.violation {
         None => ExitCode::SUCCESS,
         Some(violation) => {
-            println!("VIOLATED {}: {}", violation.invariant, violation.text);
+            println!("{}", told(violation));
             println!("repeat: cargo run --release -p tradenet-sim -- run --seed {seed}");
-            ExitCode::FAILURE
+            code(violation)
         }
     }
+}
+
+/// What was found, on one line.
+fn told(violation: &Violation) -> String {
+    let word = if violation.is_late { "LATE" } else { "VIOLATED" };
+    format!("{word} {}: {}", violation.invariant, violation.text)
+}
+
+fn code(violation: &Violation) -> ExitCode {
+    if violation.is_late { ExitCode::from(LATE) } else { ExitCode::FAILURE }
 }
 
 thread_local! {
@@ -270,7 +286,7 @@ struct Totals {
     /// What each run's drill cost.
     drilled: Vec<Drilled>,
     marks: BTreeMap<&'static str, u64>,
-    failed: Vec<(u64, &'static str, String)>,
+    failed: Vec<(u64, Violation)>,
 }
 
 impl Totals {
@@ -402,8 +418,8 @@ impl Swarm {
             *totals.marks.entry(mark).or_default() += u64::from(count > 0);
         }
         if let Some(violation) = verdict.violation {
-            println!("seed {} VIOLATED {}: {}", verdict.seed, violation.invariant, violation.text);
-            totals.failed.push((verdict.seed, violation.invariant, violation.text));
+            println!("seed {} {}", verdict.seed, told(&violation));
+            totals.failed.push((verdict.seed, violation));
             if !self.keep_going {
                 self.stop.store(true, Ordering::Relaxed);
             }
@@ -453,16 +469,26 @@ impl Swarm {
             done as f64 / seconds * 60.0 / threads as f64,
             totals.failed.len()
         );
-        let Some((seed, invariant, text)) = totals.failed.first() else {
+        // What is broken comes before what is late.
+        let Some((seed, worst)) = totals.failed.iter().min_by_key(|(_, violation)| violation.is_late) else {
             return ExitCode::SUCCESS;
         };
-        let others: Vec<_> = totals.failed.iter().map(|(seed, invariant, _)| format!("{seed} {invariant}")).collect();
-        println!("failed: {others:#?}");
         let verdict = run(*seed, Detail::Text);
         let skip = verdict.trace.len().saturating_sub(TRACE_LINES);
         verdict.trace.iter().skip(skip).for_each(|line| println!("{line}"));
-        println!("VIOLATED {invariant}: {text}");
-        println!("repeat: cargo run --release -p tradenet-sim -- run --seed {seed}");
-        ExitCode::FAILURE
+        println!("{}", told(worst));
+        let of = |is_late: bool| -> Vec<String> {
+            let those = totals.failed.iter().filter(|(_, violation)| violation.is_late == is_late);
+            those.map(|(seed, _)| seed.to_string()).collect()
+        };
+        let (broken, late) = (of(false), of(true));
+        println!(
+            "of {done} seeds broken: {} [{}], late: {} [{}]; repeat: cargo run --release -p tradenet-sim -- run --seed {seed}",
+            broken.len(),
+            broken.join(" "),
+            late.len(),
+            late.join(" ")
+        );
+        code(worst)
     }
 }

@@ -195,7 +195,7 @@ fn liveness(world: &mut World, recovered: &mut Option<Recovered>) -> Result<Endi
             Ok(Ending::Whole)
         }
         // Asked only where it did not: much that looks lost is repaired.
-        Err(late) if late.invariant == LIVENESS => match world.why_lost() {
+        Err(late) if late.is_late => match world.why_lost() {
             Some(why) => {
                 world.mark(marks::OPERATOR);
                 world.mark(why);
@@ -285,7 +285,7 @@ fn late(world: &World, what: &str) -> Violation {
             format!("{}: {status:?} {:?}", machine.name, machine.ended)
         })
         .collect();
-    Violation::new(
+    Violation::late(
         LIVENESS,
         format!("not in time: {what}; frontends say {troubles:?}; {replicas:?}; newest {:?}", world.invariants.newest),
     )

@@ -397,7 +397,7 @@ impl World {
     pub(crate) fn violated(&mut self, invariant: &'static str, text: String) {
         let now = self.now;
         self.trace.line(now, "world", "VIOLATED", || format!("{invariant}: {text}"));
-        self.violation.get_or_insert(Violation { invariant, text });
+        self.violation.get_or_insert(Violation::new(invariant, text));
     }
 
     pub(crate) fn mark(&mut self, name: &'static str) {

@@ -41,12 +41,18 @@ pub struct Violation {
     pub invariant: &'static str,
     /// What was found.
     pub text: String,
+    /// Nothing was broken: what must come (L1 to L6) did not come within its bound.
+    pub is_late: bool,
 }
 
 impl Violation {
     /// A violation of that invariant.
     pub fn new(invariant: &'static str, text: impl Into<String>) -> Self {
-        Self { invariant, text: text.into() }
+        Self { invariant, text: text.into(), is_late: false }
+    }
+    /// What must come by that rule did not come in time.
+    pub fn late(rule: &'static str, text: impl Into<String>) -> Self {
+        Self { invariant: rule, text: text.into(), is_late: true }
     }
 }
 
