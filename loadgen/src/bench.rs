@@ -217,6 +217,12 @@ fn find_programs(options: &BenchOptions, tell: &mut impl FnMut(&str)) -> anyhow:
     Ok(Programs { tradenet, floors, nats_server, dir })
 }
 
+/// Leaves a file as it is that has the same content: cargo would build a newer one again.
+fn copy(from: &Path, to: &Path) -> std::io::Result<()> {
+    let content = std::fs::read(from)?;
+    if std::fs::read(to).is_ok_and(|known| known == content) { Ok(()) } else { std::fs::write(to, content) }
+}
+
 /// The program `floors`, built if only its source is there; its own directory stays as it is.
 fn find_floors(options: &BenchOptions, dir: &Path, tell: &mut impl FnMut(&str)) -> anyhow::Result<Option<PathBuf>> {
     if options.floors.is_file() {
@@ -230,9 +236,9 @@ fn find_floors(options: &BenchOptions, dir: &Path, tell: &mut impl FnMut(&str)) 
     std::fs::create_dir_all(source.join("src"))?;
     for entry in std::fs::read_dir(options.floors.join("src"))? {
         let entry = entry?;
-        std::fs::copy(entry.path(), source.join("src").join(entry.file_name()))?;
+        copy(&entry.path(), &source.join("src").join(entry.file_name()))?;
     }
-    std::fs::copy(&manifest, source.join("Cargo.toml"))?;
+    copy(&manifest, &source.join("Cargo.toml"))?;
     tell("building the floors, unless they are built");
     let mut cargo = Command::new("cargo");
     cargo.args(["build", "--release", "--quiet", "--manifest-path"]).arg(source.join("Cargo.toml"));

@@ -45,19 +45,25 @@ pub(super) fn table(rows: &[Row], options: &BenchOptions) -> String {
             ratio(&|outcome| outcome.per_s),
             ratio(&Outcome::cpu_us),
             of(&|outcome| outcome.foreign) * 100.0,
-            by_process(outcomes.iter().map(|(outcome, _)| &outcome.cpu_us)),
+            by_process(outcomes),
         );
     }
     text
 }
 
-fn by_process<'a>(windows: impl Iterator<Item = &'a BTreeMap<String, f64>>) -> String {
-    let mut all: BTreeMap<&str, Vec<f64>> = BTreeMap::new();
-    for (name, us) in windows.flatten() {
-        all.entry(name).or_default().push(*us);
+/// The medians by process, and behind them those of the floor.
+fn by_process(outcomes: &[(Outcome, Option<Outcome>)]) -> String {
+    fn medians<'a>(windows: impl Iterator<Item = &'a Outcome>) -> String {
+        let mut all: BTreeMap<&str, Vec<f64>> = BTreeMap::new();
+        for (name, us) in windows.flat_map(|outcome| &outcome.cpu_us) {
+            all.entry(name).or_default().push(*us);
+        }
+        let medians = all.into_iter().map(|(name, values)| format!("{name} {:.1}", median(values)));
+        medians.collect::<Vec<_>>().join(", ")
     }
-    let medians = all.into_iter().map(|(name, values)| format!("{name} {:.1}", median(values)));
-    medians.collect::<Vec<_>>().join(", ")
+    let own = medians(outcomes.iter().map(|(outcome, _)| outcome));
+    let floor = medians(outcomes.iter().filter_map(|(_, floor)| floor.as_ref()));
+    if floor.is_empty() { own } else { format!("{own}; floor: {floor}") }
 }
 
 fn with_extremes(values: Vec<f64>) -> String {

@@ -25,10 +25,10 @@ use tradenet_core::{
     ClientAnswer, ClientRequest, Decider, DiskAnswer, DiskRequest, Input, Mono, Now, Output, Packet, RegisterAnswer,
     RegisterRequest, ReplyTo, Revision, Slot, Ticket, journal,
 };
-use tradenet_schemas::ids::{Boot, Chain, Epoch, Position, ReplicaId, SeqNum, StoreId};
+use tradenet_schemas::ids::{Boot, Chain, Epoch, Node, Position, ReplicaId, SeqNum, StoreId};
 use tradenet_schemas::journal::Entry;
 use tradenet_schemas::message::Configuration;
-use tradenet_schemas::subjects::Peer;
+use tradenet_schemas::subjects::{Topic, heard_by};
 use tradenet_schemas::trade::{Command, Outcome, Price, Quantity, Side, Stock, Symbol};
 
 /// Where the deciders stand in the table: first the replicas by id.
@@ -40,6 +40,14 @@ const BATCH_TAKES_US: u64 = 1_000;
 
 fn boot(at: usize) -> Boot {
     Boot(at as u64 + 1)
+}
+
+fn node(at: usize) -> Node {
+    match at {
+        CATALOG => Node::Catalog(boot(at)),
+        FRONTEND => Node::Frontend(boot(at)),
+        replica => Node::Order(ReplicaId::new(u8::try_from(replica + 1).unwrap()).unwrap(), boot(at)),
+    }
 }
 
 /// An exchange. See the module.
@@ -137,14 +145,13 @@ impl World {
         match output {
             Output::Send { to, packet } => {
                 let bytes = packet.encode();
-                let hears = |at: usize| match to {
-                    Peer::Order(id) => at + 1 == usize::from(id.get()),
-                    Peer::Catalog(_) => at == CATALOG,
-                    Peer::Frontend(_) => at == FRONTEND,
-                    Peer::All => at != from,
-                };
-                let heard = (0..self.deciders.len()).filter(|at| hears(*at));
-                self.messages.extend(heard.map(|at| (at, bytes.clone(), from)));
+                let topic = Topic::of(packet.body()).unwrap();
+                let hears = |at: &usize| *at != from && heard_by(node(*at)).contains(&(topic, to));
+                let heard: Vec<_> = (0..self.deciders.len()).filter(hears).collect();
+                if heard.is_empty() && Topic::wants_answer(packet.body()) {
+                    self.handle(from, Input::NobodyThere(to));
+                }
+                self.messages.extend(heard.into_iter().map(|at| (at, bytes.clone(), from)));
             }
             Output::Reply { to, packet } => self.messages.push_back((to.0.parse().unwrap(), packet.encode(), from)),
             Output::Register(request) => {
