@@ -10,6 +10,7 @@
 use std::sync::Arc;
 
 use tradenet_core::{Input, Output, Packet, RegisterAnswer, RegisterRequest, ReplyTo};
+use tradenet_schemas::message::Message;
 use tradenet_schemas::subjects::{Peer, Topic};
 
 use crate::machine::Who;
@@ -173,6 +174,9 @@ impl World {
 
     fn publish(&mut self, from: usize, incarnation: u32, to: Peer, packet: Packet) {
         let Some(topic) = Topic::of(packet.body()) else { return };
+        if let (Some(copies), Message::Submit(_)) = (&mut self.copies, packet.body()) {
+            copies.push((from, Parcel::Publish { incarnation, to, packet: packet.clone() }));
+        }
         let wants = Topic::wants_answer(packet.body());
         let reply = wants.then(|| ReplyTo(Arc::from(format!("{from}.{incarnation}"))));
         let listeners: Vec<usize> = (0..self.machines.len()).filter(|&m| self.listens(m, topic, to)).collect();

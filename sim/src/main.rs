@@ -47,6 +47,10 @@ enum What {
         /// How many lines of the trace to show for a failure.
         #[arg(long, default_value_t = TRACE_LINES)]
         last: usize,
+        /// With this deliberate bug (feature `bugs`).
+        #[cfg(feature = "bugs")]
+        #[arg(long)]
+        bug: Option<String>,
     },
     /// Run fresh seeds on all cores.
     Swarm {
@@ -123,7 +127,17 @@ enum What {
 fn main() -> ExitCode {
     let args = Args::parse();
     match args.what {
-        What::Run { seed, trace, last } => one(seed, trace, last),
+        What::Run {
+            seed,
+            trace,
+            last,
+            #[cfg(feature = "bugs")]
+            bug,
+        } => {
+            #[cfg(feature = "bugs")]
+            choose(bug.as_deref());
+            one(seed, trace, last)
+        }
         What::Swarm { seeds, minutes, from, threads, keep_going } => {
             let from = from.unwrap_or_else(fresh_seed);
             Swarm::new(from, seeds, minutes, keep_going).go(threads)
@@ -144,9 +158,7 @@ fn main() -> ExitCode {
             bug,
         } => {
             #[cfg(feature = "bugs")]
-            tradenet_core::bugs::choose(
-                tradenet_sim::bugs::Bug::ALL.iter().copied().find(|known| Some(format!("{known:?}")) == bug),
-            );
+            choose(bug.as_deref());
             let situations_max = situations;
             all_ways(Bounds { replicas, purchases, reads, crashes, losses, cuts, jumps, overtakes, situations_max })
         }
@@ -167,6 +179,13 @@ fn scenario(name: Option<&str>) -> ExitCode {
     (story.1)();
     println!("{} holds", story.0);
     ExitCode::SUCCESS
+}
+
+/// Leaves that rule out from now on.
+#[cfg(feature = "bugs")]
+fn choose(bug: Option<&str>) {
+    let known = || tradenet_sim::bugs::Bug::ALL.iter().copied();
+    tradenet_core::bugs::choose(known().find(|known| bug == Some(format!("{known:?}").as_str())));
 }
 
 /// In how many seeds each deliberate bug is noticed, as the table of `docs/testing.md`.

@@ -44,6 +44,7 @@ macro_rules! with_stories {
             a_floor_that_is_lost_under_a_change_is_put_back,
             a_slow_disk_does_not_hold_everybody_up,
             a_leader_with_a_full_disk_hands_over,
+            a_late_copy_of_what_was_turned_away_is_not_done,
             what_a_deposed_leader_never_committed_is_cut,
             a_read_through_another_frontend_is_never_old,
             a_leader_that_is_asked_to_stop_hands_over,
@@ -373,6 +374,25 @@ fn a_leader_with_a_full_disk_hands_over() {
     world.full_disk(order(3), false);
     world.run_until(|world| world.is_whole(), "there is room again");
     assert_eq!(world.buy(frontend(1), "HOT", "b"), OrderNumber(2));
+}
+
+fn a_late_copy_of_what_was_turned_away_is_not_done() {
+    let mut world = World::up(44);
+    world.kill(order(1));
+    world.kill(order(2));
+    world.keep_buying("HOT", "alone");
+    world.full_disk(order(3), true);
+    // Decided before the disk says that it has no room; it waits for some.
+    let waits = world.ask_later(frontend(1), buy("HOT", 1, "a"));
+    world.run_for(100);
+    world.keep_copies();
+    let told = world.ask(frontend(1), buy("HOT", 1, "b"));
+    assert!(matches!(&told, Answered::With(ClientAnswer::Unavailable(why)) if why.contains("full")), "{told:?}");
+    world.full_disk(order(3), false);
+    assert_eq!(world.answer_to(waits), accepted(OrderNumber(2), false));
+    world.deliver_copies();
+    world.run_for(100);
+    assert_eq!(world.ask(frontend(1), buy("HOT", 1, "b")), accepted(OrderNumber(3), false), "done now, not before");
 }
 
 fn what_a_deposed_leader_never_committed_is_cut() {

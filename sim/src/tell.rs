@@ -107,6 +107,17 @@ impl World {
         let machine = self.index(who);
         self.machines[machine].lag_us = ms * 1_000;
     }
+    /// Keeps a second copy of each command that is sent from now on.
+    pub fn keep_copies(&mut self) {
+        self.copies = Some(Vec::new());
+    }
+    /// The second copies come, late.
+    pub fn deliver_copies(&mut self) {
+        let now = self.now;
+        for (from, parcel) in self.copies.take().unwrap_or_default() {
+            self.at(now, crate::world::Event::AtBroker { from, parcel });
+        }
+    }
     /// Takes the end of its last line from the journal of a replica that does not run.
     pub fn tear(&mut self, who: Who) {
         let machine = self.index(who);

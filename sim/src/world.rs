@@ -213,6 +213,8 @@ pub struct World {
     pub followed: bool,
     /// On which side of a split each machine is; empty while there is none.
     pub(crate) split: Vec<bool>,
+    /// Second copies of commands, from whom, while a story keeps them to be delivered late.
+    pub(crate) copies: Option<Vec<(usize, Parcel)>>,
     /// Disks that were taken away, and from where.
     pub(crate) attic: Vec<(usize, Disk)>,
     pub(crate) weather: Weather,
@@ -276,6 +278,7 @@ impl World {
             broker_up: true,
             followed: true,
             split: Vec::new(),
+            copies: None,
             attic: Vec::new(),
             weather: Weather::default(),
             trace: Trace::new(detail),
@@ -798,9 +801,10 @@ impl World {
             && self.frontends_ready()
     }
 
-    /// Whether every replica is in sync by the newest record, and knows it.
+    /// Whether every replica is in sync by the record that the register holds, and knows it. That is the newest one but where the
+    /// register went back before anybody took a newer one up.
     pub fn all_in_sync(&self) -> bool {
-        let Some(newest) = &self.invariants.newest else {
+        let Some(newest) = self.register.configuration.value() else {
             return false;
         };
         let mut orders = self.machines.iter().filter(|machine| machine.is_replica());

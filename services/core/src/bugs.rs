@@ -112,6 +112,8 @@ bugs! {
     CutOnCatchUp,
     /// A late copy of a refused command is decided anew.
     DecideRefusedAgain,
+    /// A late copy of a command that was turned away is taken.
+    TakeTurnedAway,
     /// Of orders at one price the newest is met first.
     NewestFirst,
     /// An account trades with itself.

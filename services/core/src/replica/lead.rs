@@ -27,6 +27,7 @@ use super::attach::Attachment;
 use super::change::{Change, Kind};
 use super::feed::{Published, Watchers};
 use super::observe::Verdict;
+use super::remembered::Remembered;
 use super::{LEAVE_TOGETHER, Replica};
 use crate::bugs::{Bug, bug};
 use crate::exchange::Decision;
@@ -38,8 +39,6 @@ pub(super) const QUEUE_COMMANDS_MAX: usize = 16_384;
 pub(super) const WAITING_MAX: usize = 65_536;
 /// Outcomes in one message, in bytes; a single one is smaller.
 const OUTCOMES_BYTES_MAX: usize = 512 * 1024;
-/// How many answers of a kind are remembered.
-const REMEMBERED_MAX: usize = 16_384;
 /// A learner that counts already, but lacks committed entries for so long, does not count any more.
 const JOINS_WITHIN: Duration = Duration::from_millis(500);
 /// A follower silent for so long is asked whether it is there.
@@ -59,32 +58,6 @@ struct Queued {
     reply: ReplyTo,
     /// If it is followed.
     trace: Option<Arc<Trace>>,
-}
-
-/// What was answered without an entry, by frontend and request, the newest [`REMEMBERED_MAX`].
-#[derive(Clone, Debug)]
-struct Remembered<T> {
-    known: BTreeMap<(Boot, u64), T>,
-    oldest: VecDeque<(Boot, u64)>,
-}
-
-impl<T> Default for Remembered<T> {
-    fn default() -> Self {
-        Self { known: BTreeMap::new(), oldest: VecDeque::new() }
-    }
-}
-
-impl<T> Remembered<T> {
-    fn remember(&mut self, request: (Boot, u64), answer: T) {
-        if self.known.insert(request, answer).is_none() {
-            self.oldest.push_back(request);
-        }
-        if self.oldest.len() > REMEMBERED_MAX
-            && let Some(oldest) = self.oldest.pop_front()
-        {
-            self.known.remove(&oldest);
-        }
-    }
 }
 
 /// What a frontend is told of a command.
@@ -365,10 +338,23 @@ impl Replica {
             let requests = submissions.iter().map(|submission| submission.request).collect();
             return self.not_leader(requests, reply);
         };
-        let is_late = |new: &Submission| !new.again && leading.turned_away.known.contains_key(&(from, new.request));
+        let is_late = |new: &Submission| {
+            let known = leading.turned_away.get((from, new.request)).is_some();
+            !new.again && known && !bug(Bug::TakeTurnedAway)
+        };
+        // Its answer was forgotten, or it comes very late for the first time: either way it is right that nothing is done.
+        let may_be_late = |new: &Submission| {
+            let request = (from, new.request);
+            let forgotten = leading.refused.may_be_forgotten(request)
+                || !new.again && leading.turned_away.may_be_forgotten(request);
+            forgotten && !self.is_under_way(leading, &new.key)
+        };
         let (serves, room) = (leading.serves, QUEUE_COMMANDS_MAX.saturating_sub(leading.queue.len()));
         let crowded = leading.waiting.len() > WAITING_MAX;
-        let submissions: Vec<_> = submissions.into_iter().filter(|new| !is_late(new)).collect();
+        let in_time = submissions.into_iter().filter(|new| !is_late(new));
+        let (late, submissions): (Vec<_>, Vec<_>) = in_time.partition(may_be_late);
+        let overloaded = |requests| Message::Overloaded { requests };
+        self.turn_away(from, &late, reply.clone(), Verdict::Overloaded, overloaded);
         if self.disk.is_full() && serves {
             let why = "the leader's disk is full, and no other replica is in sync".to_owned();
             return self.turn_away(from, &submissions, reply, Verdict::Unavailable, |requests| Message::Unavailable {
@@ -377,9 +363,7 @@ impl Replica {
             });
         }
         if submissions.len() > room || crowded {
-            return self.turn_away(from, &submissions, reply, Verdict::Overloaded, |requests| Message::Overloaded {
-                requests,
-            });
+            return self.turn_away(from, &submissions, reply, Verdict::Overloaded, overloaded);
         }
         let Some(leading) = &mut self.leading else { return };
         leading.queue.extend(submissions.into_iter().map(|submission| Queued {
@@ -388,6 +372,11 @@ impl Replica {
             submission,
             reply: reply.clone(),
         }));
+    }
+
+    /// Whether a command with that key waits to be decided, or is done.
+    fn is_under_way(&self, leading: &Leading, key: &CommandKey) -> bool {
+        self.state.exchange.knows(key) || leading.queue.iter().any(|queued| queued.submission.key == *key)
     }
 
     /// Answers that nothing is done. A copy of what is under way waits for that one's answer instead.
@@ -399,16 +388,13 @@ impl Replica {
         verdict: Verdict,
         message: impl FnOnce(Vec<u64>) -> Message,
     ) {
+        let Some(leading) = &self.leading else { return };
+        let is_new = |new: &&Submission| !self.is_under_way(leading, &new.key);
+        let new: Vec<&Submission> = submissions.iter().filter(is_new).collect();
+        let requests: Vec<u64> = new.iter().map(|new| new.request).collect();
         let Some(leading) = &mut self.leading else { return };
-        let mut requests = Vec::new();
-        for Submission { request, key, again, .. } in submissions {
-            if self.state.exchange.knows(key) || leading.queue.iter().any(|queued| queued.submission.key == *key) {
-                continue;
-            }
-            if !again {
-                leading.turned_away.remember((from, *request), ());
-            }
-            requests.push(*request);
+        for only in new.iter().filter(|new| !new.again) {
+            leading.turned_away.remember((from, only.request), ());
         }
         if !requests.is_empty() {
             self.counts.verdict(verdict, requests.len());
@@ -512,7 +498,7 @@ impl Replica {
     fn decide_one(&mut self, queued: Queued, lines: &mut Vec<u8>, traces: &mut Vec<Traced>) {
         let Queued { from, submission, reply, trace } = queued;
         let Submission { request, key, command, known, again } = submission;
-        let refused = self.leading.as_ref().and_then(|leading| leading.refused.known.get(&(from, request)));
+        let refused = self.leading.as_ref().and_then(|leading| leading.refused.get((from, request)));
         let refused = refused.filter(|_| !bug(Bug::DecideRefusedAgain));
         let decision =
             refused.map_or_else(|| self.state.exchange.decide(&key, &command), |known| Decision::Refuse(*known));

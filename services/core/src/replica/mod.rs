@@ -17,6 +17,7 @@
 //! - [`lead`]: activation, batches, commit, release; [`change`]: changes of the configuration; [`attach`]: the catalog;
 //! - [`feed`]: what everybody may know, told to frontends and to who follows the market on the broker;
 //! - [`clerk`]: what frontends propose, checked and written;
+//! - [`remembered`]: what was answered without an entry;
 //! - [`observe`]: what is counted, and shown to people.
 
 mod attach;
@@ -28,6 +29,7 @@ mod follow;
 mod lead;
 mod log;
 mod observe;
+mod remembered;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
