@@ -19,6 +19,8 @@ use crate::world::{Event, World};
 
 /// Messages a client holds back while it is not connected.
 const HELD_MAX: usize = 2_000;
+/// A second copy of a message comes at most so much later.
+const COPY_LATE_US: u64 = 10_000_000;
 /// How long a client waits for the register.
 const REGISTER_PATIENCE_US: u64 = 1_000_000;
 
@@ -250,7 +252,17 @@ impl World {
         }
         if self.weather.twice_ppm > 0 && self.rng.u64(0..1_000_000) < self.weather.twice_ppm {
             self.mark(marks::TWICE);
-            self.down_once(to, input.clone());
+            // At once, somewhat later, or when nobody thinks of it any more.
+            match [0, 300_000, COPY_LATE_US][self.rng.usize(0..3)] {
+                0 => self.down_once(to, input.clone()),
+                most => {
+                    if most == COPY_LATE_US {
+                        self.mark(marks::COPY_LATE);
+                    }
+                    let (at, connection) = (self.now + self.rng.u64(0..most), self.machines[to].link.connection);
+                    self.at(at, Event::Arrive { to, connection, input: input.clone() });
+                }
+            }
         }
         self.down_once(to, input);
     }

@@ -44,6 +44,8 @@ pub(crate) const LAST_DISK: &str = "operator: the last disk";
 pub(crate) const LOST: &str = "fault: a message lost";
 /// A message came twice.
 pub(crate) const TWICE: &str = "fault: a message doubled";
+/// A message came twice, and the second time seconds later.
+pub(crate) const COPY_LATE: &str = "fault: a message doubled, seconds later";
 /// A message was overtaken by later ones of its line.
 pub(crate) const OVERTAKEN: &str = "fault: a message overtaken";
 /// A cut line healed before it was given up, and what it had held back went on.
@@ -80,7 +82,7 @@ pub(crate) const KILLED: &str = "a fill-or-kill order killed";
 pub fn all() -> impl Iterator<Item = &'static str> {
     let others = [DEPOSED_AHEAD, UNTOLD_WRITE, LATE, OPERATOR, REPLAYED, HIT];
     let market = [MATCHED_LATER, REPLAYED_LATER, CANCELLED_LATE, WOULD_CROSS, KILLED];
-    let weather = [LOST, TWICE, OVERTAKEN, HELD, NOBODY, UNHEARD, STALE, UNSYNCED, TORN];
+    let weather = [LOST, TWICE, COPY_LATE, OVERTAKEN, HELD, NOBODY, UNHEARD, STALE, UNSYNCED, TORN];
     let faults = KINDS.iter().map(|(_, name)| *name).chain(weather);
     NOTICES.iter().map(|(_, name)| *name).chain(others).chain(market).chain(faults)
 }
