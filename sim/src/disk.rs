@@ -3,18 +3,23 @@
 //! Problem: what a process wrote and what is there after a crash are two things; the protocol rests on the difference.
 //! Idea: requests wait in order and take effect when they are done. A crash keeps any number of the waiting ones whole, and
 //! of the next append any prefix of bytes, or zeros in place of the rest.
+//! Snapshots are made beside the other requests, by core's own code, and a crash leaves one whole or not at all.
 //! Rule kept: what was answered with "done" survives every crash (invariant S7 is checked against exactly that).
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use bytes::Bytes;
 use fastrand::Rng;
+use tradenet_core::replica::snapshot::{Header, MakeError, Making, SNAPSHOTS_MAX, Snapshot};
 use tradenet_core::{DiskAnswer, DiskRequest};
 use tradenet_schemas::ids::{Chain, Epoch, Position, SeqNum, StoreId};
 use tradenet_schemas::message::Configuration;
 
 use crate::marks;
+
+/// How long it takes at most to make a snapshot, but for its syncs, in microseconds.
+const MAKING_US_MAX: u64 = 50_000;
 
 /// A whole line of the journal.
 #[derive(Clone, Copy, Debug)]
@@ -42,6 +47,8 @@ pub struct Disk {
     pub store: StoreId,
     /// The journal.
     pub file: Vec<u8>,
+    /// The snapshots' files, by their last entries.
+    pub snapshots: BTreeMap<u64, Vec<u8>>,
     /// The configuration file.
     pub configuration: Option<Configuration>,
     /// No append finds room.
@@ -60,6 +67,8 @@ pub struct Disk {
     broken: bool,
     lines: Vec<Line>,
     waiting: VecDeque<(u64, DiskRequest)>,
+    /// What is done beside them, and when.
+    beside: VecDeque<(u64, DiskRequest)>,
     busy_until: u64,
 }
 
@@ -69,6 +78,7 @@ impl Disk {
         Self {
             store,
             file: Vec::new(),
+            snapshots: BTreeMap::new(),
             configuration: None,
             full: false,
             fails: None,
@@ -79,6 +89,7 @@ impl Disk {
             broken: false,
             lines: Vec::new(),
             waiting: VecDeque::new(),
+            beside: VecDeque::new(),
             busy_until: 0,
         }
     }
@@ -103,8 +114,14 @@ impl Disk {
     /// Takes a request; when it will be done.
     pub fn ask(&mut self, now: u64, request: DiskRequest, rng: &mut Rng) -> u64 {
         let idle = self.busy_until <= now;
+        if matches!(request, DiskRequest::MakeSnapshot { .. } | DiskRequest::DropSnapshots { .. }) {
+            let before = self.beside.back().map_or(now, |(due, _)| *due);
+            let due = before.max(now) + self.sync_us * 2 + rng.u64(0..MAKING_US_MAX);
+            self.beside.push_back((due, request));
+            return due;
+        }
         let took = match &request {
-            DiskRequest::Read { .. } => 30,
+            DiskRequest::Read { .. } | DiskRequest::LoadSnapshot { .. } => 30,
             // Behind another append it shares the sync.
             DiskRequest::Append { .. } if !idle => self.sync_us / 4 + rng.u64(1..50),
             _ => self.sync_us + rng.u64(0..=self.sync_us / 2 + 1),
@@ -122,8 +139,11 @@ impl Disk {
         done
     }
 
-    /// Carries out the oldest request.
+    /// Carries out the oldest request, or what is due beside those.
     pub fn carry_out(&mut self, now: u64) -> Option<DiskAnswer> {
+        if let Some((_, request)) = self.beside.pop_front_if(|(due, _)| *due <= now) {
+            return Some(self.do_beside(&request));
+        }
         let (asked, request) = self.waiting.pop_front()?;
         let took = Duration::from_micros(now.saturating_sub(asked));
         Some(match request {
@@ -136,6 +156,11 @@ impl Disk {
                 let end = start.saturating_add(bytes_max).min(self.file.len());
                 let bytes = Bytes::copy_from_slice(&self.file[start..end]);
                 DiskAnswer::Read { ticket, bytes }
+            }
+            DiskRequest::LoadSnapshot { ticket, skip } => {
+                let file = self.snapshots.iter().rev().nth(skip);
+                let file = file.map(|(seq, file)| (format!("snapshot-{seq}"), Bytes::copy_from_slice(file)));
+                DiskAnswer::Loaded { ticket, file }
             }
             DiskRequest::Append { ticket, .. }
             | DiskRequest::Cut { ticket, .. }
@@ -184,6 +209,7 @@ impl Disk {
             }
             DiskRequest::GiveUp { ticket, store, bytes } => {
                 self.store = *store;
+                self.drop_snapshots(*bytes);
                 self.cut(usize::try_from(*bytes).unwrap_or(usize::MAX));
                 *ticket
             }
@@ -192,8 +218,61 @@ impl Disk {
                 self.configuration = Some((**configuration).clone());
                 *ticket
             }
-            DiskRequest::Read { ticket, .. } => *ticket,
+            DiskRequest::Read { ticket, .. }
+            | DiskRequest::LoadSnapshot { ticket, .. }
+            | DiskRequest::MakeSnapshot { ticket, .. }
+            | DiskRequest::DropSnapshots { ticket, .. } => *ticket,
         }
+    }
+
+    fn do_beside(&mut self, request: &DiskRequest) -> DiskAnswer {
+        match *request {
+            DiskRequest::DropSnapshots { ticket, bytes } => {
+                self.drop_snapshots(bytes);
+                DiskAnswer::Done { ticket, took: Duration::ZERO }
+            }
+            DiskRequest::MakeSnapshot { ticket, until } => match self.make_snapshot(until) {
+                Ok((seq, size_bytes)) => DiskAnswer::SnapshotMade { ticket, seq, size_bytes, took: Duration::ZERO },
+                Err(error) => DiskAnswer::NoSnapshot { ticket, error },
+            },
+            _ => unreachable!("nothing else is done beside"),
+        }
+    }
+
+    /// As the runtime does it.
+    fn make_snapshot(&mut self, until: u64) -> Result<(SeqNum, u64), MakeError> {
+        if self.full || self.broken {
+            return Err(MakeError::Io("No space left on device (os error 28)".to_owned()));
+        }
+        let range = |offset: u64, bytes_max: usize| {
+            let start = usize::try_from(offset).unwrap_or(usize::MAX).min(self.file.len());
+            self.file[start..start.saturating_add(bytes_max).min(self.file.len())].to_vec()
+        };
+        let of_journal = |snapshot: &Snapshot| {
+            let (offset, length) = snapshot.last_line();
+            snapshot.is_of(&range(offset, length))
+        };
+        let good = |file: &Vec<u8>| Snapshot::decode(file).ok().filter(of_journal);
+        let kept: BTreeMap<_, _> = self
+            .snapshots
+            .iter()
+            .filter(|(_, file)| good(file).is_some())
+            .map(|(seq, file)| (*seq, file.clone()))
+            .collect();
+        let before = kept.values().rev().filter_map(good).find(|before| before.bytes() < until);
+        let made = Making::new(before, until).run(&mut |offset, bytes_max| Ok(range(offset, bytes_max)))?;
+        self.snapshots = kept;
+        let (seq, file) = (made.position().seq, made.encode());
+        let size = file.len() as u64;
+        self.snapshots.insert(seq.0, file);
+        while self.snapshots.len() > SNAPSHOTS_MAX {
+            self.snapshots.pop_first();
+        }
+        Ok((seq, size))
+    }
+
+    fn drop_snapshots(&mut self, bytes: u64) {
+        self.snapshots.retain(|_, file| Header::read(file).is_some_and(|header| header.bytes <= bytes));
     }
 
     fn append(&mut self, bytes: &[u8]) {
@@ -231,6 +310,15 @@ impl Disk {
         true
     }
 
+    /// A bit of a snapshot goes bad, of which nothing can be lost. `false` if there is none.
+    pub fn flip_snapshot(&mut self, rng: &mut Rng) -> bool {
+        let which = rng.usize(0..self.snapshots.len().max(1));
+        let Some(file) = self.snapshots.values_mut().nth(which) else { return false };
+        let at = rng.usize(0..file.len());
+        file[at] ^= 1 << rng.u8(0..8);
+        true
+    }
+
     /// Finds the whole lines behind the last known one. Only what a replica wrote is looked at, so little is checked.
     fn index(&mut self) {
         let mut start = self.lines.last().map_or(0, |line| line.end);
@@ -254,6 +342,7 @@ impl Disk {
     pub fn crash_with(&mut self, all: bool) {
         let waiting = std::mem::take(&mut self.waiting);
         self.busy_until = 0;
+        self.beside.clear();
         for (_, request) in waiting.iter().filter(|_| all) {
             self.take_effect(request);
         }
@@ -263,6 +352,11 @@ impl Disk {
     /// The machine loses power, or the process is killed: of what was not answered yet any part has happened. What was lost,
     /// by its mark.
     pub fn crash(&mut self, rng: &mut Rng) -> Option<&'static str> {
+        for (_, request) in std::mem::take(&mut self.beside) {
+            if rng.bool() {
+                self.do_beside(&request);
+            }
+        }
         let whole = rng.usize(0..=self.waiting.len());
         let mut waiting = std::mem::take(&mut self.waiting);
         self.busy_until = 0;

@@ -483,6 +483,7 @@ impl Situation {
                 times: times(),
                 configuration: place.disk.configuration.clone(),
                 journal_bytes: place.disk.file.len() as u64,
+                snapshot_every_bytes: u64::MAX,
             }))),
             None => {
                 let options = frontend::Options { boot, members, times: times(), cache_size: 0 };
@@ -652,7 +653,7 @@ impl Situation {
         let now = self.now;
         let disk = &mut self.place(from).disk;
         disk.ask(now, request, &mut Rng::with_seed(0));
-        while matches!(disk.next(), Some(DiskRequest::Read { .. })) {
+        while matches!(disk.next(), Some(DiskRequest::Read { .. } | DiskRequest::LoadSnapshot { .. })) {
             work.extend(disk.carry_out(now).map(|answer| (from, Input::Disk(answer))));
         }
     }

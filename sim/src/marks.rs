@@ -6,7 +6,7 @@
 use crate::nemesis::KINDS;
 
 /// What a notice contains, and the situation it tells of.
-pub(crate) const NOTICES: [(&str, &str); 18] = [
+pub(crate) const NOTICES: [(&str, &str); 23] = [
     ("which a former leader wrote", "a divergent tail cut"),
     ("its authority is over", "a catalog's authority waited out"),
     ("was paused", "a leader that was paused"),
@@ -25,6 +25,11 @@ pub(crate) const NOTICES: [(&str, &str); 18] = [
     ("requests wait", "a hand-over with requests in flight"),
     ("batches that came meanwhile", "catch-up joined to live batches mid-way"),
     ("is damaged at line", "a damaged journal given up"),
+    ("made the snapshot of", "a snapshot made"),
+    ("starting from the snapshot", "a start from a snapshot"),
+    ("going back to the snapshot", "a state taken back to a snapshot"),
+    ("is passed over", "a snapshot passed over"),
+    ("to begin again with what is good", "damage found while running"),
 ];
 /// A leader had entries that were not committed when another one took over.
 pub(crate) const DEPOSED_AHEAD: &str = "a leader deposed with uncommitted entries";

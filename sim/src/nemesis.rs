@@ -400,8 +400,16 @@ impl World {
         true
     }
 
-    /// As good as a lost disk: the replica will give it up as soon as it notices.
+    /// As good as a lost disk: the replica will give it up as soon as it notices. But for a snapshot's bit, which costs nothing.
     fn flip_bit(&mut self, machine: usize) -> bool {
+        if self.rng.u8(0..4) == 0 && self.machines[machine].disk.flip_snapshot(&mut self.rng) {
+            let (now, name) = (self.now, self.machines[machine].name.clone());
+            self.trace.line(now, &name, "flipped", || "a bit of a snapshot".to_owned());
+            if self.rng.bool() {
+                self.kill_and_start(machine, false);
+            }
+            return true;
+        }
         // Two flipped bits in the last record can make it look like one that was never whole.
         let good = self.machines[machine].disk.is_good();
         if !good || !self.may_be_wiped(machine) || !self.machines[machine].disk.flip(&mut self.rng) {
@@ -520,8 +528,9 @@ impl World {
             self.mend_line(machine);
             self.mend_disk(machine);
             if !self.machines[machine].disk.is_good() {
-                // Somebody has all files checked; only who starts notices.
+                // Somebody has all files checked, and who starts notices that reads the journal from its first byte.
                 self.kill_machine(machine, false);
+                self.machines[machine].disk.snapshots.clear();
             }
             self.start_machine(machine);
         }

@@ -34,6 +34,11 @@ use crate::workload::Client;
 /// How soon a supervisor starts a process again that has ended, in microseconds.
 const RESTARTS_AFTER_US: u64 = 200_000;
 
+/// How much of the journal there is from one snapshot to the next, by the seed: so little that runs have some.
+fn snapshot_every_bytes(seed: u64) -> u64 {
+    [1_500, 6_000, 40_000, 6_000][usize::from(seed.to_le_bytes()[0] % 4)]
+}
+
 /// How large the exchange is.
 #[derive(Clone, Debug)]
 pub struct Size {
@@ -235,6 +240,8 @@ pub struct World {
     pub(crate) nemesis: crate::nemesis::Nemesis,
     pub(crate) violation: Option<Violation>,
     pub(crate) drift_ppm: i64,
+    /// How much of the journal there is from one snapshot to the next.
+    snapshot_every_bytes: u64,
     pub(crate) sync_us: u64,
     /// Named rare situations, counted.
     pub(crate) marks: BTreeMap<&'static str, u64>,
@@ -295,6 +302,7 @@ impl World {
             nemesis: crate::nemesis::Nemesis::asleep(),
             violation: None,
             drift_ppm: 0,
+            snapshot_every_bytes: snapshot_every_bytes(seed),
             sync_us: 800,
             marks: BTreeMap::new(),
             size,
@@ -463,6 +471,7 @@ impl World {
                 times,
                 configuration: place.disk.configuration.clone(),
                 journal_bytes: place.disk.file.len() as u64,
+                snapshot_every_bytes: self.snapshot_every_bytes,
             }))),
             (Who::Catalog(_), _) => Decided::Catalog(Box::new(catalog::Catalog::new(catalog::Options {
                 boot,

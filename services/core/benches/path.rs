@@ -19,6 +19,7 @@ use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use tradenet_core::cache::Cache;
 use tradenet_core::catalog::{self, Catalog};
 use tradenet_core::frontend::{self, Frontend};
+use tradenet_core::replica::snapshot::{MakeError, SNAPSHOT_EVERY_BYTES};
 use tradenet_core::replica::{self, Replica};
 use tradenet_core::times::Times;
 use tradenet_core::{
@@ -76,6 +77,7 @@ impl World {
                 times,
                 configuration: None,
                 journal_bytes: 0,
+                snapshot_every_bytes: SNAPSHOT_EVERY_BYTES,
             }))
         };
         let listed = catalog::Options { boot: boot(CATALOG), members: members.clone(), times, stocks: vec![stock()] };
@@ -221,7 +223,11 @@ fn perform(journal: &mut Vec<u8>, request: DiskRequest) -> DiskAnswer {
             journal.truncate(usize::try_from(bytes).unwrap());
             DiskAnswer::Done { ticket, took }
         }
-        DiskRequest::Persist { ticket, .. } => DiskAnswer::Done { ticket, took },
+        DiskRequest::LoadSnapshot { ticket, .. } => DiskAnswer::Loaded { ticket, file: None },
+        DiskRequest::MakeSnapshot { ticket, .. } => DiskAnswer::NoSnapshot { ticket, error: MakeError::Given },
+        DiskRequest::Persist { ticket, .. } | DiskRequest::DropSnapshots { ticket, .. } => {
+            DiskAnswer::Done { ticket, took }
+        }
         DiskRequest::Read { ticket, offset, bytes_max } => {
             let rest = &journal[usize::try_from(offset).unwrap()..];
             DiskAnswer::Read { ticket, bytes: Bytes::copy_from_slice(&rest[..rest.len().min(bytes_max)]) }

@@ -16,6 +16,7 @@ mod keys;
 pub mod market;
 mod public;
 
+use serde::{Deserialize, Serialize};
 use tradenet_schemas::account::{
     Account, AccountAnswer, AccountQuery, Book, Candle, Credentials, Instruction, Interval, NewOrder, Trade,
 };
@@ -53,7 +54,7 @@ impl Decision {
 }
 
 /// An order; its number is its place. There are as many as there ever were.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 enum Numbered {
     /// A trade with the house, in 24 bytes.
     House(Filled),
@@ -62,7 +63,7 @@ enum Numbered {
 }
 
 /// A trade with the house.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 struct Filled {
     quantity: Quantity,
     seq: SeqNum,
@@ -75,7 +76,7 @@ struct Filled {
 ///
 /// Memory grows by 24 bytes an order and by what the [market](market) keeps; everything else is bounded by [`STOCKS_MAX`]
 /// and [`IDEMPOTENCY_KEYS_MAX`].
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Exchange {
     applied: SeqNum,
     house: House,

@@ -11,6 +11,7 @@
 use std::collections::VecDeque;
 use std::mem::size_of;
 
+use serde::{Deserialize, Serialize};
 use tradenet_schemas::account::Level;
 use tradenet_schemas::feed::{Fact, PublicEvent};
 use tradenet_schemas::ids::EventNumber;
@@ -32,7 +33,7 @@ impl Weigh for PublicEvent {
 }
 
 /// The newest of a sequence of events.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Window<T> {
     /// The number before that of the oldest.
     before: EventNumber,

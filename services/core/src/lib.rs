@@ -41,6 +41,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::replica::snapshot::MakeError;
 use bytes::Bytes;
 use tradenet_schemas::ids::{Epoch, OrderNumber, SeqNum, StoreId};
 use tradenet_schemas::message::{Answer, Configuration, Query};
@@ -146,7 +147,8 @@ pub enum DiskRequest {
         bytes: u64,
     },
     /// The journal is damaged behind `bytes` bytes, so the directory is not what it was named for: keep a copy of the journal
-    /// for people, give the directory another name (write aside, fsync, rename, fsync the directory), then cut.
+    /// for people, give the directory another name (write aside, fsync, rename, fsync the directory), remove the snapshots of
+    /// more than is good, then cut.
     GiveUp {
         /// Which operation.
         ticket: DiskTicket,
@@ -171,6 +173,30 @@ pub enum DiskRequest {
         /// At most so many bytes; fewer only at the end of the file.
         bytes_max: usize,
     },
+    /// Read the newest snapshot but `skip`.
+    LoadSnapshot {
+        /// Which operation.
+        ticket: DiskTicket,
+        /// How many newer ones are passed over.
+        skip: usize,
+    },
+    /// Make a snapshot of the journal up to the first entry that ends at byte `until` or behind it
+    /// ([`replica::snapshot::Making`]): write aside, fsync, rename, fsync the directory, then remove all but the newest two.
+    /// Beside all other operations, which don't wait for it: none of them changes the journal before that entry's end.
+    MakeSnapshot {
+        /// Which operation.
+        ticket: DiskTicket,
+        /// See there.
+        until: u64,
+    },
+    /// Remove the snapshots of more than `bytes` bytes of the journal, so that the next start reads it from there on, then
+    /// fsync the directory.
+    DropSnapshots {
+        /// Which operation.
+        ticket: DiskTicket,
+        /// How much of the journal those may cover that stay.
+        bytes: u64,
+    },
 }
 
 /// What the disk answers.
@@ -189,6 +215,31 @@ pub enum DiskAnswer {
         ticket: DiskTicket,
         /// The bytes; empty at the end of the file.
         bytes: Bytes,
+    },
+    /// A snapshot was looked for.
+    Loaded {
+        /// Which operation.
+        ticket: DiskTicket,
+        /// Its file's name and content; none if there are no more.
+        file: Option<(String, Bytes)>,
+    },
+    /// A snapshot was made, and is on disk.
+    SnapshotMade {
+        /// Which operation.
+        ticket: DiskTicket,
+        /// The last entry in it.
+        seq: SeqNum,
+        /// The size of its file, in bytes.
+        size_bytes: u64,
+        /// How long it took.
+        took: Duration,
+    },
+    /// No snapshot was made; those that there are stay.
+    NoSnapshot {
+        /// Which operation.
+        ticket: DiskTicket,
+        /// Why.
+        error: MakeError,
     },
     /// There was no room. Nothing of this append is in the file, and every later one fails the same until a `Cut`.
     Full {

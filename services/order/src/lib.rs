@@ -4,9 +4,11 @@
 //! to say which directory, which subjects and which name. The rule: the directory is opened, locked and checked before
 //! anybody hears of the replica, so that one that must not take part never does.
 
+use std::num::NonZeroU64;
 use std::path::PathBuf;
 
 use anyhow::{Context as _, bail};
+use tradenet_core::replica::snapshot::SNAPSHOT_EVERY_BYTES;
 use tradenet_core::replica::{Options, Replica};
 use tradenet_core::times::Times;
 use tradenet_runtime::clock::Clock;
@@ -21,6 +23,8 @@ use tradenet_runtime::shutdown::Shutdown;
 use tradenet_schemas::ids::{Boot, Node, ReplicaId};
 use tradenet_schemas::subjects::heard_by;
 
+const SNAPSHOT_EVERY: NonZeroU64 = NonZeroU64::new(SNAPSHOT_EVERY_BYTES).expect("not zero");
+
 /// The options of an order replica.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
@@ -33,6 +37,9 @@ pub struct Args {
     /// The ids of all order replicas of the exchange, separated by commas.
     #[arg(long, env = "TRADENET_MEMBERS", default_value = "1,2,3", value_name = "IDS")]
     pub members: Members,
+    /// How much of the journal there is from one snapshot to the next, in bytes; less only for tests.
+    #[arg(long, env = "TRADENET_SNAPSHOT_EVERY_BYTES", default_value_t = SNAPSHOT_EVERY, value_name = "BYTES", hide = true)]
+    pub snapshot_every_bytes: NonZeroU64,
     /// Where it shows how it stands.
     #[command(flatten)]
     pub metrics: MetricsArgs,
@@ -66,6 +73,7 @@ pub async fn run(args: Args, shutdown: Shutdown) -> anyhow::Result<()> {
         times,
         configuration,
         journal_bytes,
+        snapshot_every_bytes: args.snapshot_every_bytes.get(),
     });
     let name = format!("order-{id}");
     let (scraper, scrapes) = scraper(name.clone(), env!("CARGO_PKG_VERSION"));

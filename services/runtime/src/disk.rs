@@ -11,9 +11,12 @@
 //!                  store.json          who the directory is; written once
 //!                  configuration.json  the newest configuration that was adopted
 //!                  orders.jsonl        the journal
+//!                  snapshot-<seq>      what the journal comes to up to that entry; the newest two
 //!                  reserve             room for one more configuration when the disk is full
 //!                  *.damaged           what was not as it was written, for people
 //! ```
+
+pub mod snapshots;
 
 use std::collections::VecDeque;
 use std::fs::{self, File, OpenOptions};
@@ -39,6 +42,7 @@ use tradenet_schemas::message::Configuration;
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::metrics::{self, Shared};
+use snapshots::{Job, Maker};
 
 /// How many requests wait for the disk; then the driver waits too.
 const REQUESTS_MAX: usize = 4_096;
@@ -262,6 +266,7 @@ impl Directory {
         }
         write_tail_again(&journal, journal_bytes).at(&journal_path)?;
         make_reserve(&dir);
+        snapshots::clean(&dir).at(&dir)?;
         sync_dir(&dir).at(&dir)?;
         let directory = Self { dir, journal, bytes: journal_bytes, _lock: lock };
         Ok(Opened { store, configuration, journal_bytes, directory })
@@ -283,6 +288,7 @@ fn begin_anew(dir: &Path, why: &str) -> io::Result<StoreId> {
         Err(error) if error.kind() == ErrorKind::NotFound => {}
         moved => moved?,
     }
+    snapshots::drop_behind(dir, 0)?;
     let store = StoreId(rand::random());
     write_record(dir, STORE, &Store { store })?;
     fs::rename(dir.join(CONFIGURATION), aside(CONFIGURATION))?;
@@ -342,7 +348,9 @@ impl Disk {
         let answers = Arc::new(Answers::default());
         let syncs = Arc::new(Shared::new(DURATION_BOUNDS_US));
         let answer = Answering(Arc::clone(&answers));
-        let worker = Worker { directory, answer, syncs: Arc::clone(&syncs), full: false, broken: None };
+        let journal = directory.journal.try_clone()?;
+        let maker = Maker::start(directory.dir.clone(), journal, Arc::clone(&answers))?;
+        let worker = Worker { maker, directory, answer, syncs: Arc::clone(&syncs), full: false, broken: None };
         let thread = std::thread::Builder::new().name("disk".to_owned()).spawn(move || worker.run(asked))?;
         Ok(Self { requests, syncs, answers, thread })
     }
@@ -457,6 +465,8 @@ impl Drop for Answering {
 pub struct DiskGone;
 
 struct Worker {
+    /// Ends before the directory is free.
+    maker: Maker,
     directory: Directory,
     answer: Answering,
     syncs: Arc<Shared>,
@@ -564,6 +574,12 @@ impl Worker {
             DiskRequest::Persist { ticket, configuration } => {
                 (ticket, self.unless_broken(|worker| worker.persist(&configuration)))
             }
+            DiskRequest::MakeSnapshot { ticket, until } => return self.maker.ask(Job::Make { ticket, until }),
+            DiskRequest::DropSnapshots { ticket, bytes } => return self.maker.ask(Job::Drop { ticket, bytes }),
+            DiskRequest::LoadSnapshot { ticket, skip } => match snapshots::load(&self.directory.dir, skip) {
+                Ok(file) => return self.tell(DiskAnswer::Loaded { ticket, file }),
+                Err(error) => (ticket, Err(format!("looking for snapshots: {error}"))),
+            },
             DiskRequest::Read { ticket, offset, bytes_max } => {
                 // A disk that cannot be written may still be read: a peer may need it.
                 match self.read(offset, bytes_max) {
@@ -612,6 +628,7 @@ impl Worker {
             tracing::warn!("no copy of the damaged journal was kept: {error}");
         }
         write_record(dir, STORE, &Store { store })?;
+        snapshots::drop_behind(dir, bytes)?;
         self.cut(bytes)
     }
 

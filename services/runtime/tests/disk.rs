@@ -12,10 +12,13 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use tempfile::TempDir;
 use tokio::time::timeout;
+use tradenet_core::journal::encode;
 use tradenet_core::{DiskAnswer, DiskRequest};
-use tradenet_runtime::disk::{Directory, DirectoryError, Disk, JOURNAL, Lock, Opened};
-use tradenet_schemas::ids::{Boot, ClusterId, Epoch, Leader, Member, Node, Nonce, ReplicaId, StoreId};
+use tradenet_runtime::disk::{Directory, DirectoryError, Disk, JOURNAL, Lock, Opened, snapshots};
+use tradenet_schemas::ids::{Boot, Chain, ClusterId, Epoch, Leader, Member, Node, Nonce, ReplicaId, SeqNum, StoreId};
+use tradenet_schemas::journal::{Entry, Event};
 use tradenet_schemas::message::Configuration;
+use tradenet_schemas::trade::{Price, Quantity, Symbol};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -52,6 +55,11 @@ async fn next(disk: &mut Disk) -> (u64, String) {
         DiskAnswer::Read { ticket, bytes } => (ticket, String::from_utf8(bytes.to_vec()).unwrap()),
         DiskAnswer::Full { ticket } => (ticket, "full".to_owned()),
         DiskAnswer::Broken { ticket, why } => (ticket, format!("broken: {why}")),
+        DiskAnswer::Loaded { ticket, file } => {
+            (ticket, file.map_or("none".to_owned(), |(name, bytes)| format!("{name}: {} bytes", bytes.len())))
+        }
+        DiskAnswer::SnapshotMade { ticket, seq, .. } => (ticket, format!("made {seq}")),
+        DiskAnswer::NoSnapshot { ticket, error } => (ticket, format!("not made: {error}")),
     }
 }
 
@@ -253,14 +261,58 @@ async fn a_disk_that_is_given_up_has_another_name_and_its_good_part() {
     assert_eq!((file(JOURNAL).as_str(), file("orders.jsonl.damaged").as_str()), ("one\n2\n", "one\ntwo\n"));
 }
 
+#[tokio::test]
+async fn a_snapshot_is_made_of_the_journal_and_the_one_before_and_two_are_kept() {
+    let dir = TempDir::new().unwrap();
+    let mut disk = Disk::start(open(dir.path()).directory).unwrap();
+    let (mut lines, mut chain) = (Vec::new(), Chain::default());
+    for seq in 1..=4 {
+        let (price, quantity) = (Price::from_cents(seq).unwrap(), Quantity::new(seq).unwrap());
+        let events = vec![Event::Listed { symbol: Symbol::new(&format!("Stock{seq}")).unwrap(), price, quantity }];
+        let entry = Entry { seq: SeqNum(seq), epoch: Epoch(1), at: 0, key: None, events };
+        chain = encode(&entry, chain, &mut lines);
+    }
+    let line = lines.len() as u64 / 4;
+    let journal = String::from_utf8(lines).unwrap();
+    assert_eq!(ask(&mut disk, append(1, &journal)).await, "done");
+    let load = |skip| DiskRequest::LoadSnapshot { ticket: 9, skip };
+    assert_eq!(ask(&mut disk, load(0)).await, "none");
+    let path = dir.path().join("order-3");
+    let names = || snapshots::files(&path).unwrap().iter().map(|(seq, _)| *seq).collect::<Vec<_>>();
+    let make = |until| DiskRequest::MakeSnapshot { ticket: 2, until };
+    assert_eq!(ask(&mut disk, make(line)).await, "made 1");
+    assert_eq!(ask(&mut disk, make(line + 1)).await, "made 2");
+    assert_eq!(names(), [2, 1]);
+    // One that went bad is not built on, and makes room.
+    let mut bytes = fs::read(path.join("snapshot-2")).unwrap();
+    bytes[150] ^= 1;
+    fs::write(path.join("snapshot-2"), &bytes).unwrap();
+    assert_eq!(ask(&mut disk, make(line * 3)).await, "made 3");
+    assert_eq!(names(), [3, 1]);
+    assert_eq!(ask(&mut disk, make(line * 4)).await, "made 4");
+    assert_eq!(names(), [4, 3]);
+    let sizes = [3, 4].map(|seq| fs::metadata(path.join(format!("snapshot-{seq}"))).unwrap().len());
+    assert_eq!(ask(&mut disk, load(0)).await, format!("snapshot-4: {} bytes", sizes[1]));
+    assert_eq!(ask(&mut disk, load(1)).await, format!("snapshot-3: {} bytes", sizes[0]));
+    assert_eq!(ask(&mut disk, load(2)).await, "none");
+    assert_eq!(ask(&mut disk, make(line * 5)).await, format!("not made: orders.jsonl ends before byte {}", line * 5));
+    assert_eq!(ask(&mut disk, DiskRequest::DropSnapshots { ticket: 5, bytes: line * 3 }).await, "done");
+    assert_eq!(names(), [3]);
+    let store = StoreId(7);
+    assert_eq!(ask(&mut disk, DiskRequest::GiveUp { ticket: 6, store, bytes: line }).await, "done");
+    assert_eq!(names(), [0; 0], "nor is one left of what is given up");
+    disk.close(PATIENCE).await;
+}
+
 #[test]
 fn what_a_crash_leaves_half_written_does_not_matter() {
     let dir = TempDir::new().unwrap();
     let store = open(dir.path()).store;
-    for name in ["store.json.new", "configuration.json.new", "reserve"] {
+    for name in ["store.json.new", "configuration.json.new", "reserve", "snapshot.new"] {
         fs::write(dir.path().join("order-3").join(name), "{").unwrap();
     }
     assert_eq!(open(dir.path()).store, store);
+    assert!(!dir.path().join("order-3/snapshot.new").exists());
 }
 
 /// A file system with room for 256 KiB; none where the machine does not let us have one.

@@ -2,16 +2,19 @@
 //!
 //! Problem: an operator wants to know, without starting anything, whether what is on the disks is what was acknowledged.
 //! Idea: read each journal line by line as a replica does at its start (chain, order, form), then compare what the replicas
-//! hold by position: equal `(epoch, seq, chain)` means equal up to there.
+//! hold by position: equal `(epoch, seq, chain)` means equal up to there. A snapshot is made once more of the journal: it has to
+//! be the same, byte for byte.
 //! Rule kept: nothing is written, and a replica that is merely behind is told apart from one that differs.
 
 use std::fmt::Write as _;
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::{self, Read, Seek, SeekFrom};
 use std::path::PathBuf;
 
 use anyhow::{Context, bail};
 use tradenet_core::journal as lines;
+use tradenet_core::replica::snapshot::{MakeError, Making, Snapshot};
+use tradenet_runtime::disk::snapshots;
 use tradenet_schemas::ids::{Chain, Position};
 
 use crate::exit::HELP;
@@ -34,6 +37,10 @@ struct Journal {
     tail: Position,
     bytes: u64,
     fault: Option<Fault>,
+    /// How many snapshots of it are in order.
+    snapshots: usize,
+    /// What is wrong with others.
+    bad_snapshots: Vec<String>,
 }
 
 /// Why a journal can't be read to its end.
@@ -52,7 +59,10 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let mut journals = Vec::new();
     for dir in &args.dirs {
         for found in below(dir)? {
-            journals.push(read(&found).with_context(|| format!("{} can't be read", found.path.display()))?);
+            let unread = || format!("{} can't be read", found.path.display());
+            let mut journal = read(&found).with_context(unread)?;
+            journal.check_snapshots(&found).with_context(unread)?;
+            journals.push(journal);
         }
     }
     let (report, faults) = report(&journals);
@@ -71,7 +81,15 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
 fn read(found: &Found) -> io::Result<Journal> {
     let mut file = File::open(&found.path)?;
     let name = out::printable(&found.name);
-    let mut journal = Journal { name, chains: Vec::new(), tail: Position::default(), bytes: 0, fault: None };
+    let mut journal = Journal {
+        name,
+        chains: Vec::new(),
+        tail: Position::default(),
+        bytes: 0,
+        fault: None,
+        snapshots: 0,
+        bad_snapshots: Vec::new(),
+    };
     let mut rest = Vec::new();
     loop {
         let before = rest.len();
@@ -117,6 +135,30 @@ impl Journal {
         used
     }
 
+    /// Each must be what the journal comes to. Of a journal that is not whole this can't be said.
+    fn check_snapshots(&mut self, found: &Found) -> io::Result<()> {
+        let Some(dir) = found.path.parent().filter(|_| self.fault.is_none()) else { return Ok(()) };
+        // Oldest first, so that the next goes on from there.
+        let mut files = snapshots::files(dir)?;
+        files.reverse();
+        let mut before = None;
+        for (seq, path) in files {
+            let file = match std::fs::read(path) {
+                // A running replica has made a newer one meanwhile.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                read => read?,
+            };
+            match check_snapshot(&file, before.take(), &found.path) {
+                Ok(snapshot) => {
+                    self.snapshots += 1;
+                    before = Some(snapshot);
+                }
+                Err(why) => self.bad_snapshots.push(format!("snapshot-{seq}: {why}")),
+            }
+        }
+        Ok(())
+    }
+
     fn bad_line(&self, why: &str) -> String {
         format!("line {}, byte {}: {why}", self.chains.len() + 1, self.bytes)
     }
@@ -124,6 +166,23 @@ impl Journal {
     /// The first entry in which two journals differ, if they do.
     fn differs_from(&self, other: &Self) -> Option<usize> {
         self.chains.iter().zip(&other.chains).position(|(own, other)| own != other).map(|index| index + 1)
+    }
+}
+
+/// Whether a file is what is made of the journal, of which `before` is a snapshot that is.
+fn check_snapshot(file: &[u8], before: Option<Snapshot>, journal: &std::path::Path) -> Result<Snapshot, String> {
+    let snapshot = Snapshot::decode(file).map_err(|error| error.to_string())?;
+    let failed = |error: io::Error| MakeError::Io(error.to_string());
+    let made = Making::new(before, snapshot.bytes()).run(&mut |offset, bytes_max| {
+        let (mut file, mut bytes) = (File::open(journal).map_err(failed)?, Vec::new());
+        file.seek(SeekFrom::Start(offset)).map_err(failed)?;
+        file.take(bytes_max as u64).read_to_end(&mut bytes).map_err(failed)?;
+        Ok(bytes)
+    });
+    match made {
+        Ok(made) if made.encode() == file => Ok(made),
+        Ok(_) => Err("it is not what the journal comes to".to_owned()),
+        Err(error) => Err(format!("it does not belong to the journal: {error}")),
     }
 }
 
@@ -149,6 +208,15 @@ fn report(journals: &[Journal]) -> (String, usize) {
             }
             (None, None) if behind > 0 => format!("ok, {behind} entries behind"),
             (None, None) => "ok".to_owned(),
+        };
+        let verdict = match (journal.snapshots, journal.bad_snapshots.is_empty()) {
+            (_, false) => {
+                faults += usize::from(journal.fault.is_none());
+                format!("{verdict}, but {}: remove it, the replica does without", journal.bad_snapshots.join("; "))
+            }
+            (0, true) => verdict,
+            (1, true) => format!("{verdict}, as is its snapshot"),
+            (count, true) => format!("{verdict}, as are its {count} snapshots"),
         };
         let (name, entries, bytes) = (&journal.name, journal.chains.len(), journal.bytes);
         let Position { epoch, chain, .. } = journal.tail;
@@ -190,6 +258,46 @@ mod tests {
         let json = br#"{"seq":4,"epoch":2,"at":1,"events":[{"split":{}}]}"#;
         let chain = Chain(xxh3_64_with_seed(json, scan.position().chain.0));
         [format!("{{\"chain\":\"{chain}\",").as_bytes(), &json[1..], b"\n"].concat()
+    }
+
+    #[test]
+    fn a_snapshot_is_compared_with_the_journal_that_it_is_of() {
+        let dir = tempfile::tempdir().unwrap();
+        let symbol = |name| tradenet_schemas::trade::Symbol::new(name).unwrap();
+        let (mut bytes, mut chain) = (Vec::new(), Chain(0));
+        for (name, seq) in ["A", "B", "C"].into_iter().zip(1..) {
+            let price = tradenet_schemas::trade::Price::from_cents(100).unwrap();
+            let quantity = tradenet_schemas::trade::Quantity::new(seq).unwrap();
+            let events = vec![Event::Listed { symbol: symbol(name), price, quantity }];
+            let entry = Entry { seq: SeqNum(seq), epoch: Epoch(1), at: 0, key: None, events };
+            chain = tradenet_core::journal::encode(&entry, chain, &mut bytes);
+        }
+        std::fs::write(dir.path().join("orders.jsonl"), &bytes).unwrap();
+        let second = bytes.len() as u64 / 2;
+        let good = Making::new(None, second)
+            .run(&mut |offset, _| Ok(bytes[usize::try_from(offset).unwrap()..].to_vec()))
+            .unwrap()
+            .encode();
+        let file = dir.path().join("snapshot-2");
+        let check = |content: &[u8], faults: usize, says: &str| {
+            std::fs::write(&file, content).unwrap();
+            let found = &below(dir.path()).unwrap()[0];
+            let mut journal = read(found).unwrap();
+            journal.check_snapshots(found).unwrap();
+            let (text, counted) = report(&[journal]);
+            assert_eq!(counted, faults, "{text}");
+            assert!(text.contains(says), "{text}");
+        };
+        check(&good, 0, "ok, as is its snapshot");
+        let mut flipped = good.clone();
+        flipped[100] ^= 1;
+        check(&flipped, 1, "ok, but snapshot-2: it is damaged");
+        // Whole, but it says that something else was listed.
+        let mut other = good[..good.len() - 8].to_vec();
+        let name = other.iter().rposition(|&byte| byte == b'B').unwrap();
+        other[name] = b'X';
+        other.extend_from_slice(&xxhash_rust::xxh3::xxh3_64(&other).to_le_bytes());
+        check(&other, 1, "it is not what the journal comes to");
     }
 
     #[test]

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 
+use serde::{Deserialize, Serialize};
 use tradenet_schemas::ids::SeqNum;
 use tradenet_schemas::limits::QUANTITY_MAX;
 use tradenet_schemas::trade::{Price, Quantity, Refusal, Side, Stock, Symbol};
@@ -13,7 +14,7 @@ use xxhash_rust::xxh3::Xxh3;
 use super::market::Listings;
 
 /// A listed stock.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Listing {
     pub(super) stock: Stock,
     /// What the house had at first.
@@ -28,7 +29,7 @@ pub(super) struct Listing {
 }
 
 /// All stocks.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(super) struct House {
     /// In the order in which they were listed.
     listings: Vec<Listing>,

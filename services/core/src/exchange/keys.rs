@@ -9,6 +9,7 @@
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, VecDeque};
 
+use serde::{Deserialize, Serialize};
 use tradenet_schemas::account::Balance;
 use tradenet_schemas::ids::{OrderNumber, SeqNum};
 use tradenet_schemas::limits::RECEIPT_HOLDINGS_MAX;
@@ -16,7 +17,7 @@ use tradenet_schemas::trade::CommandKey;
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
 /// What was done under a key.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub(super) struct Done {
     /// The order that it made; 0 for none.
     pub(super) order: OrderNumber,
@@ -48,7 +49,8 @@ impl Placed {
 }
 
 /// A bounded table of keys, the oldest of which goes first.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(from = "Listed", into = "Listed")]
 pub(super) struct Keys {
     capacity: usize,
     done: BTreeMap<Placed, Done>,
@@ -56,6 +58,38 @@ pub(super) struct Keys {
     queue: VecDeque<Placed>,
     /// See [`Keys::digest`].
     sum: u64,
+}
+
+/// The same as a snapshot holds it: each key once, oldest first.
+#[derive(Serialize, Deserialize)]
+struct Listed {
+    capacity: usize,
+    keys: Vec<(CommandKey, Done)>,
+}
+
+impl From<Keys> for Listed {
+    fn from(keys: Keys) -> Self {
+        let Keys { capacity, mut done, queue, sum: _ } = keys;
+        let listed = queue.into_iter().map(|placed| {
+            let done = done.remove(&placed).expect("the queue and the table hold the same keys");
+            (placed.key, done)
+        });
+        Self { capacity, keys: listed.collect() }
+    }
+}
+
+impl From<Listed> for Keys {
+    fn from(listed: Listed) -> Self {
+        let mut keys = Self::with_capacity(listed.capacity);
+        for (key, done) in listed.keys {
+            let sum = keys.sum.wrapping_add(share(&key, done));
+            let placed = Placed::new(&key);
+            keys.done.insert(placed.clone(), done);
+            keys.queue.push_back(placed);
+            keys.sum = sum;
+        }
+        keys
+    }
 }
 
 impl Keys {
@@ -100,7 +134,7 @@ impl Keys {
 /// What accounts had when their keyed deposits and withdrawals were done, by entry: a repeated one is answered as the first.
 ///
 /// Bounded by [`RECEIPT_HOLDINGS_MAX`]; the oldest goes first, so that every replica keeps the same.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(super) struct Receipts {
     kept: BTreeMap<SeqNum, Balance>,
     size: usize,

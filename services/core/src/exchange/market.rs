@@ -13,6 +13,7 @@ mod candles;
 mod matching;
 pub(super) mod views;
 
+use serde::{Deserialize, Serialize};
 use tradenet_schemas::account::{
     Account, Asset, Cash, Credentials, Instruction, NewOrder, OrderStatus, TimeInForce, TokenHash,
 };
@@ -39,7 +40,7 @@ pub(super) trait Listings {
 }
 
 /// An order of an account.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 struct Placed {
     number: OrderNumber,
     holder: u32,
@@ -70,7 +71,7 @@ impl Placed {
 }
 
 /// A trade between two accounts.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 struct Traded {
     /// The incoming order's.
     side: Side,
@@ -81,7 +82,7 @@ struct Traded {
 }
 
 /// What the market has of one stock.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 struct Stall {
     book: Book,
     trades: Vec<TradeNumber>,
@@ -92,7 +93,7 @@ struct Stall {
 ///
 /// Memory grows with each order (some 140 bytes, 16 more for each of its trades) and trade (40 bytes); accounts and
 /// open orders are bounded by [`ACCOUNTS_MAX`] and [`OPEN_ORDERS_MAX`](tradenet_schemas::limits::OPEN_ORDERS_MAX).
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(super) struct Market {
     accounts: Accounts,
     /// By their own count, not by number: the house's orders have numbers too.

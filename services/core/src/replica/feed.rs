@@ -12,6 +12,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use tradenet_schemas::feed::PublicEvent;
 use tradenet_schemas::ids::EventNumber;
 use tradenet_schemas::journal::Entry;
@@ -36,7 +37,7 @@ pub(super) const WATCHERS_MAX: usize = 1_024;
 const BEAT: Duration = Duration::from_secs(1);
 
 /// The state after some entry, and the public events on the way there.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct State {
     pub(super) exchange: Exchange,
     pub(super) events: Window<PublicEvent>,

@@ -18,6 +18,7 @@
 //! - [`feed`]: what everybody may know, told to frontends and to who follows the market on the broker;
 //! - [`clerk`]: what frontends propose, checked and written;
 //! - [`remembered`]: what was answered without an entry;
+//! - [`keep`]: which snapshot a start begins with, and when one is made; [`snapshot`]: what is in it;
 //! - [`observe`]: what is counted, and shown to people.
 
 mod attach;
@@ -26,10 +27,12 @@ mod clerk;
 mod disk;
 mod feed;
 mod follow;
+mod keep;
 mod lead;
 mod log;
 mod observe;
 mod remembered;
+pub mod snapshot;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -37,7 +40,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tradenet_schemas::ids::{Boot, Epoch, Leader, Node, Position, ReplicaId, SeqNum, StoreId};
 use tradenet_schemas::journal::Entry;
-use tradenet_schemas::limits::CHUNK_BYTES_MAX;
+use tradenet_schemas::limits::{BATCH_BYTES_MAX, CHUNK_BYTES_MAX};
 use tradenet_schemas::message::{Configuration, Envelope, Message, Role, Status};
 use tradenet_schemas::subjects::Peer;
 
@@ -54,9 +57,11 @@ use clerk::Clerk;
 use disk::Disk;
 use feed::State;
 use follow::Following;
+use keep::Keeping;
 use lead::{Acknowledgement, Leading};
 use log::Log;
 use observe::Counts;
+use snapshot::Snapshot;
 
 pub use observe::METRICS;
 
@@ -101,6 +106,9 @@ pub struct Options {
     pub configuration: Option<Configuration>,
     /// The journal's size, in bytes.
     pub journal_bytes: u64,
+    /// How much of the journal there is from one snapshot to the next, in bytes:
+    /// [`snapshot::SNAPSHOT_EVERY_BYTES`] but in tests.
+    pub snapshot_every_bytes: u64,
 }
 
 /// Why a part of the journal is read.
@@ -108,11 +116,15 @@ pub struct Options {
 enum ReadFor {
     /// To check and index it at the start, from this byte on.
     Start,
-    /// To apply entries from the one behind this.
-    Apply(SeqNum),
-    /// For a peer that asked for the entries behind a position.
+    /// To apply entries behind the first of these; what is read begins behind the second.
+    Apply(SeqNum, Position),
+    /// For a peer that asked for the entries behind `asked`; what is read begins behind `from`, which may be a little before.
     /// Void once the log has been cut.
     Peer { reply: ReplyTo, asked: Position, from: Position, cuts: u64 },
+    /// The newest snapshot but so many.
+    Snapshot(usize),
+    /// The line of the journal with which that snapshot ends.
+    LastLine(Box<Snapshot>, usize),
 }
 
 /// A pre-vote that waits for a sign of life of the leader.
@@ -146,6 +158,7 @@ pub struct Replica {
     reads: Vec<(DiskTicket, ReadFor)>,
     /// While starting: how much of the journal has been checked, and what was read behind that.
     starting: Option<(u64, Vec<u8>)>,
+    keeping: Keeping,
     state: State,
     committed: SeqNum,
     following: Following,
@@ -179,7 +192,7 @@ pub struct Replica {
 }
 
 impl Replica {
-    /// A replica that begins by reading its journal.
+    /// A replica that begins by reading its newest snapshot, and its journal from there on.
     pub fn new(options: Options) -> Self {
         let mut replica = Self {
             now: Now::default(),
@@ -190,6 +203,7 @@ impl Replica {
             disk: Disk::new(options.journal_bytes),
             reads: Vec::new(),
             starting: Some((0, Vec::new())),
+            keeping: Keeping::new(options.snapshot_every_bytes),
             state: State::new(),
             committed: SeqNum(0),
             following: Following::default(),
@@ -215,7 +229,7 @@ impl Replica {
             outputs: VecDeque::new(),
             options,
         };
-        replica.read(ReadFor::Start, 0, READ_BYTES_MAX);
+        replica.load_snapshot(0);
         replica
     }
 
@@ -250,7 +264,7 @@ impl Replica {
         self.committed
     }
 
-    /// Where an entry stands; none behind the end of the log.
+    /// Where an entry stands; none behind the end of the log, and of old entries only for some.
     pub fn position(&self, seq: SeqNum) -> Option<Position> {
         self.log.position(seq)
     }
@@ -315,12 +329,7 @@ impl Replica {
         if confirmed >= self.log.bytes() {
             return tail;
         }
-        // Few entries are between the two, all of them in flight.
-        let mut seq = tail;
-        while self.log.offset_behind(seq) > confirmed {
-            seq = SeqNum(seq.0 - 1);
-        }
-        seq
+        self.log.last_within(confirmed)
     }
 
     // ------------------------------------------------------------ what goes out
@@ -475,12 +484,16 @@ impl Replica {
 
     /// Applies entries up to `to`, from memory or from the file.
     fn apply_up_to(&mut self, to: SeqNum) {
+        if self.looks_for_snapshot() {
+            return; // It may spare most of the way.
+        }
         while self.state.exchange.applied() < to {
             let next = self.state.exchange.applied().next();
             let Some(entry) = self.log.entry(next) else {
                 let applied = self.state.exchange.applied();
-                if !self.reads.iter().any(|(_, why)| matches!(why, ReadFor::Apply(from) if *from == applied)) {
-                    self.read(ReadFor::Apply(applied), self.log.offset_behind(applied), READ_BYTES_MAX);
+                if !self.reads.iter().any(|(_, why)| matches!(why, ReadFor::Apply(from, _) if *from == applied)) {
+                    let from = self.log.place_at_or_before(applied);
+                    self.read(ReadFor::Apply(applied, from.position), from.end, READ_BYTES_MAX);
                 }
                 return;
             };
@@ -488,19 +501,17 @@ impl Replica {
         }
     }
 
-    fn read_to_apply(&mut self, applied: SeqNum, bytes: &[u8], to: SeqNum) {
+    fn read_to_apply(&mut self, applied: SeqNum, from: Position, bytes: &[u8], to: SeqNum) {
         if applied != self.state.exchange.applied() {
             return;
         }
-        let Some(prev) = self.log.position(applied) else { return };
-        for scanned in journal::scan(bytes, prev) {
+        let mut scan = journal::scan(bytes, from);
+        while let Some(scanned) = scan.next() {
             match scanned {
                 Ok(good) if !self.log.contains(good.position) || good.position.seq > to => break,
+                Ok(good) if good.position.seq <= applied => {}
                 Ok(good) => self.state.apply(&good.entry),
-                Err(error) => {
-                    let line = self.state.exchange.applied().next();
-                    return self.broken(format!("orders.jsonl has gone bad at line {line}: {error}"));
-                }
+                Err(error) => return self.gone_bad(scan.position(), &error.to_string()),
             }
         }
         self.dirty = true;
@@ -522,9 +533,17 @@ impl Replica {
         }
         let tail = self.log.tail().seq;
         self.cuts += 1;
-        self.log.cut(seq);
+        if !self.log.cut(seq) {
+            self.broken(format!(
+                "told to cut entries {} to {tail}, more than were ever under way at once. Remove the directory and let \
+                 this replica fill itself from its peers",
+                seq.next()
+            ));
+            return false;
+        }
         if self.state.exchange.applied() > seq {
             self.state = State::new();
+            self.load_snapshot(0);
         }
         let request = self.disk.cut(self.log.bytes());
         self.outputs.push_back(Output::Disk(request));
@@ -755,8 +774,14 @@ impl Replica {
                 if self.giving_up == Some(ticket) {
                     self.given_up();
                 }
+                self.snapshots_dropped(ticket);
             }
             DiskAnswer::Read { ticket, bytes } => self.was_read(ticket, &bytes),
+            DiskAnswer::Loaded { ticket, file } => self.snapshot_loaded(ticket, file),
+            DiskAnswer::SnapshotMade { ticket, seq, size_bytes, took } => {
+                self.snapshot_made(ticket, seq, size_bytes, took);
+            }
+            DiskAnswer::NoSnapshot { ticket, error } => self.no_snapshot(ticket, &error),
             DiskAnswer::Full { ticket } => {
                 if self.disk.had_no_room(ticket) {
                     self.outputs.push_back(Output::warn(
@@ -779,9 +804,11 @@ impl Replica {
         };
         match self.reads.swap_remove(index).1 {
             ReadFor::Start => self.read_at_start(bytes),
-            ReadFor::Apply(from) => self.read_to_apply(from, bytes, self.apply_target()),
+            ReadFor::Apply(applied, from) => self.read_to_apply(applied, from, bytes, self.apply_target()),
+            ReadFor::LastLine(snapshot, skip) => self.last_line_read(*snapshot, skip, bytes),
+            ReadFor::Snapshot(_) => {} // It is answered otherwise.
             ReadFor::Peer { reply, asked, from, cuts } if cuts == self.cuts => {
-                self.answer_fetch(reply, asked, from, bytes);
+                self.read_for_peer(reply, asked, from, bytes);
             }
             ReadFor::Peer { .. } => {} // What was read may be what was cut.
         }
@@ -793,26 +820,53 @@ impl Replica {
             return; // It asks again, or somebody else.
         }
         let from = if self.log.contains(asked) { asked } else { self.log.at_or_before(asked) };
-        let offset = self.log.offset_behind(from.seq);
         if from != asked || from == self.log.tail() {
-            return self.answer_fetch(reply, asked, from, &Bytes::new());
+            return self.answer_fetch(reply, asked, from, Bytes::new());
         }
-        let cuts = self.cuts;
-        self.read(ReadFor::Peer { reply, asked, from, cuts }, offset, CHUNK_BYTES_MAX);
+        let (place, cuts) = (self.log.place_at_or_before(asked.seq), self.cuts);
+        // Of an old entry only a place before it is known, from which its own is found.
+        let before = if place.position == asked { 0 } else { log::MARK_EVERY_BYTES + BATCH_BYTES_MAX };
+        self.read(ReadFor::Peer { reply, asked, from: place.position, cuts }, place.end, before + CHUNK_BYTES_MAX);
     }
 
-    fn answer_fetch(&mut self, reply: ReplyTo, asked: Position, prev: Position, bytes: &Bytes) {
-        if !self.log.contains(prev) {
-            return; // It was cut while it was read.
+    /// What was read for a peer, from the entry behind `from` on.
+    fn read_for_peer(&mut self, reply: ReplyTo, asked: Position, from: Position, bytes: &Bytes) {
+        // It may have been cut while it was read.
+        let Some(start) =
+            self.log.position(from.seq).filter(|own| *own == from).map(|_| self.log.place_at_or_before(from.seq))
+        else {
+            return;
+        };
+        // What of the file is behind the log is about to be cut.
+        let left = usize::try_from(self.log.bytes() - start.end).unwrap_or(usize::MAX);
+        let (mut begins, mut ends) = (None, 0);
+        let mut scan = journal::scan(&bytes[..bytes.len().min(left)], from);
+        if from == asked {
+            begins = Some(0);
         }
-        if let Some(Err(error)) = journal::scan(bytes, prev).find(Result::is_err) {
-            return self.broken(format!("orders.jsonl has gone bad behind line {}: {error}. Start again", prev.seq));
+        while let Some(scanned) = scan.next() {
+            let good = match scanned {
+                Ok(good) => good,
+                Err(error) => return self.gone_bad(scan.position(), &error.to_string()),
+            };
+            let end = ends + good.bytes;
+            match begins {
+                None if good.position == asked => begins = Some(end),
+                Some(begins) if end - begins > CHUNK_BYTES_MAX => break,
+                _ => {}
+            }
+            ends = end;
         }
-        let mut whole = bytes.iter().rposition(|&byte| byte == b'\n').map_or(0, |last| last + 1);
-        let left = self.log.bytes() - self.log.offset_behind(prev.seq);
-        whole = whole.min(usize::try_from(left).unwrap_or(usize::MAX));
+        match begins {
+            Some(begins) => self.answer_fetch(reply, asked, asked, bytes.slice(begins..ends)),
+            // The logs differ there.
+            None => self.answer_fetch(reply, asked, from, Bytes::new()),
+        }
+    }
+
+    fn answer_fetch(&mut self, reply: ReplyTo, asked: Position, prev: Position, lines: Bytes) {
         let body = Message::Chunk { asked, prev, tail: self.log.tail().seq, committed: self.committed };
-        let packet = self.packet(body, bytes.slice(..whole));
+        let packet = self.packet(body, lines);
         self.outputs.push_back(Output::Reply { to: reply, packet });
     }
 
@@ -925,6 +979,7 @@ impl Decider for Replica {
                 self.apply_up_to(self.apply_target());
                 self.lead_on();
                 self.follow_on();
+                self.keep_on();
             }
         }
         self.outputs.pop_front()

@@ -107,6 +107,12 @@ metric_table! {
         "Messages of a former leader that were answered with the news that its epoch is over.";
     WAITED_OUT = Counter "tradenet_authorities_waited_out" [],
         "As leader: silent catalogs whose authority was waited out before releasing without them.";
+    SNAPSHOT = Gauge "tradenet_snapshot_last" [],
+        "The last entry in the replica's newest snapshot, as far as it knows; 0 for none.";
+    SNAPSHOT_BYTES = Gauge "tradenet_snapshot_bytes" [],
+        "The size of the last snapshot that this process made; 0 for none.";
+    SNAPSHOT_FAULTS = Counter "tradenet_snapshot_faults" [],
+        "Snapshots that could not be used, or not be made; the log names each.";
     CUTS = Counter "tradenet_log_cuts" [],
         "Times that entries of a former leader, of which nobody was told, were cut from the log.";
 }
@@ -139,6 +145,9 @@ impl Replica {
         }
         readings.count(&FENCED, &[], self.counts.fenced);
         readings.count(&WAITED_OUT, &[], self.counts.authorities_waited_out);
+        readings.level(&SNAPSHOT, &[], self.keeping.newest().0);
+        readings.level(&SNAPSHOT_BYTES, &[], self.keeping.size_bytes());
+        readings.count(&SNAPSHOT_FAULTS, &[], self.keeping.faults());
         readings.count(&CUTS, &[], self.cuts);
         let (commands, answers, watchers) = self.leading.as_ref().map_or((0, 0, 0), |leading| leading.depths());
         readings.queue("commands", commands, QUEUE_COMMANDS_MAX);

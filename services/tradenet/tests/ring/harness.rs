@@ -302,13 +302,15 @@ impl Exchange {
     pub(crate) fn restart(&mut self, name: &str) {
         self.restart_with(name, &[]);
     }
-    /// The same with other values for some of its options.
+    /// The same with other values for some of its options, or more options.
     pub(crate) fn restart_with(&mut self, name: &str, options: &[(&str, &str)]) {
         let argv = self.process(name)["argv"].as_array().unwrap().clone();
         let mut argv: Vec<&str> = argv.iter().map(|argument| argument.as_str().unwrap()).collect();
         for (option, value) in options {
-            let place = argv.iter().position(|argument| argument == option).unwrap() + 1;
-            argv[place] = value;
+            match argv.iter().position(|argument| argument == option) {
+                Some(place) => argv[place + 1] = value,
+                None => argv.extend([option, value]),
+            }
         }
         let mut command = clean(Command::new(argv[0]));
         let log = self.log_file();

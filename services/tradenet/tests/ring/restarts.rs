@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tradenet_runtime::process::Signal;
 
-use crate::harness::{Exchange, order, until};
+use crate::harness::{Exchange, order, until, verify};
 
 /// Every order of the replicas; the broker, the catalog and the frontend before, among and after them.
 const ORDERS: [[&str; 6]; 6] = [
@@ -47,6 +47,52 @@ fn in_whatever_order_everything_starts_again_it_goes_on_where_it_was() {
         assert_eq!(exchange.stock(1, "GameStart"), (100 - volume, volume), "{names:?}");
         assert_eq!((number, exchange.get(1, &format!("/orders/{number}")).status), (volume, 200), "{names:?}");
     }
+    exchange.stop_and_verify();
+}
+
+#[test]
+fn a_replica_starts_from_its_newest_good_snapshot_and_goes_on_as_the_others_do() {
+    const OFTEN: [(&str, &str); 1] = [("--snapshot-every-bytes", "30000")];
+    let mut exchange = Exchange::start(&[]);
+    exchange.until_whole();
+    exchange.kill("order-1");
+    exchange.restart_with("order-1", &OFTEN);
+    exchange.until_whole();
+    exchange.load(&[1], 3).verified_without_an_error();
+    let newest = |exchange: &Exchange| {
+        let files = tradenet_runtime::disk::snapshots::files(&exchange.disk(1)).unwrap();
+        (files.len() == 2).then(|| files[0].clone())
+    };
+    until("two snapshots", || newest(&exchange).is_some());
+    // What is in them is the same as in the journal: a start from one, and one from the other.
+    for (flipped, says) in [(false, "starting from the snapshot of entry"), (true, "is passed over: it is damaged")] {
+        exchange.kill("order-1");
+        let (_, file) = newest(&exchange).unwrap();
+        if flipped {
+            let mut bytes = std::fs::read(&file).unwrap();
+            let middle = bytes.len() / 2;
+            bytes[middle] ^= 16;
+            std::fs::write(&file, bytes).unwrap();
+            let (ok, text) = verify(&exchange.disk(1));
+            assert!(!ok && text.contains("it is damaged: remove it"), "{text}");
+        }
+        let before = exchange.log().matches(says).count();
+        exchange.restart_with("order-1", &OFTEN);
+        until(says, || exchange.log().matches(says).count() > before);
+        exchange.until_whole();
+    }
+    // It leads with what it has read, and answers orders from before and after the snapshot.
+    exchange.kill("order-3");
+    exchange.kill("order-2");
+    exchange.until_led(1, &[1]);
+    assert_eq!(exchange.get(1, "/orders/1").status, 200);
+    let number = exchange.post(1, &order("GameStart", 1, "sell")).number();
+    assert_eq!(exchange.get(1, &format!("/orders/{}", number - 1)).status, 200);
+    exchange.restart("order-2");
+    exchange.restart("order-3");
+    exchange.until_whole();
+    exchange.load(&[1], 1).verified_without_an_error();
+    until("the damaged one makes room", || verify(&exchange.disk(1)).0);
     exchange.stop_and_verify();
 }
 

@@ -8,12 +8,13 @@
 
 use std::collections::BTreeMap;
 
+use serde::{Deserialize, Serialize};
 use subtle::ConstantTimeEq as _;
 use tradenet_schemas::account::{Account, Credentials, TokenHash};
 use tradenet_schemas::ids::SeqNum;
 
 /// Money or some of a stock: what there is, and how much of it open orders reserve.
-#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub(super) struct Stake {
     pub(super) owned: u64,
     pub(super) reserved: u64,
@@ -37,14 +38,14 @@ pub(super) enum Kind {
 }
 
 /// What came into the exchange less what left it, and what accounts hold.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 struct Sums {
     brought: u64,
     held: u64,
 }
 
 /// An account.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Holder {
     pub(super) name: Account,
     token: TokenHash,
@@ -69,7 +70,7 @@ impl Holder {
 }
 
 /// All accounts.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(super) struct Accounts {
     by_name: BTreeMap<Account, u32>,
     holders: Vec<Holder>,

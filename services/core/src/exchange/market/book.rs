@@ -9,6 +9,7 @@
 
 use std::collections::BTreeMap;
 
+use serde::{Deserialize, Serialize};
 use tradenet_schemas::account::Level as Shown;
 use tradenet_schemas::ids::{OrderNumber, SeqNum};
 use tradenet_schemas::trade::{Price, Quantity, Side};
@@ -19,11 +20,11 @@ use crate::bugs::{Bug, bug};
 const NONE: u32 = u32::MAX;
 
 /// Where an order rests in the book's array.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Place(u32);
 
 /// An order that rests.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Resting {
     /// Its number.
     pub order: OrderNumber,
@@ -35,7 +36,7 @@ pub struct Resting {
     pub left: u64,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 struct Node {
     resting: Resting,
     side: Side,
@@ -44,7 +45,7 @@ struct Node {
 }
 
 /// All orders at one price.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 struct Level {
     first: u32,
     last: u32,
@@ -52,7 +53,7 @@ struct Level {
 }
 
 /// The book of one stock.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Book {
     bids: BTreeMap<Price, Level>,
     asks: BTreeMap<Price, Level>,

@@ -7,12 +7,13 @@
 
 use std::collections::VecDeque;
 
+use serde::{Deserialize, Serialize};
 use tradenet_schemas::account::{Candle, Interval};
 use tradenet_schemas::limits::CANDLES_MAX;
 use tradenet_schemas::trade::{Price, Quantity};
 
 /// The periods of one stock.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(super) struct Candles {
     seconds: VecDeque<Candle>,
     minutes: VecDeque<Candle>,

@@ -1,0 +1,402 @@
+//! Snapshots: what one holds is what its journal says, whatever happens to its file.
+
+#![allow(clippy::unwrap_used, reason = "a helper of a test fails the test")]
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use fastrand::Rng;
+use tradenet_core::exchange::{Decision, Exchange};
+use tradenet_core::journal::encode;
+use tradenet_core::replica::snapshot::{BadSnapshot, FORMAT, Header, MakeError, Making, Snapshot};
+use tradenet_core::replica::{Options, Replica};
+use tradenet_core::times::Times;
+use tradenet_core::{Decider, DiskAnswer, DiskRequest, Input, Mono, Now, Output, Packet, ReplyTo, Stop};
+use tradenet_schemas::account::{Account, Asset, Cash, Credentials, Instruction, NewOrder, TimeInForce, TokenHash};
+use tradenet_schemas::ids::{
+    Boot, Chain, ClusterId, Epoch, Leader, Member, Node, Nonce, OrderNumber, Position, ReplicaId, SeqNum, StoreId,
+};
+use tradenet_schemas::journal::{Entry, Event};
+use tradenet_schemas::message::{Configuration, Envelope, Message};
+use tradenet_schemas::trade::{Command, CommandKey, IdempotencyKey, Price, Quantity, Side, Stock, Symbol};
+use xxhash_rust::xxh3::xxh3_64;
+
+const NOW: Now = Now { mono: Mono(1), wall_ms: 0 };
+const STOCKS: [&str; 3] = ["GameStart", "Zoo", "Zoom"];
+const PEOPLE: [&str; 3] = ["ann", "bob", "cy"];
+
+fn id() -> ReplicaId {
+    ReplicaId::new(1).unwrap()
+}
+
+/// A journal of everything that can happen, and where each of its lines ends.
+#[derive(Default)]
+struct History {
+    exchange: Exchange,
+    entries: Vec<Entry>,
+    chain: Chain,
+    bytes: Vec<u8>,
+    ends: Vec<u64>,
+}
+
+impl History {
+    /// So many commands are tried; some are refused.
+    fn of(seed: u64, commands: u64) -> Self {
+        let (mut history, mut rng) = (Self::default(), Rng::with_seed(seed));
+        history.begin(1);
+        let stock = |name| Stock {
+            symbol: Symbol::new(name).unwrap(),
+            price: Price::from_cents(500).unwrap(),
+            quantity: Quantity::new(100).unwrap(),
+            volume: Quantity::ZERO,
+        };
+        let listed = history.exchange.list(&STOCKS.map(stock));
+        history.enter(1, None, listed);
+        history.enter(1, None, vec![Event::Attached { catalog: Boot(5) }]);
+        for number in 0..commands {
+            if number == commands / 2 {
+                history.begin(2);
+            }
+            let epoch = if number < commands / 2 { 1 } else { 2 };
+            let command = command(&mut rng);
+            let key = match rng.bool() {
+                true => command.key(&IdempotencyKey::new(&format!("key-{number}")).unwrap()),
+                false => CommandKey::generated(Boot(9), number),
+            };
+            if let Decision::Accept(events) = history.exchange.decide(&key, &command) {
+                history.enter(epoch, Some(key), events);
+            }
+        }
+        history
+    }
+
+    fn begin(&mut self, epoch: u64) {
+        let leader = Leader { id: id(), boot: Boot(epoch) };
+        self.enter(epoch, None, vec![Event::EpochStart { leader, digest: self.exchange.digest() }]);
+    }
+
+    fn enter(&mut self, epoch: u64, key: Option<CommandKey>, events: Vec<Event>) {
+        let seq = self.exchange.applied().next();
+        let entry = Entry { seq, epoch: Epoch(epoch), at: 1_000 * seq.0, key, events };
+        self.exchange.apply(&entry);
+        self.chain = encode(&entry, self.chain, &mut self.bytes);
+        self.ends.push(self.bytes.len() as u64);
+        self.entries.push(entry);
+    }
+
+    /// The snapshot that ends with the entry that ends there.
+    fn snapshot(&self, before: Option<Snapshot>, until: u64) -> Result<Snapshot, MakeError> {
+        Making::new(before, until).run(&mut |offset, _| Ok(self.piece(offset).to_vec()))
+    }
+
+    /// Small pieces, so that lines are cut.
+    fn piece(&self, offset: u64) -> &[u8] {
+        let rest = &self.bytes[usize::try_from(offset).unwrap().min(self.bytes.len())..];
+        &rest[..rest.len().min(4_096)]
+    }
+}
+
+fn command(rng: &mut Rng) -> Command {
+    let name = PEOPLE[rng.usize(0..PEOPLE.len())];
+    let (account, token) = (Account::new(name).unwrap(), TokenHash([name.as_bytes()[0]; 32]));
+    let symbol = Symbol::new(STOCKS[rng.usize(0..STOCKS.len())]).unwrap();
+    let side = if rng.bool() { Side::Buy } else { Side::Sell };
+    let quantity = Quantity::new(rng.u64(1..9)).unwrap();
+    let instruction = match rng.u8(0..10) {
+        0 => return Command::Open { account, token },
+        1 | 2 => return Command::Trade { symbol, side, quantity },
+        3 => Instruction::Deposit(Asset::Cash(Cash::from_cents(rng.u64(1..9_999)).unwrap())),
+        4 => Instruction::Deposit(Asset::Stock(symbol, quantity)),
+        5 => Instruction::Withdraw(Asset::Cash(Cash::from_cents(rng.u64(1..999)).unwrap())),
+        6 => Instruction::Cancel(OrderNumber(rng.u64(1..80))),
+        _ => Instruction::Place(NewOrder {
+            symbol,
+            side,
+            quantity,
+            price: (rng.u8(0..5) > 0).then(|| Price::from_cents(rng.u64(490..510)).unwrap()),
+            time_in_force: [TimeInForce::Gtc, TimeInForce::Gtc, TimeInForce::Ioc, TimeInForce::Fok][rng.usize(0..4)],
+            post_only: false,
+        }),
+    };
+    Command::Account { caller: Credentials { account, token }, instruction }
+}
+
+#[test]
+fn a_snapshot_of_any_entry_is_the_same_in_however_many_steps_it_is_made_and_goes_on_as_the_journal_does() {
+    let history = History::of(1, 400);
+    assert!(history.entries.len() > 150, "{}", history.entries.len());
+    let (mut replayed, mut before) = (Exchange::new(), None::<Vec<u8>>);
+    for (entry, end) in history.entries.iter().zip(&history.ends) {
+        replayed.apply(entry);
+        let whole = history.snapshot(None, *end).unwrap();
+        let step = before.map(|file| Snapshot::decode(&file).unwrap());
+        let stepped = history.snapshot(step, *end).unwrap();
+        let file = whole.encode();
+        assert_eq!(file, stepped.encode(), "entry {}", entry.seq);
+        let read = Snapshot::decode(&file).unwrap();
+        assert_eq!(read.encode(), file, "what is read is what was written");
+        assert_eq!((read.position().seq, read.bytes()), (entry.seq, *end));
+        assert_eq!(read.exchange().digest(), replayed.digest(), "entry {}", entry.seq);
+        // Asserts each start of an epoch against the state, too.
+        let mut goes_on = read.exchange().clone();
+        history.entries[usize::try_from(entry.seq.0).unwrap()..].iter().for_each(|later| goes_on.apply(later));
+        assert_eq!(goes_on.digest(), history.exchange.digest(), "from entry {}", entry.seq);
+        before = Some(file);
+    }
+}
+
+#[test]
+fn a_snapshot_ends_with_the_first_entry_that_reaches_the_byte() {
+    let history = History::of(2, 20);
+    let (second, third) = (history.ends[1], history.ends[2]);
+    let seq = |until| history.snapshot(None, until).unwrap().position().seq;
+    assert_eq!((seq(second), seq(second + 1), seq(third)), (SeqNum(2), SeqNum(3), SeqNum(3)));
+    let beyond = history.bytes.len() as u64 + 1;
+    assert_eq!(history.snapshot(None, beyond).unwrap_err(), MakeError::Short(beyond));
+}
+
+#[test]
+fn a_flipped_bit_is_found_in_every_byte_of_a_snapshot_and_of_what_it_is_made_of() {
+    let history = History::of(3, 60);
+    let end = *history.ends.last().unwrap();
+    let file = history.snapshot(None, end).unwrap().encode();
+    for at in 0..file.len() {
+        let mut bad = file.clone();
+        bad[at] ^= 1 << (at % 8);
+        assert_eq!(Snapshot::decode(&bad).unwrap_err(), BadSnapshot::Damaged, "byte {at}");
+        assert_eq!(Snapshot::decode(&file[..at]).unwrap_err(), BadSnapshot::Damaged, "cut at {at}");
+    }
+    for at in 0..history.bytes.len() {
+        let mut bad = History { bytes: history.bytes.clone(), ..History::default() };
+        bad.bytes[at] ^= 1 << (at % 8);
+        let line = history.ends.partition_point(|end| *end <= at as u64);
+        let begins = line.checked_sub(1).map_or(0, |before| history.ends[before]);
+        match bad.snapshot(None, end).unwrap_err() {
+            MakeError::Rotten { byte, .. } => assert_eq!(byte, begins, "byte {at}"),
+            // The last line feed: nothing says that there was to be one.
+            MakeError::Short(_) => assert_eq!(at + 1, history.bytes.len()),
+            other => panic!("byte {at}: {other}"),
+        }
+    }
+}
+
+/// Whoever changes what is in a snapshot finds out here: give it another [`FORMAT`], and then this other numbers.
+#[test]
+fn a_change_of_what_is_in_a_snapshot_has_another_form() {
+    let history = History::of(4, 300);
+    let file = history.snapshot(None, *history.ends.last().unwrap()).unwrap().encode();
+    assert_eq!(Header::read(&file).unwrap().snapshot, FORMAT);
+    assert_eq!((FORMAT, file.len(), format!("{:016x}", xxh3_64(&file))), golden());
+}
+
+#[test]
+fn a_snapshot_of_another_form_or_journal_is_told_apart() {
+    let (history, other) = (History::of(5, 30), History::of(6, 30));
+    let snapshot = history.snapshot(None, history.ends[9]).unwrap();
+    let (offset, length) = snapshot.last_line();
+    let line = |history: &History| {
+        let start = usize::try_from(offset).unwrap();
+        history.bytes[start..(start + length).min(history.bytes.len())].to_vec()
+    };
+    assert!(snapshot.is_of(&line(&history)));
+    assert!(!snapshot.is_of(&line(&other)));
+    assert!(!snapshot.is_of(b""));
+    let text = String::from_utf8(snapshot.encode()[..13].to_vec()).unwrap();
+    assert_eq!(text, format!("{{\"snapshot\":{FORMAT}"));
+    let mut newer = snapshot.encode();
+    newer.truncate(newer.len() - 8);
+    newer[12] += 1;
+    newer.extend_from_slice(&xxh3_64(&newer).to_le_bytes());
+    assert_eq!(Snapshot::decode(&newer).unwrap_err(), BadSnapshot::OtherForm(FORMAT + 1));
+}
+
+/// A replica's directory, and what is asked of it beside.
+struct Place {
+    journal: Vec<u8>,
+    /// Newest first.
+    snapshots: Vec<Vec<u8>>,
+    notices: Vec<String>,
+    asked: Vec<DiskRequest>,
+    stopped: Option<Stop>,
+    replies: Vec<Packet>,
+    bytes_read: usize,
+}
+
+impl Place {
+    fn new(journal: &[u8], snapshots: Vec<Vec<u8>>) -> Self {
+        let (notices, asked, replies) = (Vec::new(), Vec::new(), Vec::new());
+        Self { journal: journal.to_vec(), snapshots, notices, asked, stopped: None, replies, bytes_read: 0 }
+    }
+
+    /// A replica that was in sync starts here, and reads all that it wants to.
+    fn start(&mut self) -> Replica {
+        let leader = Leader { id: id(), boot: Boot(1) };
+        let configuration = Configuration {
+            cluster: ClusterId(1),
+            epoch: Epoch(2),
+            nonce: Nonce(1),
+            leader,
+            in_sync: vec![Member { id: id(), store: StoreId(1) }],
+            members: vec![id()],
+            by: Node::Frontend(Boot(1)),
+            why: String::new(),
+            at: 0,
+        };
+        let mut replica = Replica::new(Options {
+            id: id(),
+            boot: Boot(77),
+            store: StoreId(1),
+            members: vec![id()],
+            times: Times::default(),
+            configuration: Some(configuration),
+            journal_bytes: self.journal.len() as u64,
+            snapshot_every_bytes: 1 << 40,
+        });
+        self.settle(&mut replica);
+        replica
+    }
+
+    fn settle(&mut self, replica: &mut Replica) {
+        while let Some(output) = replica.poll_output() {
+            match output {
+                Output::Disk(request) => {
+                    if let Some(answer) = self.perform(&request) {
+                        replica.handle(NOW, Input::Disk(answer));
+                    }
+                    self.asked.push(request);
+                }
+                Output::Notice(notice) => self.notices.push(notice.text),
+                Output::Stop(stop) => self.stopped = Some(stop),
+                Output::Reply { packet, .. } => self.replies.push(packet),
+                _ => {}
+            }
+        }
+    }
+
+    /// What a peer gets that asks for the entries behind `from`.
+    fn fetch(&mut self, replica: &mut Replica, from: Position) -> Option<Packet> {
+        let (cluster, epoch) = (Some(ClusterId(1)), Epoch(2));
+        let asks = Envelope { cluster, epoch, from: Node::Order(id(), Boot(3)), body: Message::Fetch { from } };
+        let (packet, reply) = (Packet::new(asks, Bytes::new()), Some(ReplyTo(Arc::from("peer"))));
+        replica.handle(NOW, Input::Received { packet, reply });
+        self.settle(replica);
+        self.replies.pop()
+    }
+
+    fn perform(&mut self, request: &DiskRequest) -> Option<DiskAnswer> {
+        Some(match *request {
+            DiskRequest::Read { ticket, offset, bytes_max } => {
+                let rest = &self.journal[usize::try_from(offset).unwrap()..];
+                let bytes = Bytes::copy_from_slice(&rest[..rest.len().min(bytes_max)]);
+                self.bytes_read += bytes.len();
+                DiskAnswer::Read { ticket, bytes }
+            }
+            DiskRequest::LoadSnapshot { ticket, skip } => {
+                let file = self.snapshots.get(skip).map(|file| (format!("snapshot-{skip}"), file.clone().into()));
+                DiskAnswer::Loaded { ticket, file }
+            }
+            DiskRequest::GiveUp { ticket, .. } | DiskRequest::DropSnapshots { ticket, .. } => {
+                DiskAnswer::Done { ticket, took: Duration::ZERO }
+            }
+            _ => return None,
+        })
+    }
+}
+
+#[test]
+fn a_start_takes_the_newest_snapshot_that_is_good_and_none_that_is_not() {
+    let history = History::of(7, 200);
+    let whole = history.bytes.len();
+    let at = |entry: usize| history.snapshot(None, history.ends[entry - 1]).unwrap().encode();
+    let flipped = |mut file: Vec<u8>| {
+        let at = file.len() / 2;
+        file[at] ^= 4;
+        file
+    };
+    let other = History::of(8, 200);
+    let of_other = other.snapshot(None, other.ends[49]).unwrap().encode();
+    let check = |snapshots: Vec<Vec<u8>>, from: usize, passed_over: usize| {
+        let mut place = Place::new(&history.bytes, snapshots);
+        let replica = place.start();
+        assert_eq!(replica.tail().seq, history.exchange.applied(), "{:?}", place.notices);
+        assert_eq!(replica.committed(), SeqNum(from as u64), "what is in a snapshot is committed");
+        assert_eq!(replica.exchange().applied(), SeqNum(from as u64));
+        let mut state = replica.exchange().clone();
+        history.entries[from..].iter().for_each(|entry| state.apply(entry));
+        assert_eq!(state.digest(), history.exchange.digest());
+        assert_eq!(place.notices.iter().filter(|text| text.contains("is passed over")).count(), passed_over);
+        let line = |end: usize| usize::try_from(history.ends[end]).unwrap();
+        let read = if from == 0 { whole } else { whole - line(from - 1) };
+        assert!(place.bytes_read < read + 2_000, "{} bytes were read where {read} are new", place.bytes_read);
+    };
+    check(vec![], 0, 0);
+    check(vec![at(60)], 60, 0);
+    check(vec![at(60), at(30)], 60, 0);
+    check(vec![flipped(at(60)), at(30)], 30, 1);
+    check(vec![flipped(at(60)), flipped(at(30))], 0, 2);
+    check(vec![of_other, at(30)], 30, 1);
+    check(vec![Vec::new(), b"{}\n".to_vec()], 0, 2);
+    check(vec![at(history.entries.len())], history.entries.len(), 0);
+}
+
+#[test]
+fn a_journal_that_ends_before_a_snapshot_does_is_read_from_its_beginning() {
+    let history = History::of(9, 100);
+    let snapshot = history.snapshot(None, history.ends[40]).unwrap().encode();
+    let mut place = Place::new(&history.bytes[..usize::try_from(history.ends[20]).unwrap()], vec![snapshot]);
+    assert_eq!(place.start().tail().seq, SeqNum(21));
+    assert!(place.notices.iter().any(|text| text.contains("does not hold the entry")), "{:?}", place.notices);
+}
+
+#[test]
+fn damage_behind_a_snapshot_is_found_at_the_start_and_the_rest_is_given_up() {
+    let mut history = History::of(10, 200);
+    let snapshot = history.snapshot(None, history.ends[40]).unwrap().encode();
+    let start = history.ends[50];
+    history.bytes[usize::try_from(start).unwrap() + 70] ^= 1;
+    let mut place = Place::new(&history.bytes, vec![snapshot]);
+    assert_eq!(place.start().tail().seq, SeqNum(51));
+    let gave_up = |request: &DiskRequest| matches!(request, DiskRequest::GiveUp { bytes, .. } if *bytes == start);
+    assert!(place.asked.iter().any(gave_up), "{:?}", place.asked);
+}
+
+#[test]
+fn a_peer_gets_entries_from_before_the_snapshot_and_none_that_went_bad() {
+    let history = History::of(11, 200);
+    let snapshot = history.snapshot(None, history.ends[60]).unwrap().encode();
+    let line = |entry: usize| usize::try_from(history.ends[entry - 1]).unwrap();
+    let mut scan = tradenet_core::journal::scan(&history.bytes, Position::default());
+    let position = scan.find_map(|line| line.ok().map(|line| line.position).filter(|at| at.seq == SeqNum(20))).unwrap();
+    let mut place = Place::new(&history.bytes, vec![snapshot.clone()]);
+    let mut replica = place.start();
+    let check = |packet: Option<Packet>, from: Position, lines: &[u8]| {
+        let packet = packet.unwrap();
+        match packet.body() {
+            Message::Chunk { asked, prev, .. } => assert_eq!((*asked, *prev), (position, from)),
+            other => panic!("{other:?}"),
+        }
+        assert!(packet.lines == lines);
+    };
+    check(place.fetch(&mut replica, position), position, &history.bytes[line(20)..]);
+    // One that says the same but for the chain can't be: it is sent down to where the logs agree.
+    let asked = Position { chain: Chain(1), ..position };
+    let sent_down = place.fetch(&mut replica, asked).unwrap();
+    assert!(matches!(sent_down.body(), Message::Chunk { prev, .. } if *prev == Position::default()));
+    assert_eq!(place.stopped, None);
+
+    let mut bad = history.bytes.clone();
+    bad[line(10) + 90] ^= 1;
+    let mut place = Place::new(&bad, vec![snapshot]);
+    let mut replica = place.start();
+    assert_eq!(replica.tail().seq, history.exchange.applied(), "the start had no need to look there");
+    assert!(place.fetch(&mut replica, position).is_none(), "nothing is given of what is damaged");
+    let dropped = |request: &DiskRequest| matches!(request, DiskRequest::DropSnapshots { bytes, .. } if *bytes <= line(10) as u64);
+    assert!(place.asked.iter().any(dropped), "{:?}", place.asked);
+    assert!(matches!(&place.stopped, Some(Stop::Broken(why)) if why.contains("line 11")), "{:?}", place.stopped);
+}
+
+/// Form, length and checksum of a snapshot.
+fn golden() -> (u32, usize, String) {
+    (1, 12_169, "f6523e6c1ba0be42".to_owned())
+}

@@ -1,0 +1,229 @@
+//! The files of snapshots, and the thread that makes them.
+//!
+//! The problem: a snapshot takes seconds of a processor's time, and orders must not wait for it. The idea: a thread of its own, with
+//! the lowest claim to a processor, does one after the other and answers when it is on disk. What is in one is decided by
+//! [`tradenet_core::replica::snapshot`]. The rules: a snapshot's file is whole or not there; the newest [`SNAPSHOTS_MAX`] are kept; one
+//! that can't be used is removed when the next is made.
+
+use std::fs::{self, File};
+use std::io::{self, ErrorKind, Write as _};
+use std::os::unix::fs::FileExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, mpsc};
+use std::thread::JoinHandle;
+use std::time::Instant;
+
+use bytes::Bytes;
+use tradenet_core::replica::snapshot::{Header, MakeError, Making, SNAPSHOTS_MAX, Snapshot};
+use tradenet_core::{DiskAnswer, DiskTicket};
+use tradenet_schemas::ids::SeqNum;
+
+use super::{Answers, sync_dir};
+
+/// What the names of snapshots begin with; the number of their last entry follows.
+const PREFIX: &str = "snapshot-";
+/// Where one is written until it is whole.
+const ASIDE: &str = "snapshot.new";
+/// How willingly the thread leaves the processor to others (nice, from -20 to 19).
+const NICENESS: i32 = 19;
+/// How much of a file is read to see its header, in bytes.
+const HEADER_BYTES: u64 = 512;
+
+/// The snapshots in a replica's directory, newest first, by the numbers of their last entries.
+///
+/// # Errors
+/// The directory can't be read.
+pub fn files(dir: &Path) -> io::Result<Vec<(u64, PathBuf)>> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(dir)? {
+        let path = entry?.path();
+        let name = path.file_name().and_then(|name| name.to_str());
+        if let Some(seq) = name.and_then(|name| name.strip_prefix(PREFIX)?.parse().ok()) {
+            found.push((seq, path));
+        }
+    }
+    found.sort_by(|a, b| b.cmp(a));
+    Ok(found)
+}
+
+/// The newest but `skip`. One that can't be read comes without content, so that it is passed over by its name.
+pub(super) fn load(dir: &Path, skip: usize) -> io::Result<Option<(String, Bytes)>> {
+    let Some((seq, path)) = files(dir)?.into_iter().nth(skip) else { return Ok(None) };
+    let content = fs::read(&path).unwrap_or_else(|error| {
+        tracing::warn!("{} can't be read: {error}", path.display());
+        Vec::new()
+    });
+    Ok(Some((format!("{PREFIX}{seq}"), content.into())))
+}
+
+/// Removes those of more than `bytes` bytes of the journal, and those that don't say.
+pub(super) fn drop_behind(dir: &Path, bytes: u64) -> io::Result<()> {
+    for (_, path) in files(dir)? {
+        let mut head = Vec::new();
+        let read = File::open(&path)
+            .and_then(|file| io::Read::read_to_end(&mut io::Read::take(file, HEADER_BYTES), &mut head));
+        let covers = read.ok().and_then(|_| Header::read(&head)).map(|header| header.bytes);
+        if covers.is_none_or(|covers| covers > bytes) {
+            fs::remove_file(&path)?;
+        }
+    }
+    sync_dir(dir)
+}
+
+/// What a process left that was killed while it wrote one.
+pub(super) fn clean(dir: &Path) -> io::Result<()> {
+    match fs::remove_file(dir.join(ASIDE)) {
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+fn write(dir: &Path, seq: SeqNum, content: &[u8]) -> io::Result<()> {
+    let aside = dir.join(ASIDE);
+    let written = File::create(&aside).and_then(|mut file| {
+        file.write_all(content)?;
+        file.sync_all()
+    });
+    if let Err(error) = written {
+        // It takes room that the journal may need.
+        let _ = fs::remove_file(&aside);
+        return Err(error);
+    }
+    fs::rename(&aside, dir.join(format!("{PREFIX}{seq}")))?;
+    sync_dir(dir)?;
+    for (_, path) in files(dir)?.into_iter().skip(SNAPSHOTS_MAX) {
+        fs::remove_file(path)?;
+    }
+    sync_dir(dir)
+}
+
+/// What the thread is asked for.
+pub(super) enum Job {
+    Make { ticket: DiskTicket, until: u64 },
+    Drop { ticket: DiskTicket, bytes: u64 },
+}
+
+/// The thread. It ends with the job in hand when this is dropped.
+#[derive(Debug)]
+pub(super) struct Maker {
+    /// None when it is to end.
+    jobs: Option<mpsc::Sender<Job>>,
+    ends: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Maker {
+    pub(super) fn start(dir: PathBuf, journal: File, answers: Arc<Answers>) -> io::Result<Self> {
+        // The replica asks for one snapshot at a time.
+        let (jobs, asked) = mpsc::channel();
+        let ends = Arc::new(AtomicBool::new(false));
+        let worker = Worker { dir, journal, answers, ends: Arc::clone(&ends) };
+        let thread = std::thread::Builder::new().name("snapshots".to_owned()).spawn(move || worker.run(&asked))?;
+        Ok(Self { jobs: Some(jobs), ends, thread: Some(thread) })
+    }
+
+    pub(super) fn ask(&self, job: Job) {
+        // It ends only with this.
+        if let Some(jobs) = &self.jobs {
+            let _ = jobs.send(job);
+        }
+    }
+}
+
+impl Drop for Maker {
+    fn drop(&mut self) {
+        self.ends.store(true, Ordering::Relaxed);
+        self.jobs = None;
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+struct Worker {
+    dir: PathBuf,
+    journal: File,
+    answers: Arc<Answers>,
+    ends: Arc<AtomicBool>,
+}
+
+impl Worker {
+    fn run(self, asked: &mpsc::Receiver<Job>) {
+        if let Err(error) = rustix::process::setpriority_process(Some(rustix::thread::gettid()), NICENESS) {
+            tracing::debug!("snapshots are made with the claim to the processor that all have: {error}");
+        }
+        while let Ok(job) = asked.recv() {
+            let began = Instant::now();
+            let answer = match job {
+                Job::Make { ticket, until } => match self.make(until) {
+                    Ok((seq, size_bytes)) => {
+                        DiskAnswer::SnapshotMade { ticket, seq, size_bytes, took: began.elapsed() }
+                    }
+                    Err(error) => DiskAnswer::NoSnapshot { ticket, error },
+                },
+                Job::Drop { ticket, bytes } => match drop_behind(&self.dir, bytes) {
+                    Ok(()) => DiskAnswer::Done { ticket, took: began.elapsed() },
+                    Err(error) => DiskAnswer::Broken {
+                        ticket,
+                        why: format!("removing snapshots in {}: {error}", self.dir.display()),
+                    },
+                },
+            };
+            self.answers.change(|given| given.waiting.push_back(answer));
+        }
+    }
+
+    fn make(&self, until: u64) -> Result<(SeqNum, u64), MakeError> {
+        let before = self.newest_before(until).map_err(io_error)?;
+        let made = Making::new(before, until).run(&mut |offset, bytes_max| self.read(offset, bytes_max))?;
+        let (seq, content) = (made.position().seq, made.encode());
+        drop(made);
+        write(&self.dir, seq, &content).map_err(io_error)?;
+        Ok((seq, content.len() as u64))
+    }
+
+    /// Removes those on the way to it that can't be used.
+    fn newest_before(&self, until: u64) -> io::Result<Option<Snapshot>> {
+        for (_, path) in files(&self.dir)? {
+            match Snapshot::decode(&fs::read(&path)?) {
+                Ok(snapshot) if self.is_of_journal(&snapshot) => {
+                    if snapshot.bytes() < until {
+                        return Ok(Some(snapshot));
+                    }
+                }
+                _ => fs::remove_file(&path)?,
+            }
+        }
+        Ok(None)
+    }
+
+    fn is_of_journal(&self, snapshot: &Snapshot) -> bool {
+        let (offset, length) = snapshot.last_line();
+        let mut line = vec![0; length];
+        self.journal.read_exact_at(&mut line, offset).is_ok() && snapshot.is_of(&line)
+    }
+
+    fn read(&self, offset: u64, bytes_max: usize) -> Result<Vec<u8>, MakeError> {
+        if self.ends.load(Ordering::Relaxed) {
+            return Err(MakeError::Given);
+        }
+        let mut bytes = vec![0; bytes_max];
+        let mut filled = 0;
+        while filled < bytes.len() {
+            match self.journal.read_at(&mut bytes[filled..], offset + filled as u64) {
+                Ok(0) => break,
+                Ok(read) => filled += read,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(io_error(error)),
+            }
+        }
+        bytes.truncate(filled);
+        Ok(bytes)
+    }
+}
+
+#[allow(clippy::needless_pass_by_value, reason = "for map_err")]
+fn io_error(error: io::Error) -> MakeError {
+    MakeError::Io(error.to_string())
+}
