@@ -552,9 +552,16 @@ impl Catalog {
         self.floor = self.floor.max(released);
     }
 
+    /// With each beat, but where almost all of the authority is left, with every other one.
+    fn asks_every(&self) -> Duration {
+        let Times { heartbeat, authority, .. } = self.options.times;
+        let fresh = self.has_authority(self.now.mono.after(authority.saturating_sub(heartbeat * 2)));
+        if fresh { heartbeat * 2 } else { heartbeat }
+    }
+
     fn ask_for_authority(&mut self) {
         let now = self.now.mono;
-        let due = self.last_asked.is_none_or(|at| now.since(at) >= self.options.times.heartbeat);
+        let due = self.last_asked.is_none_or(|at| now.since(at) >= self.asks_every());
         let Some(leader) = self.configuration.as_ref().map(|held| held.leader).filter(|_| due) else {
             return;
         };
@@ -666,7 +673,7 @@ impl Catalog {
         let confirmed = self.sessions.values().all(|session| session.outstanding.is_empty());
         let attached = self.has_authority(self.now.mono.after(self.options.times.heartbeat * 2));
         let idle = self.held.is_empty() && self.leaving.is_none();
-        let asks = self.last_asked.filter(|_| confirmed && attached && idle)?.after(self.options.times.heartbeat);
+        let asks = self.last_asked.filter(|_| confirmed && attached && idle)?.after(self.asks_every());
         let leases = self.sessions.values().map(|session| session.lease_until);
         Some(leases.fold(asks, Mono::min))
     }

@@ -639,13 +639,7 @@ impl Frontend {
         self.leader_may_have_changed(before);
         if let Some(catalog) = self.catalog.filter(|_| self.cache.is_on() && (beat || now >= self.next_renewal)) {
             self.next_renewal = now.after(self.options.times.heartbeat);
-            let request = self.next_request();
-            self.asked.insert(request, (catalog, now));
-            while self.asked.len() > ASKED_MAX {
-                self.asked.pop_first();
-            }
-            let (session, confirmed) = self.cache.session_with(catalog);
-            self.send(Peer::Catalog(catalog), Message::Renew { request, session, confirmed });
+            self.renew(catalog);
         }
         self.deadlines();
         self.note();
@@ -655,6 +649,20 @@ impl Frontend {
             self.outputs.push_back(Output::Stop(Stop::Left));
         }
         self.ticks = self.rests_until().map_or(Ticks::soon(now), Ticks::at_once);
+    }
+
+    /// Asks for the lease anew, unless most of it is left: then the next beat is early enough.
+    fn renew(&mut self, catalog: Boot) {
+        let now = self.now.mono;
+        let (session, confirmed) = self.cache.session_with(catalog);
+        if session == 0 || !self.cache.is_leased(now.after(self.options.times.heartbeat * 3)) {
+            let request = self.next_request();
+            self.asked.insert(request, (catalog, now));
+            while self.asked.len() > ASKED_MAX {
+                self.asked.pop_first();
+            }
+            self.send(Peer::Catalog(catalog), Message::Renew { request, session, confirmed });
+        }
     }
 
     /// The next duty of a frontend that has nothing under way; none for one that has.

@@ -41,6 +41,9 @@ pub(super) const WAITING_MAX: usize = 65_536;
 const OUTCOMES_BYTES_MAX: usize = 512 * 1024;
 /// A learner that counts already, but lacks committed entries for so long, does not count any more.
 const JOINS_WITHIN: Duration = Duration::from_millis(500);
+/// How much later than due a keep-alive goes out. A beat of the frontends sets off the attached catalog too, and the round that
+/// its request for authority needs is a keep-alive as well: sent first, there would be two.
+const KEEP_ALIVE_LATE: Duration = Duration::from_millis(10);
 /// A follower silent for so long is asked whether it is there.
 const PROBE_AFTER: Duration = Duration::from_millis(150);
 /// A learner whose acknowledgements lag more than this does not keep up.
@@ -776,7 +779,7 @@ impl Replica {
         let resend = quiet >= self.options.times.retransmit && committed < self.log.tail().seq;
         let round =
             leading.round_wanted && (leading.confirmed >= leading.round || quiet >= self.options.times.retransmit);
-        if round || resend || quiet >= self.options.times.heartbeat {
+        if round || resend || quiet >= self.options.times.heartbeat + KEEP_ALIVE_LATE {
             self.send_append(Bytes::new(), Vec::new());
             self.count();
             self.release();
@@ -839,7 +842,7 @@ impl Replica {
     /// When the followers are told next that the leader lives. What is due already goes out with this round.
     pub(super) fn keeps_alive_at(&self, leading: &Leading) -> Mono {
         let (now, heartbeat) = (self.now.mono, self.options.times.heartbeat);
-        let due = leading.last_sent.after(heartbeat);
+        let due = leading.last_sent.after(heartbeat + KEEP_ALIVE_LATE);
         if due > now { due } else { now.after(heartbeat) }
     }
 
