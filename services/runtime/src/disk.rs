@@ -37,7 +37,7 @@ use serde_json::value::RawValue;
 use tokio::sync::mpsc;
 use tradenet_core::metrics::{DURATION_BOUNDS_US, Readings};
 use tradenet_core::{DiskAnswer, DiskRequest, DiskTicket};
-use tradenet_schemas::ids::{Chain, ReplicaId, StoreId};
+use tradenet_schemas::ids::{Chain, Member, ReplicaId, StoreId};
 use tradenet_schemas::message::Configuration;
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -270,6 +270,32 @@ impl Directory {
         sync_dir(&dir).at(&dir)?;
         let directory = Self { dir, journal, bytes: journal_bytes, _lock: lock };
         Ok(Opened { store, configuration, journal_bytes, directory })
+    }
+
+    /// Makes the directory of a replica that was in sync with all others, with a copy of that journal. It is there as a whole or not
+    /// at all; what an attempt left that was cut short is made again.
+    ///
+    /// # Errors
+    /// There is one already, or the system refuses.
+    pub fn restore(
+        data_dir: &Path,
+        member: Member,
+        configuration: &Configuration,
+        journal: &Path,
+    ) -> Result<(), DirectoryError> {
+        let dir = data_dir.join(format!("order-{}", member.id));
+        let aside = data_dir.join(format!("order-{}.new", member.id));
+        if aside.exists() {
+            fs::remove_dir_all(&aside).at(&aside)?;
+        }
+        create_dir_synced(&aside)?;
+        let copy = aside.join(JOURNAL);
+        fs::copy(journal, &copy).and_then(|_| File::open(&copy)?.sync_all()).at(&copy)?;
+        write_record(&aside, STORE, &Store { store: member.store }).at(&aside)?;
+        write_record(&aside, CONFIGURATION, configuration).at(&aside)?;
+        // Onto a directory that holds something it fails.
+        fs::rename(&aside, &dir).at(&dir)?;
+        sync_dir(data_dir).at(data_dir)
     }
 
     /// Where it is.

@@ -55,8 +55,7 @@ enum What {
 /// There is no file, or it is damaged, or its replica is not in sync, so that nobody can say which of it is committed.
 pub(crate) async fn run(args: &Args) -> anyhow::Result<()> {
     let found = args.file.all()?;
-    let origins = if args.urls.is_empty() { of_dev_around(&args.file.data_dir) } else { args.urls.clone() };
-    let cluster = Frontends::new(origins, CLUSTER_S).cluster().await;
+    let cluster = committed_by(&args.urls, &args.file.data_dir).await;
     let (found, until) = choose(found, cluster.as_ref())?;
     if until.is_none() {
         out::complain(
@@ -71,6 +70,12 @@ pub(crate) async fn run(args: &Args) -> anyhow::Result<()> {
     out::written(rows.csv.flush())
 }
 
+/// What frontends say of how far the replicas have committed; those of the `tradenet dev` here where none are named.
+pub(crate) async fn committed_by(urls: &[Origin], data_dir: &Path) -> Option<Cluster> {
+    let origins = if urls.is_empty() { of_dev_around(data_dir) } else { urls.to_vec() };
+    Frontends::new(origins, CLUSTER_S).cluster().await
+}
+
 /// The frontends of the `tradenet dev` whose data directory this is, or in which this replica's directory is.
 fn of_dev_around(dir: &Path) -> Vec<Origin> {
     let dirs = [Some(dir), dir.parent()].into_iter().flatten();
@@ -78,7 +83,7 @@ fn of_dev_around(dir: &Path) -> Vec<Origin> {
 }
 
 /// Which file, and how far.
-fn choose(mut found: Vec<Found>, cluster: Option<&Cluster>) -> anyhow::Result<(Found, Option<SeqNum>)> {
+pub(crate) fn choose(mut found: Vec<Found>, cluster: Option<&Cluster>) -> anyhow::Result<(Found, Option<SeqNum>)> {
     let Some(cluster) = cluster else { return Ok((farthest(found)?, None)) };
     let committed = |found: &Found| {
         let replica = cluster.replicas.iter().find(|replica| Some(replica.id) == found.id())?;

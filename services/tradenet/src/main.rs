@@ -3,6 +3,7 @@
 //! It only reads the command line and hands over. The rules: what a command was asked for goes to standard output, and
 //! logs and errors to standard error; an error is one line that says what to do next, and a non-zero exit.
 
+mod backup;
 mod cluster;
 mod dev;
 mod exit;
@@ -69,6 +70,10 @@ enum Command {
     Log(log::Args),
     /// Write trades or orders as CSV, from a replica's file.
     Export(export::Args),
+    /// Copy the committed part of a running exchange's log to a directory, and read it back.
+    Backup(backup::BackupArgs),
+    /// Make the replicas' directories of a new exchange from a backup.
+    Restore(backup::RestoreArgs),
     /// Check order files, and compare those of several replicas.
     Verify(verify::Args),
     /// Go on with what is left when disks that hold acknowledged orders are gone.
@@ -139,6 +144,8 @@ fn run(cli: Cli, matches: &ArgMatches) -> anyhow::Result<()> {
             Command::Trades(args) => market::trades(&args).await,
             Command::Log(args) => log::run(&args).await,
             Command::Export(args) => export::run(&args).await,
+            Command::Backup(args) => backup::backup(&args).await,
+            Command::Restore(args) => backup::restore(&args),
             Command::Completions(args) => completions(&args),
             Command::Healthcheck(args) => Box::pin(healthcheck::run(&args)).await,
             Command::Verify(args) => verify::run(&args),

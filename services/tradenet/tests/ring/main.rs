@@ -10,6 +10,7 @@
 
 mod harness;
 
+mod backup;
 mod broker;
 mod browser;
 mod burst;
