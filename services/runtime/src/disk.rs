@@ -375,7 +375,7 @@ impl Disk {
         let syncs = Arc::new(Shared::new(DURATION_BOUNDS_US));
         let answer = Answering(Arc::clone(&answers));
         let journal = directory.journal.try_clone()?;
-        let maker = Maker::start(directory.dir.clone(), journal, Arc::clone(&answers))?;
+        let maker = Maker::new(directory.dir.clone(), journal, Arc::clone(&answers));
         let worker = Worker { maker, directory, answer, syncs: Arc::clone(&syncs), full: false, broken: None };
         let thread = std::thread::Builder::new().name("disk".to_owned()).spawn(move || worker.run(asked))?;
         Ok(Self { requests, syncs, answers, thread })

@@ -1,7 +1,7 @@
-//! The files of snapshots, and the thread that makes them.
+//! The files of snapshots, and the threads that make them.
 //!
-//! The problem: a snapshot takes seconds of a processor's time, and orders must not wait for it. The idea: a thread of its own, with
-//! the lowest claim to a processor, does one after the other and answers when it is on disk. What is in one is decided by
+//! The problem: a snapshot takes seconds of a processor's time, and orders must not wait for it. The idea: each is
+//! made by a thread of its own with the lowest claim to a processor, one after the other, which answers when it is on disk. What is in one is decided by
 //! [`tradenet_core::replica::snapshot`]. The rules: a snapshot's file is whole or not there; the newest [`SNAPSHOTS_MAX`] are kept; one
 //! that can't be used is removed when the next is made.
 
@@ -9,8 +9,8 @@ use std::fs::{self, File};
 use std::io::{self, ErrorKind, Write as _};
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 use std::time::Instant;
 
@@ -98,80 +98,84 @@ fn write(dir: &Path, seq: SeqNum, content: &[u8]) -> io::Result<()> {
     sync_dir(dir)
 }
 
-/// What the thread is asked for.
+/// What a thread is asked for.
+#[derive(Clone, Copy)]
 pub(super) enum Job {
     Make { ticket: DiskTicket, until: u64 },
     Drop { ticket: DiskTicket, bytes: u64 },
 }
 
-/// The thread. It ends with the job in hand when this is dropped.
+/// Has a thread do each job, one after the other. What is in hand when this is dropped ends soon.
+///
+/// A thread lives no longer than its job: one with so low a claim to a processor takes long to go when its process is killed, and
+/// until then nobody else can have the directory.
 #[derive(Debug)]
 pub(super) struct Maker {
-    /// None when it is to end.
-    jobs: Option<mpsc::Sender<Job>>,
-    ends: Arc<AtomicBool>,
-    thread: Option<JoinHandle<()>>,
+    worker: Arc<Worker>,
+    last: Option<JoinHandle<()>>,
 }
 
 impl Maker {
-    pub(super) fn start(dir: PathBuf, journal: File, answers: Arc<Answers>) -> io::Result<Self> {
-        // The replica asks for one snapshot at a time.
-        let (jobs, asked) = mpsc::channel();
-        let ends = Arc::new(AtomicBool::new(false));
-        let worker = Worker { dir, journal, answers, ends: Arc::clone(&ends) };
-        let thread = std::thread::Builder::new().name("snapshots".to_owned()).spawn(move || worker.run(&asked))?;
-        Ok(Self { jobs: Some(jobs), ends, thread: Some(thread) })
+    pub(super) fn new(dir: PathBuf, journal: File, answers: Arc<Answers>) -> Self {
+        Self { worker: Arc::new(Worker { dir, journal, answers, ends: AtomicBool::new(false) }), last: None }
     }
 
-    pub(super) fn ask(&self, job: Job) {
-        // It ends only with this.
-        if let Some(jobs) = &self.jobs {
-            let _ = jobs.send(job);
+    pub(super) fn ask(&mut self, job: Job) {
+        let (worker, before) = (Arc::clone(&self.worker), self.last.take());
+        let thread = std::thread::Builder::new().name("snapshots".to_owned()).spawn(move || {
+            if let Some(before) = before {
+                let _ = before.join();
+            }
+            if let Err(error) = rustix::process::setpriority_process(Some(rustix::thread::gettid()), NICENESS) {
+                tracing::debug!("snapshots are made with the claim to the processor that all have: {error}");
+            }
+            worker.work(job);
+        });
+        match thread {
+            Ok(thread) => self.last = Some(thread),
+            // Rather late than never.
+            Err(error) => {
+                tracing::warn!("no thread for a snapshot: {error}");
+                self.worker.work(job);
+            }
         }
     }
 }
 
 impl Drop for Maker {
     fn drop(&mut self) {
-        self.ends.store(true, Ordering::Relaxed);
-        self.jobs = None;
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
+        self.worker.ends.store(true, Ordering::Relaxed);
+        if let Some(last) = self.last.take() {
+            let _ = last.join();
         }
     }
 }
 
+#[derive(Debug)]
 struct Worker {
     dir: PathBuf,
     journal: File,
     answers: Arc<Answers>,
-    ends: Arc<AtomicBool>,
+    ends: AtomicBool,
 }
 
 impl Worker {
-    fn run(self, asked: &mpsc::Receiver<Job>) {
-        if let Err(error) = rustix::process::setpriority_process(Some(rustix::thread::gettid()), NICENESS) {
-            tracing::debug!("snapshots are made with the claim to the processor that all have: {error}");
-        }
-        while let Ok(job) = asked.recv() {
-            let began = Instant::now();
-            let answer = match job {
-                Job::Make { ticket, until } => match self.make(until) {
-                    Ok((seq, size_bytes)) => {
-                        DiskAnswer::SnapshotMade { ticket, seq, size_bytes, took: began.elapsed() }
-                    }
-                    Err(error) => DiskAnswer::NoSnapshot { ticket, error },
-                },
-                Job::Drop { ticket, bytes } => match drop_behind(&self.dir, bytes) {
-                    Ok(()) => DiskAnswer::Done { ticket, took: began.elapsed() },
-                    Err(error) => DiskAnswer::Broken {
-                        ticket,
-                        why: format!("removing snapshots in {}: {error}", self.dir.display()),
-                    },
-                },
-            };
-            self.answers.change(|given| given.waiting.push_back(answer));
-        }
+    fn work(&self, job: Job) {
+        let began = Instant::now();
+        let answer = match job {
+            Job::Make { ticket, until } => match self.make(until) {
+                Ok((seq, size_bytes)) => DiskAnswer::SnapshotMade { ticket, seq, size_bytes, took: began.elapsed() },
+                Err(error) => DiskAnswer::NoSnapshot { ticket, error },
+            },
+            Job::Drop { ticket, bytes } => match drop_behind(&self.dir, bytes) {
+                Ok(()) => DiskAnswer::Done { ticket, took: began.elapsed() },
+                Err(error) => {
+                    let why = format!("removing snapshots in {}: {error}", self.dir.display());
+                    DiskAnswer::Broken { ticket, why }
+                }
+            },
+        };
+        self.answers.change(|given| given.waiting.push_back(answer));
     }
 
     fn make(&self, until: u64) -> Result<(SeqNum, u64), MakeError> {

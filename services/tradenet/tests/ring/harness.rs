@@ -71,7 +71,9 @@ pub(crate) fn skipped(why: &str) {
 pub(crate) fn gone(pid: u32) -> bool {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     let dead = stat.rsplit(')').next().is_some_and(|rest| rest.trim_start().starts_with('Z'));
-    dead || send_signal(pid, Signal::Resume).is_err()
+    // Its other threads may go later, and its files stay open until then.
+    let threads = std::fs::read_dir(format!("/proc/{pid}/task")).map_or(0, Iterator::count);
+    dead && threads <= 1 || send_signal(pid, Signal::Resume).is_err()
 }
 
 /// An answer of a frontend.
