@@ -60,7 +60,10 @@ impl Found {
             Some((seed, what)) => write!(row, " {seed}: {what} |"),
             None => write!(row, " |"),
         };
-        let _ = write!(row, " {} |", self.story.unwrap_or_default());
+        let _ = match self.story {
+            Some(story) => write!(row, " `{story}` |"),
+            None => write!(row, " |"),
+        };
         row
     }
 }

@@ -252,16 +252,17 @@ impl Disk {
             let (offset, length) = snapshot.last_line();
             snapshot.is_of(&range(offset, length))
         };
-        let good = |file: &Vec<u8>| Snapshot::decode(file).ok().filter(of_journal);
-        let kept: BTreeMap<_, _> = self
-            .snapshots
-            .iter()
-            .filter(|(_, file)| good(file).is_some())
-            .map(|(seq, file)| (*seq, file.clone()))
-            .collect();
-        let before = kept.values().rev().filter_map(good).find(|before| before.bytes() < until);
+        let mut bad = Vec::new();
+        let mut before = None;
+        for (seq, file) in self.snapshots.iter().rev() {
+            match Snapshot::decode(file).ok().filter(of_journal) {
+                Some(good) if before.is_none() && good.bytes() < until => before = Some(good),
+                Some(_) => {}
+                None => bad.push(*seq),
+            }
+        }
         let made = Making::new(before, until).run(&mut |offset, bytes_max| Ok(range(offset, bytes_max)))?;
-        self.snapshots = kept;
+        self.snapshots.retain(|seq, _| !bad.contains(seq));
         let (seq, file) = (made.position().seq, made.encode());
         let size = file.len() as u64;
         self.snapshots.insert(seq.0, file);

@@ -34,9 +34,10 @@ use crate::workload::Client;
 /// How soon a supervisor starts a process again that has ended, in microseconds.
 const RESTARTS_AFTER_US: u64 = 200_000;
 
-/// How much of the journal there is from one snapshot to the next, by the seed: so little that runs have some.
+/// How much of the journal there is from one snapshot to the next, by the seed: so little that runs have some. To make one takes as long
+/// as hundreds of steps, so few runs make many.
 fn snapshot_every_bytes(seed: u64) -> u64 {
-    [1_500, 6_000, 40_000, 6_000][usize::from(seed.to_le_bytes()[0] % 4)]
+    [1_500, 40_000, 6_000, 20_000, 40_000, 6_000, 20_000, 40_000][usize::from(seed.to_le_bytes()[0] % 8)]
 }
 
 /// How large the exchange is.
