@@ -17,6 +17,7 @@ mod market;
 mod order;
 mod out;
 mod recover;
+mod repair;
 mod status;
 mod table;
 mod time;
@@ -76,6 +77,8 @@ enum Command {
     Restore(backup::RestoreArgs),
     /// Check order files, and compare those of several replicas.
     Verify(verify::Args),
+    /// Mend damaged order files from those of other replicas, all of them stopped.
+    Repair(repair::Args),
     /// Go on with what is left when disks that hold acknowledged orders are gone.
     Recover(recover::Args),
     /// Ask the service in this container whether it does its work; for the engine that watches it.
@@ -149,6 +152,7 @@ fn run(cli: Cli, matches: &ArgMatches) -> anyhow::Result<()> {
             Command::Completions(args) => completions(&args),
             Command::Healthcheck(args) => Box::pin(healthcheck::run(&args)).await,
             Command::Verify(args) => verify::run(&args),
+            Command::Repair(args) => repair::run(&args),
             Command::Recover(mut args) => {
                 use_running_dev(&mut args.connection, matches);
                 Box::pin(recover::run(&args)).await

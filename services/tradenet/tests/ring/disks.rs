@@ -4,7 +4,7 @@ use std::io::Write as _;
 
 use tradenet_runtime::process::Signal;
 
-use crate::harness::{Exchange, order, verify};
+use crate::harness::{Exchange, order, tradenet, verify};
 
 /// Deletes the directory of one replica while it is down, under load, and has it filled again.
 fn check_refilled(id: u8, leader: u8, in_sync: &[u8]) {
@@ -135,4 +135,36 @@ fn a_flipped_bit_in_the_last_record_is_told_of_and_the_record_is_had_again() {
 #[test]
 fn a_flipped_bit_in_the_configuration_makes_an_empty_disk_that_is_filled() {
     check_flipped("configuration.json", |bytes| bytes.len() / 2, "set aside with the journal");
+}
+
+#[test]
+fn files_that_went_bad_on_every_disk_mend_each_other_and_the_exchange_goes_on() {
+    let mut exchange = Exchange::start(&[]);
+    exchange.until_whole();
+    exchange.load(&[1], 1).verified_without_an_error();
+    exchange.until_quiet();
+    exchange.stop_all();
+    let files = |exchange: &Exchange| [1, 2, 3].map(|id| std::fs::read(exchange.journal(id)).unwrap());
+    let before = files(&exchange);
+    for (id, good) in (1..).zip(&before) {
+        let mut bad = good.clone();
+        let at = good.len() / 5 * usize::from(id);
+        bad[at] ^= 2;
+        std::fs::write(exchange.journal(id), bad).unwrap();
+    }
+    let (ok, text) = verify(&exchange.data());
+    assert!(!ok && text.matches("DAMAGED").count() == 3, "{text}");
+    let repair = || {
+        let output = tradenet().arg("repair").arg(exchange.data()).output().unwrap();
+        (output.status.code(), String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned())
+    };
+    let (code, text) = repair();
+    assert_eq!((code, text.matches("every byte as it was").count()), (Some(0), 3), "{text}");
+    assert!(files(&exchange) == before, "{text}");
+    let (code, text) = repair();
+    assert_eq!((code, text.matches("nothing to mend").count()), (Some(0), 3), "{text}");
+    exchange.start_again();
+    exchange.until_whole();
+    assert_eq!(exchange.get(1, "/orders/1").status, 200);
+    exchange.stop_and_verify();
 }
