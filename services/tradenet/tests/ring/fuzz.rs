@@ -2,7 +2,7 @@
 //!
 //! Problem: tests that people write ask what people think of. Idea: a fuzzer reads the document, and sends what it allows, what it
 //! forbids, and chains of both; each answer must be one that the document has for it, valid input must be taken, and invalid
-//! input refused. Rule: what is fetched is pinned (`fuzz/requirements.txt`); where it can't be fetched, the test says so.
+//! input refused. Rule: what is fetched is pinned by version and hash (`fuzz/requirements.txt`); where it can't be fetched, the test says so.
 //!
 //! `RING_FUZZ_SEED` takes other requests, `RING_FUZZ_EXAMPLES` so many an operation.
 
@@ -97,7 +97,7 @@ fn schemathesis(dir: &Path) -> Result<PathBuf, String> {
         "--only-binary",
         ":all:",
     ]);
-    run(pip.args(PIP_PATIENCE).args(["--requirement", REQUIREMENTS]))?;
+    run(pip.args(PIP_PATIENCE).args(["--require-hashes", "--requirement", REQUIREMENTS]))?;
     // Last, so that it stands only where all is complete.
     std::fs::write(installed, wanted).unwrap();
     Ok(program)
