@@ -60,7 +60,9 @@ use tradenet_schemas::subjects::heard_by;
 
 use crate::desk::{Desk, Shared};
 use crate::events::Feed;
-use crate::limits::{ANSWER_MARGIN_MS, BACKLOG_CONNECTIONS, Limits, TAKEN_RETRY_MS, TAKEN_WAIT_MS};
+use crate::limits::{
+    ANSWER_MARGIN_MS, BACKLOG_CONNECTIONS, CONNECTIONS_MAX, Limits, OPEN_FILES_WANTED, TAKEN_RETRY_MS, TAKEN_WAIT_MS,
+};
 use crate::observer::Observer;
 use crate::standing::Standing;
 
@@ -118,6 +120,7 @@ pub async fn run(args: Args, shutdown: Shutdown) -> anyhow::Result<()> {
     let listener = listen_patiently(args.listen).await.with_context(|| {
         format!("cannot listen on {}: free the address, or choose another one with --listen", args.listen)
     })?;
+    raise_open_files();
     let address = listener.local_addr().context("the address to listen on was lost: start again")?;
     let (boot, times, clock) = (Boot(rand::random()), Times::default(), Clock::new());
     let Args { advertise, cache_size, members, rate_limit, connect, .. } = args;
@@ -176,6 +179,18 @@ async fn serve(
     server::serve(listener, router, observer, limits, turn_away).await;
     following.abort();
     last_answered.request(shutdown.reason().unwrap_or(Reason::Asked));
+}
+
+/// Has the system allow as many sockets as there are places for clients, or tells the operator that it does not.
+fn raise_open_files() {
+    match tradenet_runtime::process::raise_open_files() {
+        Ok(allowed) if allowed < OPEN_FILES_WANTED => tracing::warn!(
+            "only {allowed} files and sockets may be open, so fewer than {CONNECTIONS_MAX} clients can connect: raise the hard \
+             limit (`ulimit -Hn`) to {OPEN_FILES_WANTED}"
+        ),
+        Ok(_) => {}
+        Err(error) => tracing::warn!("the limit on open files can't be raised ({error}): raise it with `ulimit -n`"),
+    }
 }
 
 /// Who the frontend is on the broker; `metadata` tells it from others.

@@ -10,6 +10,8 @@ use std::time::Duration;
 /// Connections at once. Who comes next takes the place of whoever asks nothing at the moment, and for the longest time; if all
 /// ask, it gets 503 and is closed.
 pub(crate) const CONNECTIONS_MAX: usize = 4_096;
+/// Files and sockets that the system must allow for [`CONNECTIONS_MAX`]: those, [`REFUSALS_MAX`], and some of the process's own.
+pub(crate) const OPEN_FILES_WANTED: u64 = 4_096 + 64 + 64;
 /// Connections over [`CONNECTIONS_MAX`] that are being refused at once; those over this are closed without a word.
 pub(crate) const REFUSALS_MAX: usize = 64;
 /// Connections that the kernel keeps until they are accepted.

@@ -1,6 +1,6 @@
-//! Ending child processes politely, then surely.
+//! What this process may have of the system, and ending child processes politely, then surely.
 //!
-//! The rule: everyone gets SIGTERM and a bounded time to leave (finish what is in flight, sync, drain); who has not left
+//! The rule of the end: everyone gets SIGTERM and a bounded time to leave (finish what is in flight, sync, drain); who has not left
 //! by then is killed, and the caller is told so that it can say it. A paused process (SIGSTOP) hears nothing until it is
 //! continued, so it is continued first: otherwise every paused one would have to be killed.
 
@@ -8,8 +8,20 @@ use std::io;
 use std::process::ExitStatus;
 use std::time::Duration;
 
-use rustix::process::{Pid, kill_process};
+use rustix::process::{Pid, Resource, getrlimit, kill_process, setrlimit};
 use tokio::process::Child;
+
+/// Raises the soft limit on open files and sockets to the hard one, and says how many this process may have then;
+/// `u64::MAX` for any number. The usual soft limit, 1,024, is there for programs that use `select`, of which this is none.
+///
+/// # Errors
+/// The system does not allow it; the soft limit is what it was.
+pub fn raise_open_files() -> io::Result<u64> {
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    setrlimit(Resource::Nofile, limit)?;
+    Ok(limit.maximum.unwrap_or(u64::MAX))
+}
 
 /// What can be sent to a process here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
