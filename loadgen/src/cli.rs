@@ -254,6 +254,7 @@ impl Pace {
             warmup: self.warmup,
             think: self.think,
             late_most: None,
+            rest: Duration::ZERO,
             seed: self.seed.unwrap_or_else(rand::random),
             request_timeout: self.timeout,
             deadline: self.deadline,

@@ -107,6 +107,8 @@ pub struct RunOptions {
     /// A request of an open loop that finds no connection for so long is left out, so that the load is over when it was to
     /// be. Without it, it is sent however late.
     pub late_most: Option<Duration>,
+    /// Between the last outcome and the comparison nothing is asked for so long: who watches sees the exchange come to rest.
+    pub rest: Duration,
     /// Decides which stocks, which trades and in which order. The same seed asks for the same again.
     pub seed: u64,
     /// How long one attempt waits for its answer.
@@ -143,6 +145,7 @@ impl RunOptions {
             warmup: Duration::ZERO,
             think: Duration::ZERO,
             late_most: None,
+            rest: Duration::ZERO,
             seed: 1,
             request_timeout: Duration::from_secs(5),
             deadline: Duration::from_secs(60),

@@ -24,6 +24,10 @@ use crate::report::Report;
 use crate::verify::{Ledger, Placed, Subject, Unplaced, verify};
 use crate::wire::{Side, Stock, Trade};
 
+/// How many read back at once at the end. That is no part of the load, and must not go on with it where there are thousands
+/// of clients.
+const READERS_MAX: u32 = 64;
+
 /// What every client of a run knows.
 pub(crate) struct Context {
     pub(crate) shared: Arc<Shared>,
@@ -85,6 +89,7 @@ pub(crate) async fn run_told(options: RunOptions, tell: Option<oneshot::Sender<B
     let done = load(&context).await?;
     let elapsed = start.elapsed();
     let processor = processor_time().saturating_sub(processor).as_secs_f64() / elapsed.as_secs_f64();
+    tokio::time::sleep(context.options.rest).await;
     finish(&context, done, elapsed, processor).await
 }
 
@@ -139,7 +144,7 @@ async fn finish(context: &Context, done: Done, elapsed: Duration, processor: f64
         before: context.stocks.clone(),
         quantity: context.options.quantity,
         exclusive: context.options.exclusive,
-        readers: context.options.clients,
+        readers: context.options.clients.min(READERS_MAX),
     };
     let counts = context.shared.recorder.counts();
     let (mut verification, opened) = verify(&context.shared, done.ledger, &subject).await?;
