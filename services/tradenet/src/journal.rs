@@ -267,14 +267,14 @@ pub(crate) fn check_from(from: SeqNum, reader: &Reader) -> anyhow::Result<()> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use tradenet_core::journal;
     use tradenet_schemas::ids::{Chain, Digest, Epoch, Leader};
     use tradenet_schemas::journal::{Entry, Event};
 
     /// One entry for each of `epochs`.
-    fn lines(epochs: &[u64]) -> Vec<u8> {
+    pub(crate) fn lines(epochs: &[u64]) -> Vec<u8> {
         let (mut bytes, mut chain) = (Vec::new(), Chain(0));
         for (epoch, seq) in epochs.iter().zip(1..) {
             let leader = Leader { id: ReplicaId::new(1).unwrap(), boot: Default::default() };

@@ -236,20 +236,10 @@ fn report(journals: &[Journal]) -> (String, usize) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tradenet_schemas::ids::{Digest, Epoch, Leader, ReplicaId, SeqNum};
+    use crate::journal::tests::lines;
+    use tradenet_schemas::ids::{Epoch, SeqNum};
     use tradenet_schemas::journal::{Entry, Event};
     use xxhash_rust::xxh3::xxh3_64_with_seed;
-
-    fn lines(epochs: &[u64]) -> Vec<u8> {
-        let (mut bytes, mut chain) = (Vec::new(), Chain(0));
-        for (epoch, seq) in epochs.iter().zip(1..) {
-            let leader = Leader { id: ReplicaId::new(1).unwrap(), boot: Default::default() };
-            let events = vec![Event::EpochStart { leader, digest: Digest(0) }];
-            let entry = Entry { seq: SeqNum(seq), epoch: Epoch(*epoch), at: 0, key: None, events };
-            chain = tradenet_core::journal::encode(&entry, chain, &mut bytes);
-        }
-        bytes
-    }
 
     /// A line behind these that only a later release could have written.
     fn newer_line(before: &[u8]) -> Vec<u8> {
