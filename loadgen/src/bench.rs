@@ -120,7 +120,7 @@ impl<'a> Group<'a> {
             }
         }
         std::thread::sleep(SETTLE);
-        load::run(&exchange.ports, cases::Ask::Trade, 1, Pace::Closed, (FIRST_TRADES, Duration::ZERO), || {})?;
+        load::run(&exchange.ports, cases::Ask::Trade, (1, 0), Pace::Closed, (FIRST_TRADES, Duration::ZERO), || {})?;
         Ok(Self { cases, exchange, floors, cores, window })
     }
 
@@ -145,11 +145,15 @@ impl<'a> Group<'a> {
                     Some((system, ask))
                 });
                 let floor_first = round % 2 == 1;
-                let of_floor =
-                    || floor.map(|(system, ask)| self.window(system, ask, case.connections, pace)).transpose();
-                let before = if floor_first { of_floor()? } else { None };
-                let outcome = self.window(&self.exchange, case.ask, case.connections, pace)?;
-                let of_floor = if floor_first { before } else { of_floor()? };
+                // A floor that fails, such as a cluster of brokers between two leaders, costs its round and no more.
+                let mut of_floor = || {
+                    let (system, ask) = floor?;
+                    let window = self.window(system, ask, (case.connections, 0), pace);
+                    window.inspect_err(|error| tell(&format!("{round} {}: the floor: {error}", case.name))).ok()
+                };
+                let before = if floor_first { of_floor() } else { None };
+                let outcome = self.window(&self.exchange, case.ask, (case.connections, case.idle), pace)?;
+                let of_floor = if floor_first { before } else { of_floor() };
                 tell(&table::line(round, case, &outcome, of_floor.as_ref()));
                 rows[index].outcomes.push((outcome, of_floor));
             }
@@ -157,7 +161,13 @@ impl<'a> Group<'a> {
         Ok(rows)
     }
 
-    fn window(&self, system: &System, ask: cases::Ask, connections: usize, pace: Pace) -> anyhow::Result<Outcome> {
+    fn window(
+        &self,
+        system: &System,
+        ask: cases::Ask,
+        connections: (usize, usize),
+        pace: Pace,
+    ) -> anyhow::Result<Outcome> {
         let mut edges = Vec::new();
         let at_edge = || edges.push(Reading::now(&system.pids, self.cores));
         let window = load::run(&system.ports, ask, connections, pace, self.window, at_edge)?;

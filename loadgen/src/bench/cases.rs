@@ -15,7 +15,8 @@ pub(super) enum Ask {
     Mix,
 }
 
-const STOCK: &str = "GameStart";
+/// What is traded.
+pub(super) const STOCK: &str = "GameStart";
 
 impl Ask {
     /// The requests of one turn.
@@ -54,6 +55,8 @@ pub(super) struct Case {
     pub(super) name: String,
     pub(super) ask: Ask,
     pub(super) connections: usize,
+    /// Connections besides, on which nothing is asked.
+    pub(super) idle: usize,
     pub(super) rate: Rate,
     pub(super) shape: Shape,
     /// What it is divided by, and what that is asked.
@@ -66,37 +69,60 @@ fn count(clients: usize) -> String {
     if clients == 1 { "1 client".to_owned() } else { format!("{clients} clients") }
 }
 
+/// The usual exchange.
+const USUAL: Shape = Shape { frontends: 1, replicas: 3, cache: 5, more_stocks: 0 };
+/// The trade path in this design.
+const STAGED: Floor = Floor::Staged { followers: 2 };
+
+impl Case {
+    fn of(name: impl Into<String>, ask: Ask, connections: usize, shape: Shape) -> Self {
+        Self { name: name.into(), ask, connections, idle: 0, rate: Rate::Closed, shape, floor: None }
+    }
+
+    fn against(self, floor: Floor, ask: Ask) -> Self {
+        Self { floor: Some((floor, ask)), ..self }
+    }
+}
+
 /// All of them, those of one exchange next to each other.
 pub(super) fn all() -> Vec<Case> {
-    let usual = Shape { frontends: 1, replicas: 3, cache: 5 };
-    let mut cases = Vec::new();
-    let mut add = |name: String, ask, connections, rate, shape, floor| {
-        cases.push(Case { name, ask, connections, rate, shape, floor });
-    };
-    let trade = |followers| Some((Floor::Staged { followers }, Ask::Trade));
-    add("cached read, 16 clients".into(), STOCKS, 16, Rate::Closed, usual, Some((Floor::Web, STOCKS)));
-    add("order read, 1 client".into(), Ask::Order, 1, Rate::Closed, usual, None);
-    add("order read, 16 clients".into(), Ask::Order, 16, Rate::Closed, usual, None);
-    for clients in [1, 16, 64, 256] {
-        add(format!("trade, {}", count(clients)), Ask::Trade, clients, Rate::Closed, usual, trade(2));
-    }
+    let mut cases = vec![
+        Case::of("cached read, 16 clients", STOCKS, 16, USUAL).against(Floor::Web, STOCKS),
+        Case { idle: 1_000, ..Case::of("cached read, 16 clients beside 1,000 idle ones", STOCKS, 16, USUAL) }
+            .against(Floor::Web, STOCKS),
+        Case::of("order read, 1 client", Ask::Order, 1, USUAL),
+        Case::of("order read, 16 clients", Ask::Order, 16, USUAL),
+    ];
+    let trade = |clients, shape| Case::of(format!("trade, {}", count(clients)), Ask::Trade, clients, shape);
+    let against = |case: Case, floor| case.against(floor, Ask::Trade);
+    cases.extend([1, 16, 64, 256].map(|clients| against(trade(clients, USUAL), STAGED)));
     for share in [0.5, 0.8] {
         let name = format!("trade, open loop at {:.0} % of 64 clients' rate", share * 100.0);
-        add(name, Ask::Trade, 64, Rate::Share(share), usual, None);
+        let open = Case { rate: Rate::Share(share), ..Case::of(name, Ask::Trade, 64, USUAL) };
+        cases.push(against(open, STAGED));
     }
-    add("mix with p = 0.2, 16 clients".into(), Ask::Mix, 16, Rate::Closed, usual, None);
-    let uncached = Some((Floor::Staged { followers: 2 }, Ask::Stock("/uncached")));
-    add("uncached read, 1 client".into(), STOCKS, 1, Rate::Closed, Shape { cache: 0, ..usual }, uncached);
+    for (clients, replicas, batches) in [(1, 3, true), (64, 3, true), (64, 1, false)] {
+        let log = if batches { "batches" } else { "a message an order" };
+        let name = format!("trade, {}, against JetStream R{replicas} as the log, {log}", count(clients));
+        cases.push(against(Case { name, ..trade(clients, USUAL) }, Floor::JetStream { replicas, batches }));
+    }
+    cases.push(Case::of("mix with p = 0.2, 16 clients", Ask::Mix, 16, USUAL));
+    let uncached = Case::of("uncached read, 1 client", STOCKS, 1, Shape { cache: 0, ..USUAL });
+    cases.push(uncached.against(STAGED, Ask::Stock("/uncached")));
     for clients in [1, 64] {
-        let shape = Shape { frontends: 2, ..usual };
-        add(format!("trade, 2 frontends, {}", count(clients)), Ask::Trade, clients, Rate::Closed, shape, trade(2));
+        let name = format!("trade, 2 frontends, {}", count(clients));
+        cases.push(against(Case { name, ..trade(clients, Shape { frontends: 2, ..USUAL }) }, STAGED));
+    }
+    for clients in [1, 64] {
+        let name = format!("trade, 10 frontends and 1,000 stocks, {}", count(clients));
+        let shape = Shape { frontends: 10, more_stocks: 1_000, ..USUAL };
+        cases.push(against(Case { name, ..trade(clients, shape) }, STAGED));
     }
     for replicas in [1, 2] {
-        // A floor without any follower would not tell its catalog anything.
-        let floor = trade(replicas - 1).filter(|_| replicas > 1);
         for clients in [1, 64] {
-            let name = format!("trade, {} in sync, {}", replicas, count(clients));
-            add(name, Ask::Trade, clients, Rate::Closed, Shape { replicas, ..usual }, floor);
+            let name = format!("trade, {replicas} in sync, {}", count(clients));
+            let floor = Floor::Staged { followers: replicas - 1 };
+            cases.push(against(Case { name, ..trade(clients, Shape { replicas, ..USUAL }) }, floor));
         }
     }
     cases

@@ -37,11 +37,11 @@ pub(super) struct Window {
     pub(super) took: Duration,
 }
 
-/// Keeps `connections` busy for `warmup` and `measured`. `begun` and `ended` are called at the edges of what is measured.
+/// Keeps so many connections busy, and so many idle besides, for `warmup` and `measured`. `begun` and `ended` are called at the edges of what is measured.
 pub(super) fn run(
     ports: &[u16],
     ask: Ask,
-    connections: usize,
+    (connections, idle): (usize, usize),
     pace: Pace,
     (warmup, measured): (Duration, Duration),
     mut at_edge: impl FnMut(),
@@ -53,6 +53,10 @@ pub(super) fn run(
             let socket = TcpStream::connect(("127.0.0.1", ports[number % ports.len()])).await?;
             socket.set_nodelay(true)?;
             sockets.push(socket);
+        }
+        let mut idlers = Vec::new();
+        for number in 0..idle {
+            idlers.push(TcpStream::connect(("127.0.0.1", ports[number % ports.len()])).await?);
         }
         let latencies = Arc::new(Mutex::new(Histogram::new_with_max(LATENCY_US_MAX, 3)?));
         let turns: Arc<[Vec<String>]> = (0..TURNS).map(|turn| ask.requests(turn)).collect();
@@ -77,6 +81,7 @@ pub(super) fn run(
         for client in clients {
             client.await??;
         }
+        drop(idlers);
         let latencies = latencies.lock().unwrap_or_else(PoisonError::into_inner).clone();
         Ok(Window { latencies, took: measured })
     })

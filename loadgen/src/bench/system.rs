@@ -1,5 +1,6 @@
 //! What is measured: an exchange, or one of the floors, with all its processes.
 
+use std::fmt::Write as _;
 use std::fs::File;
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
@@ -12,6 +13,8 @@ use serde::Deserialize;
 use tempfile::TempDir;
 use tradenet_runtime::ports;
 
+use super::cases::STOCK;
+
 /// How long anything may take to start or to stop.
 const PATIENCE: Duration = Duration::from_secs(30);
 const POLL: Duration = Duration::from_millis(20);
@@ -23,6 +26,8 @@ pub(super) struct Shape {
     pub(super) replicas: u8,
     /// Stocks in each frontend's cache.
     pub(super) cache: u8,
+    /// Stocks that are listed besides the usual ones.
+    pub(super) more_stocks: u16,
 }
 
 /// A part of the program `floors`: what a case costs where nothing is done but what must be.
@@ -30,8 +35,17 @@ pub(super) struct Shape {
 pub(super) enum Floor {
     /// An HTTP server that answers from memory: `web/16/axum-json`.
     Web,
-    /// The trade path in this exchange's design: `order/N/floor-staged`, and with it `get/1/uncached`.
+    /// The trade path in this exchange's design: `order/N/floor-staged`, and with it `get/1/uncached`. Without followers it
+    /// is `order/N/floor-parallel`, whose catalog is told by a message of its own.
     Staged { followers: u8 },
+    /// The trade path with a JetStream stream for a log, each message synced before it is acknowledged:
+    /// `order/N/js-r1-always` and the like.
+    JetStream {
+        /// In how many servers the stream is held.
+        replicas: u8,
+        /// Whether orders that wait together make one message.
+        batches: bool,
+    },
 }
 
 /// The programs that are run.
@@ -75,6 +89,12 @@ impl System {
         let numbers = [shape.frontends, shape.replicas, shape.cache].map(|number| number.to_string());
         let mut command = Command::new(&programs.tradenet);
         command.arg("dev").args(["--port", "0", "--data-dir"]).arg(files.path());
+        if shape.more_stocks > 0 {
+            let stocks = files.path().join("bench-stocks.csv");
+            let more: String = (0..shape.more_stocks).map(|number| format!("More{number},9.99,1000\n")).collect();
+            std::fs::write(&stocks, format!("name,price,quantity\n{STOCK},15.99,1000000\n{more}"))?;
+            command.arg("--stocks").arg(stocks);
+        }
         command.args(["--frontends", &numbers[0], "--replicas", &numbers[1], "--cache-size", &numbers[2]]);
         command.env("TRADENET_NATS_SERVER", &programs.nats_server).env("RUST_LOG", "warn");
         let log = programs.dir.join("exchange.log");
@@ -102,38 +122,78 @@ impl System {
     pub(super) fn floor(programs: &Programs, floor: Floor) -> anyhow::Result<Option<Self>> {
         let Some(program) = &programs.floors else { return Ok(None) };
         let files = TempDir::new_in(&programs.dir).context("a directory for the floor's files")?;
-        let held = ports::hold_free(2).context("free ports")?;
+        let held = ports::hold_free(7).context("free ports")?;
         let free = held.iter().map(|listener| listener.local_addr().map(|address| address.port()));
         let free: Vec<u16> = free.collect::<Result<_, _>>()?;
         drop(held);
         let mut system = Self { ports: vec![free[0]], pids: Vec::new(), children: Vec::new(), _files: files };
-        match floor {
-            Floor::Web => system.role(program, &[], "web", &format!("web --port {} --kind axum-json", free[0]))?,
+        let dir = system._files.path().to_owned();
+        let broker = ["--nats".to_owned(), format!("nats://127.0.0.1:{}", free[1])];
+        // Each as it is in the program's own list of cases.
+        let (catalog, leader, frontend) = match floor {
+            Floor::Web => {
+                system.role(program, &[], "web", &format!("web --port {} --kind axum-json", free[0]))?;
+                return Ok(Some(system));
+            }
             Floor::Staged { followers } => {
                 system.broker(&programs.nats_server, free[1])?;
-                let broker = ["--nats".to_owned(), format!("nats://127.0.0.1:{}", free[1])];
-                let dir = system._files.path().display().to_string();
-                // As `order/N/floor-staged` is in the program's own list of cases.
                 for id in 0..followers {
-                    let role = format!("follower --rt ct --id {id} --dir {dir}");
+                    let role = format!("follower --rt ct --id {id} --dir {}", dir.display());
                     system.role(program, &broker, &format!("follower-{id}"), &role)?;
                 }
-                system.role(program, &broker, "catalog", "catalog --rt ct --staged --inv catalog")?;
-                let leader = format!("leader --rt ct --dir {dir} --followers {followers} --fanout --catalog staged");
-                system.role(program, &broker, "leader", &leader)?;
-                let frontend = format!("frontend --rt ct --port {} --inv catalog --batch", free[0]);
-                system.role(program, &broker, "frontend", &frontend)?;
+                let leader = match followers {
+                    0 => "--followers 0 --catalog parallel".to_owned(),
+                    followers => format!("--followers {followers} --fanout --catalog staged"),
+                };
+                let staged = if followers > 0 { "--staged" } else { "" };
+                (format!("catalog --rt ct {staged} --inv catalog"), leader, "--rt ct --inv catalog --batch")
             }
-        }
+            Floor::JetStream { replicas, batches } => {
+                system.jetstream(&programs.nats_server, &free[1..=usize::from(replicas)], &free[4..])?;
+                let one_each = if batches { "" } else { "--depth 256 --max-batch 1" };
+                let leader = format!("--backend js --followers 0 --replicas {replicas} {one_each}");
+                ("catalog --rt ct".to_owned(), leader, "--rt mt")
+            }
+        };
+        system.role(program, &broker, "catalog", &catalog)?;
+        system.role(program, &broker, "leader", &format!("leader --rt ct --dir {} {leader}", dir.display()))?;
+        system.role(program, &broker, "frontend", &format!("frontend --port {} {frontend}", free[0]))?;
         Ok(Some(system))
+    }
+
+    /// Starts brokers that keep streams, each message on disk before it is acknowledged; a cluster, if there are several.
+    fn jetstream(&mut self, program: &Path, ports: &[u16], routes: &[u16]) -> anyhow::Result<()> {
+        let all: Vec<String> = routes.iter().map(|port| format!("nats://127.0.0.1:{port}")).collect();
+        for (index, (port, route)) in ports.iter().zip(routes).enumerate() {
+            let store = self._files.path().join(format!("js{index}"));
+            let mut config = format!(
+                "server_name: n{index}\nhost: 127.0.0.1\nport: {port}\n\
+                 jetstream {{ store_dir: {:?}, sync_interval: always }}\n",
+                store.display().to_string()
+            );
+            if ports.len() > 1 {
+                let routes = all.join(", ");
+                let _ = writeln!(config, "cluster {{ name: c, host: 127.0.0.1, port: {route}, routes: [{routes}] }}");
+            }
+            let path = self._files.path().join(format!("nats{index}.conf"));
+            std::fs::write(&path, config)?;
+            let mut command = Command::new(program);
+            command.arg("-c").arg(&path);
+            self.start_broker(command, &format!("nats-{index}"), *port)?;
+        }
+        Ok(())
     }
 
     /// Starts the floor's own broker: one core, as its cases have it.
     fn broker(&mut self, program: &Path, port: u16) -> anyhow::Result<()> {
         let mut command = Command::new(program);
         command.args(["-a", "127.0.0.1", "-p", &port.to_string()]).env("GOMAXPROCS", "1");
+        self.start_broker(command, "nats", port)
+    }
+
+    fn start_broker(&mut self, mut command: Command, name: &str, port: u16) -> anyhow::Result<()> {
         let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
-        self.adopt("nats", child.with_context(|| program.display().to_string())?);
+        self.adopt(name, child.context("the floor's broker")?);
         let started = Instant::now();
         while std::net::TcpStream::connect(("127.0.0.1", port)).is_err() {
             if started.elapsed() > PATIENCE {
