@@ -371,6 +371,9 @@ fn a_market_in_motion_is_shown_without_a_break() {
     }
     browser
         .until_js("candles are drawn", "return document.querySelector('#candles .wick').getAttribute('d').length > 20");
+    // The house's orders went on for longer, and the tape shows the newest only: one more, now that it is quiet.
+    limit(&alice, "sell", 1, middle + 1);
+    limit(&bob, "buy", 1, middle + 4);
     let newest = exchange.get(1, "/stocks/GameStart/trades?limit=1").body["data"][0]["price"].as_f64().unwrap();
     browser.until_text("#tape", &format!("{newest:.2}"));
     check_same_book(&browser, &exchange);
