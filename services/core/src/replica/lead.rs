@@ -27,6 +27,7 @@ use super::attach::Attachment;
 use super::change::{Change, Kind};
 use super::feed::{Published, Watchers};
 use super::observe::Verdict;
+use super::queue::{Queue, Queued};
 use super::remembered::Remembered;
 use super::{LEAVE_TOGETHER, Replica};
 use crate::bugs::{Bug, bug};
@@ -52,16 +53,6 @@ const KEEPS_UP: Duration = Duration::from_millis(200);
 const DRAIN_MAX: Duration = Duration::from_millis(1_000);
 /// An own sync that takes so long is a reason to hand over.
 const SLOW_SYNC: Duration = Duration::from_millis(500);
-
-/// A command that waits to be decided.
-#[derive(Clone, Debug)]
-struct Queued {
-    from: Boot,
-    submission: Submission,
-    reply: ReplyTo,
-    /// If it is followed.
-    trace: Option<Arc<Trace>>,
-}
 
 /// What a frontend is told of a command.
 #[derive(Clone, Debug)]
@@ -160,7 +151,7 @@ pub(super) struct Leading {
     /// Commands that were turned away at their only sending: their clients know that nothing was done, so a late copy is not
     /// taken.
     turned_away: Remembered<()>,
-    queue: VecDeque<Queued>,
+    queue: Queue,
     waiting: Vec<Waiting>,
     pub(super) watchers: Watchers,
     pub(super) published: Published,
@@ -259,7 +250,7 @@ impl Replica {
             grace_until: now,
             refused: Remembered::default(),
             turned_away: Remembered::default(),
-            queue: VecDeque::new(),
+            queue: Queue::default(),
             waiting: Vec::new(),
             watchers: Watchers::default(),
             published: Published::default(),
@@ -369,17 +360,15 @@ impl Replica {
             return self.turn_away(from, &submissions, reply, Verdict::Overloaded, overloaded);
         }
         let Some(leading) = &mut self.leading else { return };
-        leading.queue.extend(submissions.into_iter().map(|submission| Queued {
-            from,
-            trace: wire::trace_of(traces, submission.request),
-            submission,
-            reply: reply.clone(),
-        }));
+        for submission in submissions {
+            let trace = wire::trace_of(traces, submission.request);
+            leading.queue.push(Queued { from, submission, reply: reply.clone(), trace });
+        }
     }
 
     /// Whether a command with that key waits to be decided, or is done.
     fn is_under_way(&self, leading: &Leading, key: &CommandKey) -> bool {
-        self.state.exchange.knows(key) || leading.queue.iter().any(|queued| queued.submission.key == *key)
+        self.state.exchange.knows(key) || leading.queue.holds(key)
     }
 
     /// Answers that nothing is done. A copy of what is under way waits for that one's answer instead.
@@ -481,7 +470,7 @@ impl Replica {
             if lines.len() >= BATCH_BYTES_MAX {
                 break;
             }
-            let Some(queued) = self.leading.as_mut().and_then(|leading| leading.queue.pop_front()) else {
+            let Some(queued) = self.leading.as_mut().and_then(|leading| leading.queue.pop()) else {
                 break;
             };
             self.decide_one(queued, &mut lines, &mut traces);

@@ -17,7 +17,7 @@
 //! - [`lead`]: activation, batches, commit, release; [`change`]: changes of the configuration; [`attach`]: the catalog;
 //! - [`feed`]: what everybody may know, told to frontends and to who follows the market on the broker;
 //! - [`clerk`]: what frontends propose, checked and written;
-//! - [`remembered`]: what was answered without an entry;
+//! - [`queue`]: commands that wait to be decided; [`remembered`]: what was answered without an entry;
 //! - [`keep`]: which snapshot a start begins with, and when one is made; [`snapshot`]: what is in it;
 //! - [`observe`]: what is counted, and shown to people.
 
@@ -31,6 +31,7 @@ mod keep;
 mod lead;
 mod log;
 mod observe;
+mod queue;
 mod remembered;
 pub mod snapshot;
 
