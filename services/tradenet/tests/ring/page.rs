@@ -14,8 +14,8 @@ use crate::harness::{Answer, Exchange, order, request, until};
 
 /// All that a browser loads of the page.
 const BYTES_MAX: u64 = 150_000;
-/// A phone, and a desk.
-const SIZES: [(u32, u32); 2] = [(360, 780), (1280, 800)];
+/// A phone, a laptop, and a desk.
+const SIZES: [(u32, u32); 3] = [(360, 780), (1280, 800), (1600, 1000)];
 /// What people act on, in the words of accessibility.
 const CONTROLS: [&str; 8] = ["button", "link", "textbox", "spinbutton", "radio", "checkbox", "combobox", "menuitem"];
 
@@ -26,7 +26,8 @@ fn pictures(browser: &Browser, name: &str) {
         for scheme in ["light", "dark"] {
             browser.look_like(width, height, scheme);
             browser.js("scrollTo(0, 0)");
-            let fits = "return document.documentElement.scrollWidth <= innerWidth";
+            let fits = "return [document.documentElement, ...document.querySelectorAll('.scroll')]
+                .every((box) => box.scrollWidth <= box.clientWidth)";
             browser.until_js(&format!("{name} fits into {width} pixels"), fits);
             browser.until_js("colours have enough contrast", LEGIBLE);
             keep(&pictures_dir().join(format!("{name}-{width}-{scheme}.png")), &browser.picture(width < 1000));
