@@ -58,8 +58,8 @@ enum Command {
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Everything runs on one core, which is steady; with --core all, figures are as a user would see them, but move with what
-else the machine does. Rows where others had more than 15 % say little. Where the machine is busy, run it in the
-real-time class (`chrt -r 10 loadgen bench ...`, as root): it comes before everything else then.
+else the machine does. Rows where others had more than 15 % say little. Where the machine is busy, give it
+precedence (`nice -n -20 loadgen bench ...`, as root); the real-time class (`chrt`) would give it to snapshots, too.
 
 Examples:
   cargo build --release -p tradenet -p loadgen && target/release/loadgen bench
