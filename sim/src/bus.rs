@@ -260,6 +260,7 @@ impl World {
                         self.mark(marks::COPY_LATE);
                     }
                     let (at, connection) = (self.now + self.rng.u64(0..most), self.machines[to].link.connection);
+                    self.last_copy = self.last_copy.max(at);
                     self.at(at, Event::Arrive { to, connection, input: input.clone() });
                 }
             }

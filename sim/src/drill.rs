@@ -149,9 +149,11 @@ impl Drill {
 }
 
 impl World {
-    /// Whether it is whole, with nothing about to change.
+    /// Whether it is whole, with nothing about to change. A second copy that still is to come is a fault of its own: it can
+    /// make a leader attach the catalog that was just killed once more (seed 770501919496454).
     fn is_calm(&self) -> bool {
-        self.now >= self.last_start.max(self.last_record) + CALM_US && self.register_stands() && self.is_whole()
+        let lately = self.last_start.max(self.last_record);
+        self.now >= lately + CALM_US && self.now > self.last_copy && self.register_stands() && self.is_whole()
     }
 
     /// Whether the register holds the newest record, and the floor is where that is served. One that has lost either is repaired

@@ -237,6 +237,8 @@ pub struct World {
     pub(crate) last_start: u64,
     /// When a configuration was written last.
     pub(crate) last_record: u64,
+    /// When the last second copy arrives, of those that come late.
+    pub(crate) last_copy: u64,
     pub(crate) clients: Vec<Client>,
     pub(crate) nemesis: crate::nemesis::Nemesis,
     pub(crate) violation: Option<Violation>,
@@ -299,6 +301,7 @@ impl World {
             boots: seed.wrapping_mul(0x2545_f491_4f6c_dd1d) & 0xffff_ffff,
             last_start: 0,
             last_record: 0,
+            last_copy: 0,
             clients: Vec::new(),
             nemesis: crate::nemesis::Nemesis::asleep(),
             violation: None,
