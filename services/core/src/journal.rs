@@ -110,6 +110,33 @@ pub fn encode(entry: &Entry, prev: Chain, out: &mut Vec<u8>) -> Chain {
     chain
 }
 
+/// The entry's own JSON object in a line with or without its line feed, as whoever reads the log elsewhere gets it; nothing if it
+/// does not begin as a line does. Nothing else is checked: [`decode`] does that.
+pub fn object(line: &[u8]) -> Option<Vec<u8>> {
+    let line = line.strip_suffix(b"\n").unwrap_or(line);
+    opens(line).then(|| {
+        let mut json = line[BRACE..].to_vec();
+        json[0] = b'{';
+        json
+    })
+}
+
+/// Where a line says that it stands, as [`object`] unchecked: to find a place in a file, from which on lines are [`decode`]d.
+pub fn place(line: &[u8]) -> Option<Position> {
+    #[derive(serde::Deserialize)]
+    struct Place {
+        seq: SeqNum,
+        epoch: Epoch,
+    }
+    let Place { seq, epoch } = serde_json::from_slice(&object(line)?).ok()?;
+    let digits = std::str::from_utf8(&line[OPENING.len()..CHAIN_END]).ok()?;
+    Some(Position { epoch, seq, chain: Chain::from_str(digits).ok()? })
+}
+
+fn opens(line: &[u8]) -> bool {
+    line.starts_with(OPENING) && line.get(CHAIN_END..=BRACE) == Some(b"\",")
+}
+
 /// The entry in `line`, which comes without its line feed, and its position; `prev` is that of the entry before.
 ///
 /// # Errors
@@ -121,7 +148,7 @@ pub fn decode(line: &[u8], prev: Position) -> Result<(Entry, Position), BadLine>
 
 /// As [`decode`], with room for the checksummed bytes, which stand nowhere in the line.
 fn decode_by(json: &mut Vec<u8>, line: &[u8], prev: Position) -> Result<(Entry, Position), BadLine> {
-    if !line.starts_with(OPENING) || line.get(CHAIN_END..=BRACE) != Some(b"\",") {
+    if !opens(line) {
         return Err(BadLine::NotALine);
     }
     let digits = std::str::from_utf8(&line[OPENING.len()..CHAIN_END]).map_err(|_| BadLine::NotALine)?;

@@ -18,6 +18,7 @@
 //! - [`cache`]: what a frontend may serve without asking.
 //! - [`feed`]: the newest of what everybody may know.
 //! - [`frontend`]: requests of clients: look up, submit, retry until known.
+//! - [`outlet`]: the log, handed out to a stream that others read.
 //! - [`bugs`]: rules left out on purpose, in test builds only.
 //! - [`times`]: the protocol's periods, and the inequalities between them; `ticks`: who looks at them when.
 //! - [`metrics`]: what all of these count, for people.
@@ -31,6 +32,7 @@ pub mod feed;
 pub mod frontend;
 pub mod journal;
 pub mod metrics;
+pub mod outlet;
 pub mod proposal;
 pub mod replica;
 mod ticks;
@@ -491,6 +493,10 @@ pub trait Decider {
     fn poll_output(&mut self) -> Option<Output>;
     /// When to call `handle` with [`Input::Timer`], at the latest.
     fn poll_timeout(&self) -> Option<Mono>;
+    /// Up to which entry others may be handed the log by this process; none while another one does that.
+    fn released(&self) -> Option<SeqNum> {
+        None
+    }
     /// Shows what it has counted and how it stands, for people. Changes nothing.
     fn observe(&self, now: Now, readings: &mut metrics::Readings) {
         let _ = (now, readings);

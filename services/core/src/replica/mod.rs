@@ -986,6 +986,13 @@ impl Decider for Replica {
         self.outputs.pop_front()
     }
 
+    /// Not before its own first entry: until then entries that a former leader has released may seem not to be.
+    fn released(&self) -> Option<SeqNum> {
+        let leading = self.leading.as_ref().filter(|leading| leading.serves())?;
+        let released = leading.released();
+        leading.begun.is_some_and(|begun| released >= begun).then_some(released)
+    }
+
     fn poll_timeout(&self) -> Option<Mono> {
         (!self.stopped).then_some(self.ticks.by())
     }
