@@ -35,6 +35,7 @@ pub(crate) fn document(schemas: &BTreeMap<String, Value>) -> Value {
     Topic::ALL.iter().for_each(|topic| draft.add_topic(*topic));
     [User::Order, User::Catalog, User::Frontend].into_iter().for_each(|user| draft.add_replies(user));
     draft.add_register();
+    draft.add_entries();
     draft.add_service_api();
     let messages: Map<String, Value> =
         schemas.iter().map(|(name, schema)| (name.clone(), message(name, schema))).collect();
@@ -230,6 +231,56 @@ impl Draft {
         }
     }
 
+    /// The stream that others read the log from, where there is one.
+    fn add_entries(&mut self) {
+        use User::{Ledger, Operator, Order};
+        const STREAM: &str = "{prefix}-entries";
+        /// What it is called, the rest of its subject, what it is for, the message, and who sends it.
+        type Row = (&'static str, &'static str, &'static str, &'static str, &'static [User]);
+        let rows: [Row; 9] = [
+            ("Looked", "STREAM.INFO", "How far the stream is.", "StreamInfo", &[Order, Ledger, Operator]),
+            ("Compared", "STREAM.MSG.GET", "Its last entry, to compare.", "StreamMessageGet", &[Order, Operator]),
+            ("Created", "STREAM.CREATE", "Makes the stream.", "StreamCreate", &[Order, Operator]),
+            ("ConsumerMade", "CONSUMER.CREATE", "Begins to read.", "ConsumerCreate", &[Ledger]),
+            ("ConsumerCreated", "CONSUMER.CREATE", "Begins to read, under a name.", "ConsumerCreate", &[Ledger]),
+            ("ConsumerLooked", "CONSUMER.INFO", "How far a reader is.", "ConsumerInfo", &[Ledger]),
+            ("Read", "CONSUMER.MSG.NEXT", "Reads on.", "ConsumerNext", &[Ledger]),
+            ("ConsumerDeleted", "CONSUMER.DELETE", "Ends to read.", "ConsumerDelete", &[Ledger]),
+            (
+                "Acknowledged",
+                "ACK",
+                "An entry was taken over; JetStream keeps the reader's place.",
+                "ConsumerAck",
+                &[Ledger],
+            ),
+        ];
+        let entry = json!({
+            "name": "Entry", "title": "Entry", "contentType": "application/json",
+            "summary": "One entry of the log. Nats-Msg-Id is its number, and Nats-Expected-Last-Sequence the one before, so that message N of \
+                the stream is entry N, whoever publishes.",
+            "payload": {"$ref": "../schemas/journal/Entry.json"},
+        });
+        let says = "The log, handed out to a stream for others to read (--feed-stream).";
+        let name = "Entries";
+        self.add_channel(name, &format!("{PREFIX}.feed.entries.all"), says, &[], &[("Entry".to_owned(), entry)]);
+        self.add_operation(Order, "send", name, &["Entry".to_owned()], &[]);
+        for (what, verb, says, message, users) in rows {
+            let name = format!("Entries{what}");
+            let api = if verb == "ACK" { "$JS" } else { "$JS.API" };
+            let named = users == [Ledger] && what != "ConsumerMade";
+            let address = format!("{api}.{verb}.{STREAM}{}", if named { ".{consumer}" } else { "" });
+            let consumer = [("consumer", "The name of a consumer, and behind it what JetStream adds.")];
+            let parameters: Parameters<'_> = if named { &consumer } else { &[] };
+            let says = format!("{says} JetStream's {verb}.");
+            let messages = [message.to_owned()];
+            let forms = [(message.to_owned(), foreign(message, "The broker's own form."))];
+            self.add_channel(&name, &address, &says, parameters, &forms);
+            for user in users {
+                self.add_operation(*user, "send", &name, &messages, &[]);
+            }
+        }
+    }
+
     /// `$SRV`, by the NATS service API (ADR-32), and where its answers arrive.
     fn add_service_api(&mut self) {
         let name_is = ("service", "`tradenet-order`, `tradenet-catalog` or `tradenet-frontend`.");
@@ -266,7 +317,7 @@ impl Draft {
         self.add_operation(User::Load, "send", "ServiceApiByName", &["ServiceRequest".to_owned()], &[]);
         self.add_operation(User::Catalog, "send", "ServiceApiByName", &["ServiceRequest".to_owned()], &[]);
         let parameters = [
-            ("user", "Who asked: `order`, `catalog`, `frontend`, `operator`, `load`."),
+            ("user", "Who asked: `order`, `catalog`, `frontend`, `operator`, `load`, `ledger`."),
             ("id", "Made up by the client."),
         ];
         let says = "Answers of the service API and of JetStream, below the name of the user who asked.";

@@ -18,7 +18,8 @@ pub const STATS_INBOX: &str = "services";
 
 impl User {
     /// All of them.
-    pub const ALL: &[Self] = &[Self::Order, Self::Catalog, Self::Frontend, Self::Operator, Self::Load, Self::Feed];
+    pub const ALL: &[Self] =
+        &[Self::Order, Self::Catalog, Self::Frontend, Self::Operator, Self::Load, Self::Feed, Self::Ledger];
 
     /// The name by which it is known to the broker.
     pub fn name(self) -> &'static str {
@@ -29,6 +30,7 @@ impl User {
             Self::Operator => "operator",
             Self::Load => "load",
             Self::Feed => "feed",
+            Self::Ledger => "ledger",
         }
     }
 
@@ -37,7 +39,7 @@ impl User {
         match self {
             Self::Order => &[Self::Order, Self::Catalog, Self::Frontend],
             Self::Catalog => &[Self::Frontend],
-            Self::Frontend | Self::Operator | Self::Load | Self::Feed => &[],
+            Self::Frontend | Self::Operator | Self::Load | Self::Feed | Self::Ledger => &[],
         }
     }
 
@@ -65,15 +67,38 @@ impl User {
                 all.extend(buckets.iter().map(|bucket| format!("$KV.{bucket}.>")));
                 all.push("$JS.API.>".to_owned());
             }
-            Self::Catalog | Self::Load | Self::Feed => {}
+            Self::Catalog | Self::Load | Self::Feed | Self::Ledger => {}
         }
         all.sort();
+        all
+    }
+
+    /// What it publishes to besides, where the log is handed out to a stream ([`Prefix::entries_stream`]): for who fills it, and who
+    /// reads it.
+    pub fn says_of_entries(self, prefix: &Prefix) -> Vec<String> {
+        let stream = prefix.entries_stream();
+        let api = |verbs: &[&str]| verbs.iter().map(|verb| format!("$JS.API.{verb}")).collect::<Vec<_>>();
+        let mut all = match self {
+            Self::Order => api(&["STREAM.INFO.{}", "STREAM.MSG.GET.{}", "STREAM.CREATE.{}"]),
+            Self::Ledger => api(&[
+                "STREAM.INFO.{}",
+                "CONSUMER.CREATE.{}",
+                "CONSUMER.CREATE.{}.>",
+                "CONSUMER.INFO.{}.*",
+                "CONSUMER.MSG.NEXT.{}.*",
+                "CONSUMER.DELETE.{}.*",
+            ]),
+            _ => return Vec::new(),
+        };
+        all.iter_mut().for_each(|subject| *subject = subject.replace("{}", &stream));
+        all.push(if self == Self::Order { prefix.entries() } else { format!("$JS.ACK.{stream}.>") });
         all
     }
 
     /// All that it may publish to, with wildcards; sorted.
     pub fn may_say(self, prefix: &Prefix) -> Vec<String> {
         let mut all = self.says(prefix, "*");
+        all.extend(self.says_of_entries(prefix));
         let inbox = |user: Self| format!("_INBOX.{}.>", user.name());
         if self.is_service() {
             // Operators ask `$SRV`; so do frontends, for people; loadgen does, for frontends.
@@ -86,7 +111,7 @@ impl User {
             Self::Frontend => all.extend([inbox(Self::Load), STATS.to_owned()]),
             Self::Operator => all.push("$SRV.>".to_owned()),
             Self::Load => all.push(format!("$SRV.PING.{SERVICE_PREFIX}{}", Self::Frontend.name())),
-            Self::Feed => {}
+            Self::Feed | Self::Ledger => {}
         }
         if self == Self::Catalog {
             all.push(format!("$SRV.PING.{SERVICE_PREFIX}{}", self.name()));

@@ -45,6 +45,14 @@ impl Prefix {
     pub fn register_buckets(&self) -> [String; 2] {
         [self.configuration_bucket(), self.floor_bucket()]
     }
+    /// What the log is published on for [`Prefix::entries_stream`].
+    pub fn entries(&self) -> String {
+        format!("{}.feed.entries.all", self.0)
+    }
+    /// The stream that others read the log from, by its usual name.
+    pub fn entries_stream(&self) -> String {
+        format!("{}-entries", self.0)
+    }
     /// The bucket that holds the configuration.
     pub fn configuration_bucket(&self) -> String {
         format!("{}-configuration", self.0)
@@ -70,6 +78,8 @@ pub enum User {
     Load,
     /// Whoever follows the market from outside.
     Feed,
+    /// Whoever reads the whole log from outside.
+    Ledger,
 }
 
 /// What stands in place of the id, the last token of a topic's subjects.

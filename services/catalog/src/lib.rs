@@ -65,7 +65,7 @@ pub async fn run(args: Args, shutdown: Shutdown) -> anyhow::Result<()> {
     let (scraper, scrapes) = scraper(name.to_owned(), env!("CARGO_PKG_VERSION"));
     args.metrics.serve(scraper);
     let broker = nats::connect(&args.connect, name).await?;
-    let ports = Ports { broker, bulk: None, disk: None, clients: None, scrapes, clock };
+    let ports = Ports { broker, bulk: None, disk: None, clients: None, outlet: None, scrapes, clock };
     Box::pin(driver::run(catalog, presence(boot, times), ports, shutdown)).await
 }
 

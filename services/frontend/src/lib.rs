@@ -151,7 +151,7 @@ pub async fn run(args: Args, shutdown: Shutdown) -> anyhow::Result<()> {
     let looking = tokio::spawn(async move { standing.neighbours.follow(neighbours, clock).await });
     let answer = Box::new(move |ticket, answer| desk.answer(ticket, answer));
     let clients = Some(driver::Clients { inputs, answer });
-    let ports = driver::Ports { broker, bulk: None, disk: None, clients, scrapes, clock };
+    let ports = driver::Ports { broker, bulk: None, disk: None, clients, outlet: None, scrapes, clock };
     let ended = Box::pin(driver::run(core, presence(boot, times, metadata), ports, leave)).await;
     http.abort();
     looking.abort();

@@ -8,22 +8,29 @@ use std::num::NonZeroU64;
 use std::path::PathBuf;
 
 use anyhow::{Context as _, bail};
+use clap::value_parser;
 use tradenet_core::replica::snapshot::SNAPSHOT_EVERY_BYTES;
 use tradenet_core::replica::{Options, Replica};
 use tradenet_core::times::Times;
 use tradenet_runtime::clock::Clock;
-use tradenet_runtime::disk::{Directory, Disk, Opened};
+use tradenet_runtime::disk::{Directory, Disk, JOURNAL, Opened};
 use tradenet_runtime::driver::{self, Ports};
 use tradenet_runtime::members::Members;
 use tradenet_runtime::metrics::scraper;
 use tradenet_runtime::metrics::serve::MetricsArgs;
 use tradenet_runtime::nats::{self, ConnectArgs};
+use tradenet_runtime::outlet::{self, Outlet, Wanted};
 use tradenet_runtime::service_api::Service;
 use tradenet_runtime::shutdown::Shutdown;
 use tradenet_schemas::ids::{Boot, Node, ReplicaId};
 use tradenet_schemas::subjects::heard_by;
 
 const SNAPSHOT_EVERY: NonZeroU64 = NonZeroU64::new(SNAPSHOT_EVERY_BYTES).expect("not zero");
+
+/// Some five million orders.
+const FEED_STREAM_BYTES: i64 = 1 << 30;
+/// Less would not hold what is handed out at once.
+const FEED_STREAM_BYTES_MIN: i64 = 16 << 20;
 
 /// The options of an order replica.
 #[derive(Clone, Debug, clap::Args)]
@@ -40,6 +47,14 @@ pub struct Args {
     /// How much of the journal there is from one snapshot to the next, in bytes; less only for tests.
     #[arg(long, env = "TRADENET_SNAPSHOT_EVERY_BYTES", default_value_t = SNAPSHOT_EVERY, value_name = "BYTES", hide = true)]
     pub snapshot_every_bytes: NonZeroU64,
+    /// Also hand out every entry of the log to this stream of JetStream, for others to read: message N is entry N. It is made if it
+    /// is missing. Name the same at every replica; docs/nats.md
+    // Compose sets what is not wanted to nothing.
+    #[arg(long, env = "TRADENET_FEED_STREAM", default_value = "", hide_default_value = true, value_name = "NAME")]
+    pub feed_stream: Wanted,
+    /// How much that stream keeps, in bytes; the oldest entries make room. Counts only when it is first made.
+    #[arg(long, env = "TRADENET_FEED_STREAM_BYTES", default_value_t = FEED_STREAM_BYTES, value_name = "BYTES", value_parser = value_parser!(i64).range(FEED_STREAM_BYTES_MIN..))]
+    pub feed_stream_bytes: i64,
     /// Where it shows how it stands.
     #[command(flatten)]
     pub metrics: MetricsArgs,
@@ -79,8 +94,16 @@ pub async fn run(args: Args, shutdown: Shutdown) -> anyhow::Result<()> {
     let (scraper, scrapes) = scraper(name.clone(), env!("CARGO_PKG_VERSION"));
     args.metrics.serve(scraper);
     let broker = nats::connect_without_echo(&args.connect, &name).await?;
-    let bulk = Some(nats::connect_bulk(&args.connect, &name).await?);
-    let ports = Ports { broker, bulk, disk: Some(disk), clients: None, scrapes, clock };
+    let bulk = Some(nats::connect_aside(&args.connect, &name, "bulk").await?);
+    let outlet = match args.feed_stream {
+        Wanted(Some(stream)) => {
+            let options = outlet::Options { stream, bytes_max: args.feed_stream_bytes, journal: place.join(JOURNAL) };
+            let broker = nats::connect_aside(&args.connect, &name, "feed").await?;
+            Some(Outlet::start(options, broker, clock).context("opening the journal for the feed")?)
+        }
+        Wanted(None) => None,
+    };
+    let ports = Ports { broker, bulk, disk: Some(disk), clients: None, outlet, scrapes, clock };
     // Whatever ends it is about its files, mostly; several replicas may share a log.
     Box::pin(driver::run(replica, presence(id, boot, times), ports, shutdown))
         .await

@@ -40,6 +40,7 @@ use crate::disk::Disk;
 use crate::limited::Limited;
 use crate::metrics::{self, Scrapes};
 use crate::nats::{Broker, Link, Publisher, is_inbox};
+use crate::outlet::Outlet;
 use crate::permissions;
 use crate::register::Register;
 use crate::service_api::{self, Counts, Endpoint, Service};
@@ -88,6 +89,8 @@ pub struct Ports {
     pub disk: Option<Disk>,
     /// Those who ask a frontend.
     pub clients: Option<Clients>,
+    /// Where the log is handed out to others.
+    pub outlet: Option<Outlet>,
     /// Those who want to know how it stands.
     pub scrapes: Scrapes,
     /// The process's clock; whoever else calls the decider must use the same.
@@ -163,6 +166,7 @@ struct Driver<D> {
     register_answers: mpsc::Receiver<RegisterAnswer>,
     disk: Option<Disk>,
     clients: Option<Clients>,
+    outlet: Option<Outlet>,
     scrapes: Scrapes,
     /// For what they tell of themselves.
     brokers: Vec<(&'static str, Broker)>,
@@ -183,7 +187,7 @@ struct Driver<D> {
 
 impl<D: Decider> Driver<D> {
     async fn new(decider: D, options: &Options, ports: Ports, shutdown: Shutdown) -> anyhow::Result<Self> {
-        let Ports { broker, bulk, disk, clients, scrapes, clock } = ports;
+        let Ports { broker, bulk, disk, clients, outlet, scrapes, clock } = ports;
         let ears = listen(options, &broker, bulk.as_ref()).await.context("subscribing at the broker")?;
         let (register_answer, register_answers) = mpsc::channel(REGISTER_ANSWERS_MAX);
         let brokers = [Some((MAIN, broker.clone())), bulk.clone().map(|bulk| (BULK, bulk))];
@@ -206,6 +210,7 @@ impl<D: Decider> Driver<D> {
             register_answers,
             disk,
             clients,
+            outlet,
             scrapes,
             brokers,
             shutdown: Some(Box::pin(async move { shutdown.requested().await })),
@@ -400,6 +405,9 @@ impl<D: Decider> Driver<D> {
         if let Some(disk) = &self.disk {
             disk.observe(&mut readings);
         }
+        if let Some(outlet) = &self.outlet {
+            outlet.observe(&mut readings);
+        }
         if let Some(clients) = &self.clients {
             readings.queue("client_inputs", clients.inputs.len(), clients.inputs.max_capacity());
         }
@@ -488,6 +496,9 @@ impl<D: Decider> Driver<D> {
                 Output::Notice(notice) => tell(&notice),
                 Output::Stop(stop) => return Ok(Some(stop)),
             }
+        }
+        if let Some(outlet) = &self.outlet {
+            outlet.released(self.decider.released());
         }
         Ok(None)
     }
@@ -612,7 +623,7 @@ fn is_for_answers(subject: &str, prefix: &Prefix) -> bool {
     is_inbox(subject) || own.and_then(|rest| rest.split('.').nth(1)) == Some("reply")
 }
 
-fn tell(notice: &Notice) {
+pub(crate) fn tell(notice: &Notice) {
     match notice.level {
         Level::Debug => debug!("{}", notice.text),
         Level::Info => info!("{}", notice.text),

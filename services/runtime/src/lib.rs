@@ -9,6 +9,7 @@ pub mod limited;
 pub mod members;
 pub mod metrics;
 pub mod nats;
+pub mod outlet;
 mod permissions;
 pub mod ports;
 pub mod process;

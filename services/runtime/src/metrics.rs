@@ -60,6 +60,10 @@ metric_table! {
         "Messages that were dropped instead of sent: the broker was away, or took nothing.";
     pub(crate) SYNC = Histogram "tradenet_journal_sync_duration_seconds" [],
         "Writing appended entries to the journal and syncing it (fdatasync); one sync may carry several batches.";
+    pub(crate) FED = Gauge "tradenet_feed_stream_last" [],
+        "The last entry that this replica knows to be in the feed's stream; 0 for none. Only with --feed-stream.";
+    pub(crate) FEED_FAILURES = Counter "tradenet_feed_stream_failures" [],
+        "Requests to the feed's stream that failed; they are made again. Only with --feed-stream.";
 }
 
 /// The tables of this crate and of core.

@@ -271,13 +271,14 @@ pub async fn connect_without_echo(args: &ConnectArgs, who: &str) -> anyhow::Resu
     open(args, args.name.as_deref().unwrap_or(who), Voice::Aloud, ConnectOptions::new().no_echo()).await
 }
 
-/// A second connection of the same process, for large messages that must not delay the small ones of the first. It says
-/// nothing about the broker, since the first one does.
+/// One more connection of the same process, for what must not delay the small messages of the first; `what` tells it from the
+/// others in the broker's list. It says nothing about the broker, since the first one does.
 ///
 /// # Errors
 /// As for [`connect`].
-pub async fn connect_bulk(args: &ConnectArgs, who: &str) -> anyhow::Result<Broker> {
-    open(args, &format!("{} (bulk)", args.name.as_deref().unwrap_or(who)), Voice::Quiet, ConnectOptions::new()).await
+pub async fn connect_aside(args: &ConnectArgs, who: &str, what: &str) -> anyhow::Result<Broker> {
+    let name = format!("{} ({what})", args.name.as_deref().unwrap_or(who));
+    open(args, &name, Voice::Quiet, ConnectOptions::new()).await
 }
 
 async fn open(args: &ConnectArgs, name: &str, voice: Voice, options: ConnectOptions) -> anyhow::Result<Broker> {

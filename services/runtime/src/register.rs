@@ -221,7 +221,7 @@ impl Register {
 }
 
 /// A new stream leader may refuse with the second code what the old one had under way. Nothing was written in either case.
-fn is_conflict(code: ErrorCode) -> bool {
+pub(crate) fn is_conflict(code: ErrorCode) -> bool {
     code == ErrorCode::STREAM_WRONG_LAST_SEQUENCE || code == ErrorCode::STREAM_WRONG_LAST_SEQUENCE_CONSTANT
 }
 

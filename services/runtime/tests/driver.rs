@@ -17,7 +17,7 @@ use tradenet_core::{ClientAnswer, ClientRequest, Input, Output, Stop, Ticket};
 use tradenet_runtime::clock::Clock;
 use tradenet_runtime::driver::{self, Clients, Options, Ports};
 use tradenet_runtime::metrics::scraper;
-use tradenet_runtime::nats::{CallError, connect_bulk};
+use tradenet_runtime::nats::{CallError, connect_aside};
 use tradenet_runtime::process::Signal;
 use tradenet_runtime::service_api::Service;
 use tradenet_runtime::shutdown::{Reason, Shutdown, Trigger};
@@ -53,7 +53,7 @@ impl Running {
         let service = Service { name: "tradenet-test", description: "A test", version: "1.2.3", metadata: Vec::new() };
         let options = Options { node, times: Times::default(), topics: topics.to_vec(), service };
         let broker = server.connect().await;
-        let bulk = connect_bulk(&server.args(), "test").await.unwrap();
+        let bulk = connect_aside(&server.args(), "test", "bulk").await.unwrap();
         assert!(bulk.reached_within(PATIENCE).await);
         let clients = Clients { inputs: receiver, answer: Box::new(|_, _| {}) };
         let ports = Ports {
@@ -61,6 +61,7 @@ impl Running {
             bulk: Some(bulk),
             disk: None,
             clients: Some(clients),
+            outlet: None,
             scrapes: scraper("test", "1").1,
             clock: Clock::new(),
         };
@@ -312,6 +313,7 @@ async fn answers_go_to_their_clients_and_the_timer_comes_when_it_was_asked_for()
         bulk: None,
         disk: None,
         clients,
+        outlet: None,
         scrapes: scraper("test", "1").1,
         clock: Clock::new(),
     };

@@ -22,6 +22,7 @@ use anyhow::{Context as _, bail};
 use clap::Args as ClapArgs;
 use clap::value_parser;
 use tradenet_runtime::broker::{self, BrokerCommand, Found, Lookup};
+use tradenet_runtime::outlet::Wanted;
 use tradenet_runtime::ports;
 use tradenet_runtime::shutdown::Shutdown;
 use tradenet_runtime::telemetry;
@@ -60,6 +61,9 @@ pub(crate) struct Args {
     /// What is listed at first: a CSV file `name,price,quantity` [default: a built-in list, put into DATA_DIR/stocks.csv]
     #[arg(long, env = "TRADENET_STOCKS", value_name = "FILE")]
     stocks: Option<PathBuf>,
+    /// Also hand out every entry of the log to this stream of JetStream, for others to read: message N is entry N; docs/nats.md
+    #[arg(long, env = "TRADENET_FEED_STREAM", default_value = "", hide_default_value = true, value_name = "NAME")]
+    feed_stream: Wanted,
     /// Use this nats-server and start none. Credentials belong into NATS_USER and NATS_PASSWORD.
     #[arg(long, env = "NATS_URL", value_name = "URL", hide_env_values = true)]
     nats_url: Option<String>,
@@ -188,7 +192,9 @@ fn start_services(args: &Args, plan: &mut Plan, nats_url: &str, children: &mut C
     for id in 1..=args.replicas {
         let name = format!("order-{id}");
         let own = ["order", "--id", &id.to_string(), "--data-dir", data_dir].map(str::to_owned);
-        children.start(&name, Kind::Order, &plan.program, [&own[..], &common(&name), &metrics()].concat(), None)?;
+        let feed = args.feed_stream.0.as_ref().map(|stream| ["--feed-stream".to_owned(), stream.to_string()]);
+        let argv = [&own[..], feed.as_ref().map_or(&[], |feed| &feed[..]), &common(&name), &metrics()].concat();
+        children.start(&name, Kind::Order, &plan.program, argv, None)?;
     }
     for number in 1..=args.catalogs {
         let name = format!("catalog-{number}");
@@ -295,7 +301,10 @@ mod tests {
     #[tokio::test]
     async fn the_exchange_is_started_published_watched_and_stopped_without_a_trace() {
         let home = TempDir::new().unwrap();
-        let args = args(&home, &["--frontends", "2", "--catalogs", "2", "--cache-size", "0", "--rate-limit", "500"]);
+        let args = args(
+            &home,
+            &["--frontends", "2", "--catalogs", "2", "--cache-size", "0", "--rate-limit", "500", "--feed-stream", "S"],
+        );
         let mut plan = Plan::make(&args).unwrap();
         // Ends with its supervisor, as a service does; notes its arguments, and that it was told of the pipe.
         plan.program = stand_in(&home, "echo \"$TRADENET_PARENT_PIPE $*\" >>\"${0}.log\"; exec cat");
@@ -326,6 +335,8 @@ mod tests {
             "3",
             "--data-dir",
             plan.home.text(),
+            "--feed-stream",
+            "S",
             "--name",
             "order-3",
             "--members",
@@ -386,6 +397,7 @@ mod tests {
         check(&[], true);
         check(&["--replicas", "1", "--catalogs", "9", "--frontends", "32"], true);
         check(&["--rate-limit", "0"], false);
+        check(&["--feed-stream", "a.b"], false);
         check(&["--replicas", "0"], false);
         check(&["--replicas", "10"], false);
         check(&["--frontends", "0"], false);

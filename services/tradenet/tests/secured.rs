@@ -20,9 +20,9 @@ use tradenet_runtime::ports;
 const PATIENCE: Duration = Duration::from_secs(60);
 const POLL: Duration = Duration::from_millis(20);
 const SERVICES: [(&str, &str, &[&str]); 5] = [
-    ("order-1", "order", &["order", "--id", "1"]),
-    ("order-2", "order", &["order", "--id", "2"]),
-    ("order-3", "order", &["order", "--id", "3"]),
+    ("order-1", "order", &["order", "--feed-stream", "tradenet-entries", "--id", "1"]),
+    ("order-2", "order", &["order", "--feed-stream", "tradenet-entries", "--id", "2"]),
+    ("order-3", "order", &["order", "--feed-stream", "tradenet-entries", "--id", "3"]),
     ("catalog-1", "catalog", &["catalog", "--stocks"]),
     ("frontend-1", "frontend", &["frontend", "--listen"]),
 ];
@@ -97,7 +97,7 @@ impl Secured {
         let Found::Program(program) = found else { panic!("a running broker was not asked for") };
         let mut command = Command::new(program);
         command.arg("--config").arg(home.path().join("nats.conf")).args(["--addr", "127.0.0.1"]);
-        for user in ["order", "catalog", "frontend", "operator", "load", "feed"] {
+        for user in ["order", "catalog", "frontend", "operator", "load", "feed", "ledger"] {
             command.env(format!("NATS_{}_PASSWORD", user.to_uppercase()), password(user));
             // A line feed at the end, as editors leave it.
             std::fs::write(home.path().join(user), password(user) + "\n").unwrap();
@@ -211,6 +211,7 @@ fn an_exchange_trades_with_users_permissions_and_tls() {
         assert!(!log.contains("made-up"), "no password in the log: {log}");
     }
     follows_and_can_do_nothing_else(&secured, port);
+    reads_the_log(&secured);
     // Another authority, or none: nothing is said to a broker that nobody vouches for.
     certificates(secured.home.path());
     let stranger = secured.tradenet("operator", &["status"]).output().unwrap();
@@ -259,6 +260,22 @@ fn follows_and_can_do_nothing_else(secured: &Secured, frontend: u16) {
             feed.publish(subject, "{}".into()).await.unwrap();
             until_told(&mut refusals, &format!("Publish to \"{subject}\"")).await;
         }
+    });
+}
+
+/// With the ledger's credentials one reads the stream that the leader fills: the example does.
+fn reads_the_log(secured: &Secured) {
+    let example = Path::new(env!("CARGO_BIN_EXE_tradenet")).with_file_name("examples").join("volume");
+    assert!(example.is_file(), "no {}: cargo build --workspace --examples", example.display());
+    until("both trades are in the stream", || {
+        let mut command = Command::new(&example);
+        command.arg("--once").env("NATS_URL", format!("nats://127.0.0.1:{}", secured.port));
+        command.env("NATS_USER", "ledger").env("NATS_PASSWORD", password("ledger"));
+        let output = command.env("NATS_CA", secured.home.path().join("ca.pem")).output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        let text = String::from_utf8(output.stdout).unwrap();
+        let trades = text.lines().skip(1).filter_map(|line| line.split_whitespace().nth(2)?.parse::<u64>().ok());
+        trades.sum::<u64>() == 2
     });
 }
 

@@ -28,6 +28,7 @@ mod forms;
 mod frontends;
 mod fuzz;
 mod kills;
+mod ledger;
 mod loss;
 mod market;
 mod nonsense;

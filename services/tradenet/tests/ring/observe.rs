@@ -55,7 +55,7 @@ fn sample_of(metric: &Metric) -> String {
 
 #[test]
 fn every_service_shows_how_it_stands() {
-    let exchange = Exchange::start(&[]);
+    let exchange = Exchange::start(&["--feed-stream", "tradenet-entries"]);
     for _ in 0..3 {
         assert_eq!(exchange.get(1, "/stocks/GameStart").status, 200);
     }
@@ -69,7 +69,10 @@ fn every_service_shows_how_it_stands() {
         let scraped = scrape(&exchange);
         let committed = |id: u8| scraped[&format!("order-{id}")]["tradenet_log_committed"];
         let tails = (1..=3).map(|id| scraped[&format!("order-{id}")]["tradenet_log_tail"]);
-        tails.into_iter().all(|tail| tail == committed(1) && tail == committed(2) && tail == committed(3) && tail > 5.0)
+        let committed = tails
+            .into_iter()
+            .all(|tail| tail == committed(1) && tail == committed(2) && tail == committed(3) && tail > 5.0);
+        committed && scraped["order-3"]["tradenet_feed_stream_last"] == scraped["order-3"]["tradenet_log_tail"]
     });
 
     let scraped = scrape(&exchange);
