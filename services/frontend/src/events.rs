@@ -27,7 +27,7 @@ use tradenet_schemas::message::{Answer, Query};
 use crate::desk::Desk;
 use crate::envelope::Failure;
 use crate::failures;
-use crate::limits::{FEED_RETRY_MS, Limits};
+use crate::limits::{FEED_RETRY_MS, Limits, NUMBER_MAX};
 use crate::openapi::{LastEventId, STOCKS};
 use crate::query::{Kind, Known, Parameters, query};
 use crate::routes::{Edge, no_answer, strange};
@@ -174,7 +174,7 @@ fn last_event_id(headers: &HeaderMap, uri: &Uri) -> Result<Option<EventNumber>, 
     let parameters = Parameters::read(uri, EventsQuery::KNOWN).map_err(bad)?;
     let number = |text: &str| {
         let digits = text.bytes().all(|byte| byte.is_ascii_digit());
-        text.parse().ok().filter(|_| digits).map(EventNumber).ok_or_else(|| {
+        text.parse().ok().filter(|number| digits && *number <= NUMBER_MAX).map(EventNumber).ok_or_else(|| {
             bad("Last-Event-ID must be the id of an event, or 0 for the oldest that is remembered".to_owned())
         })
     };

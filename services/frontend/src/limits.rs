@@ -21,6 +21,9 @@ pub(crate) const BACKLOG_CONNECTIONS: u32 = 1_024;
 pub(crate) const TAKEN_WAIT_MS: u64 = 1_000;
 /// See [`TAKEN_WAIT_MS`].
 pub(crate) const TAKEN_RETRY_MS: u64 = 20;
+/// Highest number of an order or an event that a request may name, be there one or not: the largest whole number that every JSON
+/// reader holds exactly (RFC 8259, section 6), so that the document can say it, and its page can show it, as it is.
+pub(crate) const NUMBER_MAX: u64 = (1 << 53) - 1;
 /// Clients whose requests are counted where there is a rate limit, in 100 bytes each; then whoever has not asked for the
 /// longest time is forgotten.
 pub(crate) const METERED_CLIENTS_MAX: usize = 16_384;

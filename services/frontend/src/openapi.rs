@@ -20,6 +20,8 @@ use utoipa::openapi::{
 };
 use utoipa::{IntoParams, IntoResponses, ToSchema};
 
+use crate::limits::NUMBER_MAX;
+
 /// What requests are about, as tags.
 pub(crate) const STOCKS: &str = "stocks";
 pub(crate) const HOUSE: &str = "house";
@@ -112,7 +114,7 @@ pub(crate) struct LastEventId;
 
 impl IntoParams for LastEventId {
     fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
-        let number = ObjectBuilder::new().schema_type(Type::Integer).minimum(Some(0)).maximum(Some(u64::MAX));
+        let number = ObjectBuilder::new().schema_type(Type::Integer).minimum(Some(0)).maximum(Some(NUMBER_MAX));
         vec![header("Last-Event-ID", "The last event that the client has; 0 for the oldest that is remembered", number)]
     }
 }

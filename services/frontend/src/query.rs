@@ -11,6 +11,7 @@ use utoipa::openapi::schema::Type;
 use utoipa::openapi::{ObjectBuilder, Required};
 
 use crate::fields;
+use crate::limits::NUMBER_MAX;
 use crate::routes::percent_decoded;
 
 /// A parameter that a request knows, as its URL is read by and as the OpenAPI document shows it.
@@ -26,7 +27,7 @@ pub(crate) struct Known {
 pub(crate) enum Kind {
     /// From 1 to `most`; `usual` if it is not there.
     Count { usual: usize, most: usize },
-    /// A whole number, not below `least`.
+    /// A whole number from `least` to [`NUMBER_MAX`].
     Number { least: u64 },
     /// One of these texts, or not there.
     OneOf(&'static [&'static str]),
@@ -45,7 +46,7 @@ impl Known {
             Kind::Count { usual, most } => {
                 number(1).maximum(Some(most as u64)).default(Some(serde_json::Value::from(usual)))
             }
-            Kind::Number { least } => number(least).maximum(Some(u64::MAX)),
+            Kind::Number { least } => number(least).maximum(Some(NUMBER_MAX)),
             Kind::OneOf(texts) | Kind::Required(texts) => text(texts),
         };
         let required = if matches!(self.kind, Kind::Required(_)) { Required::True } else { Required::False };
@@ -109,10 +110,11 @@ impl Parameters {
         self.sent.get(name).map(String::as_str)
     }
 
-    /// A whole number above 0.
+    /// A whole number from 1 to [`NUMBER_MAX`].
     pub(crate) fn number(&self, name: &str) -> Result<Option<u64>, String> {
         let Some(text) = self.text(name) else { return Ok(None) };
-        fields::positive(text).map(Some).ok_or_else(|| format!("{name} must be a whole number above 0"))
+        let number = fields::positive(text).filter(|number| *number <= NUMBER_MAX);
+        number.map(Some).ok_or_else(|| format!("{name} must be a whole number from 1 to {NUMBER_MAX}"))
     }
 
     /// How many to show.

@@ -81,6 +81,25 @@ async fn each_request_knows_the_parameters_that_the_document_has_and_no_others()
     assert!(strict >= 5, "{strict}");
 }
 
+/// A browser, and so the page at `/docs`, has no other numbers than these.
+#[tokio::test]
+async fn every_number_of_the_document_is_one_that_a_browser_holds_exactly() {
+    fn check(at: &str, value: &Value) -> usize {
+        match value {
+            Value::Number(number) => {
+                let most = (1_u64 << 53) - 1;
+                assert!(number.as_u64().is_none_or(|number| number <= most), "{at}: {number}");
+                1
+            }
+            Value::Array(all) => all.iter().map(|value| check(at, value)).sum(),
+            Value::Object(all) => all.iter().map(|(name, value)| check(&format!("{at}/{name}"), value)).sum(),
+            _ => 0,
+        }
+    }
+    let numbers = check("", &document(exchange().await).await);
+    assert!(numbers > 100, "{numbers}");
+}
+
 #[tokio::test]
 async fn pages_for_people_load_nothing_from_elsewhere() {
     let at = exchange().await;

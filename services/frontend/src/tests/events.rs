@@ -189,6 +189,7 @@ fn a_client_goes_on_behind_the_last_event_it_has() {
     check("/events", "last-event-id: 9\r\n", &[&[("cluster", 9), ("gap", 10)], &all[..]].concat());
     check("/events?last_event_id=0", "", &[&[("cluster", 0), ("gap", 10)], &all[..]].concat());
     check("/events", "last-event-id: 16\r\n", &[("cluster", 15), ("gap", 15)]);
+    check("/events", "last-event-id: 9007199254740991\r\n", &[("cluster", 15), ("gap", 15)]);
 }
 
 #[tokio::test]
@@ -196,7 +197,7 @@ async fn what_is_no_id_is_refused() {
     let market = market(Limits::default(), 0, 3).await;
     let at = market.served.address;
     let message = "Last-Event-ID must be the id of an event, or 0 for the oldest that is remembered";
-    for id in ["x", "-1", "+1", "1.0", "", "99999999999999999999"] {
+    for id in ["x", "-1", "+1", "1.0", "", "9007199254740992", "99999999999999999999"] {
         check(at, format!("GET /events HTTP/1.1\r\nhost: x\r\nlast-event-id: {id}\r\n\r\n"), 400, message).await;
         check(at, get(&format!("/events?last_event_id={}", id.replace('+', "%2B"))), 400, message).await;
     }
