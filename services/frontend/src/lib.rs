@@ -61,7 +61,8 @@ use tradenet_schemas::subjects::heard_by;
 use crate::desk::{Desk, Shared};
 use crate::events::Feed;
 use crate::limits::{
-    ANSWER_MARGIN_MS, BACKLOG_CONNECTIONS, CONNECTIONS_MAX, Limits, OPEN_FILES_WANTED, TAKEN_RETRY_MS, TAKEN_WAIT_MS,
+    ANSWER_MARGIN_MS, BACKLOG_CONNECTIONS, CONNECTIONS_MAX, Limits, OTHER_FILES_MAX, TAKEN_RETRY_MS, TAKEN_WAIT_MS,
+    connections_max,
 };
 use crate::observer::Observer;
 use crate::standing::Standing;
@@ -120,11 +121,18 @@ pub async fn run(args: Args, shutdown: Shutdown) -> anyhow::Result<()> {
     let listener = listen_patiently(args.listen).await.with_context(|| {
         format!("cannot listen on {}: free the address, or choose another one with --listen", args.listen)
     })?;
-    raise_open_files();
+    let connections_max = connections_max(raise_open_files());
+    if connections_max < CONNECTIONS_MAX {
+        tracing::warn!(
+            "so few files and sockets may be open that only {connections_max} clients can connect instead of {CONNECTIONS_MAX}: raise \
+             the hard limit (`ulimit -Hn`) to {}",
+            CONNECTIONS_MAX + OTHER_FILES_MAX
+        );
+    }
     let address = listener.local_addr().context("the address to listen on was lost: start again")?;
     let (boot, times, clock) = (Boot(rand::random()), Times::default(), Clock::new());
     let Args { advertise, cache_size, members, rate_limit, connect, .. } = args;
-    let limits = Limits { rate: rate_limit, ..Limits::default() };
+    let limits = Limits { connections_max, rate: rate_limit, ..Limits::default() };
     let members = members.ids().to_vec();
     let core = Shared::new(Frontend::new(Options { boot, members, times, cache_size }));
     let answer_within = times.deadline + Duration::from_millis(ANSWER_MARGIN_MS);
@@ -181,16 +189,14 @@ async fn serve(
     last_answered.request(shutdown.reason().unwrap_or(Reason::Asked));
 }
 
-/// Has the system allow as many sockets as there are places for clients, or tells the operator that it does not.
-fn raise_open_files() {
-    match tradenet_runtime::process::raise_open_files() {
-        Ok(allowed) if allowed < OPEN_FILES_WANTED => tracing::warn!(
-            "only {allowed} files and sockets may be open, so fewer than {CONNECTIONS_MAX} clients can connect: raise the hard \
-             limit (`ulimit -Hn`) to {OPEN_FILES_WANTED}"
-        ),
-        Ok(_) => {}
-        Err(error) => tracing::warn!("the limit on open files can't be raised ({error}): raise it with `ulimit -n`"),
-    }
+/// Has the system allow as many files and sockets as it ever will, and says how many those are, if it does.
+fn raise_open_files() -> Option<u64> {
+    let raised = tradenet_runtime::process::raise_open_files();
+    raised
+        .inspect_err(|error| {
+            tracing::warn!("the limit on open files can't be raised ({error}): raise it with `ulimit -n`");
+        })
+        .ok()
 }
 
 /// Who the frontend is on the broker; `metadata` tells it from others.

@@ -10,8 +10,8 @@ use std::time::Duration;
 /// Connections at once. Who comes next takes the place of whoever asks nothing at the moment, and for the longest time; if all
 /// ask, it gets 503 and is closed.
 pub(crate) const CONNECTIONS_MAX: usize = 4_096;
-/// Files and sockets that the system must allow for [`CONNECTIONS_MAX`]: those, [`REFUSALS_MAX`], and some of the process's own.
-pub(crate) const OPEN_FILES_WANTED: u64 = 4_096 + 64 + 64;
+/// Files and sockets that the system must allow beside those connections: [`REFUSALS_MAX`], and some of the process's own.
+pub(crate) const OTHER_FILES_MAX: usize = REFUSALS_MAX + 64;
 /// Connections over [`CONNECTIONS_MAX`] that are being refused at once; those over this are closed without a word.
 pub(crate) const REFUSALS_MAX: usize = 64;
 /// Connections that the kernel keeps until they are accepted.
@@ -83,6 +83,13 @@ pub(crate) const ABSENT_SHOWN_MS: u64 = 600_000;
 /// What `Retry-After` says, in seconds: a new leader is there in less.
 pub(crate) const RETRY_AFTER_S: u64 = 1;
 
+/// How many connections there may be where the system allows so many files and sockets, if it says: with one more, the next
+/// client could not even be refused.
+pub(crate) fn connections_max(open_files: Option<u64>) -> usize {
+    let allowed = open_files.map_or(usize::MAX, |files| usize::try_from(files).unwrap_or(usize::MAX));
+    allowed.saturating_sub(OTHER_FILES_MAX).clamp(1, CONNECTIONS_MAX)
+}
+
 /// The bounds that one server keeps; tests shrink them.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Limits {
@@ -122,5 +129,21 @@ impl Default for Limits {
             keep_alive: Duration::from_millis(KEEP_ALIVE_MS),
             rate: None,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn there_are_no_more_places_than_sockets() {
+        let check = |open_files, expected| assert_eq!(connections_max(open_files), expected, "{open_files:?}");
+        check(None, 4_096);
+        check(Some(u64::MAX), 4_096);
+        check(Some(4_224), 4_096);
+        check(Some(4_223), 4_095);
+        check(Some(1_024), 896);
+        check(Some(64), 1);
     }
 }

@@ -1,14 +1,18 @@
 //! Which connections nothing is asked on at this moment, and who of them goes when another client finds no place.
 //!
 //! Problem: places for connections are bounded, and a client that opens many and lets its requests trickle in, byte by byte,
-//! could hold them all. Idea: a connection without a whole request is in the lobby. When all places are taken, whoever has
-//! been there longest gives its place to who comes next. Rule kept: a connection whose request is being answered is never in
-//! the lobby; how long a body may take is bounded by [`crate::limits::BODY_READ_MS`], and a client that does not read its answer
+//! could hold them all. Idea: a connection without a whole request, its body included, is in the lobby. When all places are
+//! taken, whoever has been there longest gives its place to who comes next. Rule kept: a connection whose request is being
+//! answered is never in the lobby, so nobody is sent away who may have changed something; a client that does not read its answer
 //! is back in the lobby.
 
 use std::collections::BTreeMap;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, ready};
 
+use axum::body::{Bytes, HttpBody};
+use hyper::body::{Frame, Incoming, SizeHint};
 use tokio::sync::{Notify, OwnedSemaphorePermit};
 
 /// All connections that wait for a request.
@@ -38,10 +42,26 @@ pub(crate) struct Guest {
     go: Arc<Notify>,
 }
 
-enum State {
-    Waits(u64),
-    Asked(OwnedSemaphorePermit),
-    Gone,
+struct State {
+    place: Place,
+    request: Asks,
+}
+
+enum Place {
+    InLobby(u64),
+    Here(OwnedSemaphorePermit),
+    GivenAway,
+}
+
+/// How much there is of a request that has not been answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Asks {
+    /// A part of its head, or nothing.
+    Nothing,
+    /// Its head.
+    InPart,
+    /// All of it.
+    Something,
 }
 
 impl Lobby {
@@ -53,7 +73,8 @@ impl Lobby {
     pub(crate) fn welcome(&self, place: OwnedSemaphorePermit) -> Arc<Guest> {
         let go = Arc::new(Notify::new());
         let number = self.seat(place, Arc::clone(&go));
-        Arc::new(Guest { lobby: self.clone(), state: Mutex::new(State::Waits(number)), go })
+        let state = State { place: Place::InLobby(number), request: Asks::Nothing };
+        Arc::new(Guest { lobby: self.clone(), state: Mutex::new(state), go })
     }
 
     fn seat(&self, place: OwnedSemaphorePermit, go: Arc<Notify>) -> u64 {
@@ -77,21 +98,33 @@ impl Guest {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A request has arrived. One that comes in the moment in which the place is given away is served all the same.
+    /// The head of a request has arrived.
+    pub(crate) fn asks(&self) {
+        self.state().request = Asks::InPart;
+    }
+
+    /// All of a request has arrived. One that comes in the moment in which the place is given away is served all the same.
     pub(crate) fn asked(&self) {
         let mut state = self.state();
-        if let State::Waits(number) = *state {
+        state.request = Asks::Something;
+        if let Place::InLobby(number) = state.place {
             let seat = self.lobby.lock().seats.remove(&number);
-            *state = seat.map_or(State::Gone, |seat| State::Asked(seat.place));
+            state.place = seat.map_or(Place::GivenAway, |seat| Place::Here(seat.place));
         }
     }
 
     /// The request has been answered.
     pub(crate) fn answered(&self) {
         let mut state = self.state();
-        if let State::Asked(place) = std::mem::replace(&mut *state, State::Gone) {
-            *state = State::Waits(self.lobby.seat(place, Arc::clone(&self.go)));
+        state.request = Asks::Nothing;
+        if let Place::Here(place) = std::mem::replace(&mut state.place, Place::GivenAway) {
+            state.place = Place::InLobby(self.lobby.seat(place, Arc::clone(&self.go)));
         }
+    }
+
+    /// What is to be answered on it.
+    pub(crate) fn request(&self) -> Asks {
+        self.state().request
     }
 
     /// Waits until the place is given to somebody else.
@@ -103,6 +136,60 @@ impl Guest {
 impl Drop for Guest {
     fn drop(&mut self) {
         self.asked();
+    }
+}
+
+/// The body of a request, which has been asked once all of that is here, or nobody waits for it any more.
+pub(crate) struct Arriving {
+    body: Incoming,
+    guest: Option<Arc<Guest>>,
+}
+
+impl Arriving {
+    /// The body of a request whose head has just arrived on the connection of `guest`.
+    pub(crate) fn new(body: Incoming, guest: &Arc<Guest>) -> Self {
+        guest.asks();
+        let mut arriving = Self { body, guest: Some(Arc::clone(guest)) };
+        if arriving.body.is_end_stream() {
+            arriving.arrived();
+        }
+        arriving
+    }
+
+    fn arrived(&mut self) {
+        if let Some(guest) = self.guest.take() {
+            guest.asked();
+        }
+    }
+}
+
+impl HttpBody for Arriving {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        let frame = ready!(Pin::new(&mut self.body).poll_frame(context));
+        if !matches!(frame, Some(Ok(_))) || self.body.is_end_stream() {
+            self.arrived();
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+impl Drop for Arriving {
+    fn drop(&mut self) {
+        self.arrived();
     }
 }
 

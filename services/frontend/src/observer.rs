@@ -16,7 +16,6 @@ use axum::body::Body;
 use axum::http::{HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use hyper::Request;
-use hyper::body::Incoming;
 use hyper::service::{Service, service_fn};
 use hyper_util::service::TowerToHyperService;
 use tokio::sync::Semaphore;
@@ -154,9 +153,9 @@ impl Observer {
     pub(crate) fn around(
         self: &Arc<Self>,
         router: Router,
-    ) -> impl Service<Request<Incoming>, Response = Response, Error = Infallible, Future: Send> + Send + use<> {
+    ) -> impl Service<Request<Body>, Response = Response, Error = Infallible, Future: Send> + Send + use<> {
         let (observer, router) = (Arc::clone(self), TowerToHyperService::new(router));
-        service_fn(move |request: Request<Incoming>| {
+        service_fn(move |request: Request<Body>| {
             let observer = Arc::clone(&observer);
             let began = Instant::now();
             let (method, route) = (method(request.method()), route(request.uri().path()));

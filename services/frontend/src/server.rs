@@ -33,7 +33,7 @@ use tokio::time::{sleep, timeout};
 use crate::connection::Connection;
 use crate::envelope::Failure;
 use crate::limits::{ACCEPT_BACKOFF_MS, BUFFER_BYTES_MAX, HEAD_BYTES_MAX, Limits, REFUSALS_MAX};
-use crate::lobby::{Guest, Lobby};
+use crate::lobby::{Arriving, Asks, Guest, Lobby};
 use crate::meter::Client;
 use crate::observer::Observer;
 
@@ -142,14 +142,14 @@ type Answered = Pin<Box<dyn Future<Output = Result<Response, Infallible>> + Send
 
 impl<S> Service<Request<Incoming>> for Attended<S>
 where
-    S: Service<Request<Incoming>, Response = Response, Error = Infallible, Future: Send + 'static>,
+    S: Service<Request<Body>, Response = Response, Error = Infallible, Future: Send + 'static>,
 {
     type Response = Response;
     type Error = Infallible;
     type Future = Answered;
 
-    fn call(&self, mut request: Request<Incoming>) -> Answered {
-        self.guest.asked();
+    fn call(&self, request: Request<Incoming>) -> Answered {
+        let mut request = request.map(|body| Body::new(Arriving::new(body, &self.guest)));
         let asked = Asked(Arc::clone(&self.guest));
         if let Some(client) = self.client {
             request.extensions_mut().insert(client);
@@ -191,7 +191,8 @@ async fn attend<S>(
 ) where
     S: Service<Request<Incoming>, Response = Response, Error = Infallible>,
 {
-    let mut makes_room = false;
+    let mut makes_room = None;
+    let mut slow_body = false;
     let ended = tokio::select! {
         ended = &mut http => Some(ended),
         _ = closing.changed() => {
@@ -199,10 +200,23 @@ async fn attend<S>(
             Some((&mut http).await)
         }
         () = guest.must_go() => {
-            makes_room = true;
-            // An answer that is still to be handed over goes out in this one step, unless its client does not read.
+            // It has no place any more, so it takes one of those for whom there is none, or just goes.
+            let refusal = refusals.try_acquire_owned().ok();
+            let asks = guest.request();
+            let last_one = refusal.is_some() && asks == Asks::Something;
+            makes_room = Some(refusal);
             Pin::new(&mut http).graceful_shutdown();
-            (&mut http).now_or_never()
+            match asks {
+                // All of it came in this very moment, and it may be on its way to the leader.
+                _ if last_one => Some((&mut http).await),
+                // Not one step more: the rest of the body may be here, and what is told then is that nothing was done.
+                Asks::InPart => {
+                    slow_body = true;
+                    None
+                }
+                // An answer that is still to be handed over goes out in this one step, unless its client does not read.
+                Asks::Nothing | Asks::Something => (&mut http).now_or_never(),
+            }
         }
     };
     let parts = http.into_parts();
@@ -210,24 +224,23 @@ async fn attend<S>(
     let words = match ended {
         Some(Err(error)) if error.is_parse() => parts.io.held_back().or_else(|| Some(not_http())),
         // An idle client that never began another request expects no answer to one.
-        Some(Err(error)) if error.is_timeout() && begun => Some(too_slow()),
-        _ if makes_room && begun => Some(too_slow()),
+        Some(Err(error)) if error.is_timeout() && begun => Some(too_slow("headers")),
+        None if slow_body => Some(too_slow("body")),
+        _ if makes_room.is_some() && begun => Some(too_slow("headers")),
         Some(Err(error)) => {
             tracing::debug!("a connection broke: {error}");
             None
         }
         Some(Ok(())) | None => None,
     };
-    // It has no place any more, so it takes one of those for whom there is none, or just goes.
-    let refusal = if makes_room { refusals.try_acquire_owned().ok() } else { None };
-    if !makes_room || refusal.is_some() {
+    if makes_room.as_ref().is_none_or(Option::is_some) {
         parts.io.farewell(words).await;
     }
     drop(guest);
 }
 
-fn too_slow() -> Failure {
-    Failure::new(StatusCode::REQUEST_TIMEOUT, "the headers did not arrive in time; send the request again")
+fn too_slow(what: &str) -> Failure {
+    Failure::new(StatusCode::REQUEST_TIMEOUT, format!("the {what} did not arrive in time; send the request again"))
 }
 
 /// For what hyper has no answer to, such as the beginning of HTTP/2.

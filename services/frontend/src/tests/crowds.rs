@@ -50,16 +50,58 @@ async fn whoever_asks_nothing_makes_room_for_who_does() {
 }
 
 #[tokio::test]
+async fn who_sends_a_body_in_part_makes_room_too_and_is_told_that_nothing_was_done() {
+    let (served, mut inputs) = serve(Limits { connections_max: 1, ..Limits::default() }, PATIENCE).await;
+    let order = r#"{"name":"GameStart","quantity":1,"type":"buy"}"#;
+    let head = format!("POST /orders HTTP/1.1\r\nhost: x\r\ncontent-length: {}\r\n\r\n", order.len());
+    let (begin, end) = order.split_at(10);
+    let mut trickles = connect(served.address).await;
+    // The end of its `100 Continue` says that the body is being read.
+    let waits = head.replace("host: x", "host: x\r\nexpect: 100-continue");
+    trickles.write_all(format!("{waits}{begin}").as_bytes()).await.unwrap();
+    let mut goes_on = [0; 25];
+    trickles.read_exact(&mut goes_on).await.unwrap();
+    assert_eq!(&goes_on, b"HTTP/1.1 100 Continue\r\n\r\n");
+    assert_eq!(ask(served.address, get("/healthz").as_bytes()).await.status, 200);
+    // Too late, and not looked at.
+    let _ = trickles.write_all(end.as_bytes()).await;
+    let given_up = read(&mut trickles, true).await;
+    let told = "the body did not arrive in time; send the request again";
+    assert!((given_up.status, given_up.body.contains(told)) == (408, true), "{}", given_up.body);
+    // Nobody is sent away whose body is here.
+    let mut asks = connect(served.address).await;
+    asks.write_all(format!("{head}{begin}").as_bytes()).await.unwrap();
+    asks.write_all(end.as_bytes()).await.unwrap();
+    let Some(Input::Client(ticket, ClientRequest::Command(..))) = inputs.recv().await else { panic!("no order") };
+    check(served.address, get("/stocks"), 503, "1 connections are open already; try again with fewer").await;
+    served.desk.answer(ticket, ClientAnswer::Outcome(Outcome::Accepted { order: OrderNumber(42), replayed: false }));
+    assert_eq!(read(&mut asks, true).await.status, 200);
+}
+
+#[tokio::test]
 async fn clients_that_trickle_never_keep_others_out() {
-    let (served, _inputs) = serve(Limits { connections_max: 8, ..Limits::default() }, PATIENCE).await;
+    let head = "GET /healthz HTTP/1.1\r\nhost: a-name-that-is-long\r\n";
+    let body = "POST /orders HTTP/1.1\r\nhost: x\r\ncontent-length: 10000\r\n\r\n";
+    // One byte after the other, again and again.
+    trickled_over("", head).await;
+    trickled_over(body, " ").await;
+}
+
+async fn trickled_over(begins: &'static str, trickle: &'static str) {
+    // Nobody goes because of the time alone.
+    let body_read = Duration::from_secs(3600);
+    let (served, _inputs) = serve(Limits { connections_max: 8, body_read, ..Limits::default() }, PATIENCE).await;
     let at = served.address;
     let trickling: Vec<_> = (0..32)
         .map(|_| {
             tokio::spawn(async move {
                 loop {
                     let mut client = connect(at).await;
-                    // One byte after the other, until it is cut off.
-                    for byte in b"GET /healthz HTTP/1.1\r\nhost: a-name-that-is-long\r\n".iter().cycle() {
+                    if client.write_all(begins.as_bytes()).await.is_err() {
+                        continue;
+                    }
+                    // Until it is cut off.
+                    for byte in trickle.as_bytes().iter().cycle() {
                         if client.write_all(&[*byte]).await.is_err() {
                             break;
                         }
@@ -69,16 +111,19 @@ async fn clients_that_trickle_never_keep_others_out() {
             })
         })
         .collect();
-    let mut answered = 0;
-    while answered < 20 {
-        // Under this pressure one may be cut off itself, or find all others busy, and then comes again.
-        let mut client = connect(at).await;
-        let mut head = [0; 12];
-        let asked = client.write_all(get("/healthz").as_bytes()).await;
-        if asked.is_ok() && client.read_exact(&mut head).await.is_ok() && head == *b"HTTP/1.1 200" {
-            answered += 1;
+    let served = async {
+        let mut answered = 0;
+        while answered < 20 {
+            // Under this pressure one may be cut off itself, or find all others busy, and then comes again.
+            let mut client = connect(at).await;
+            let mut head = [0; 12];
+            let asked = client.write_all(get("/healthz").as_bytes()).await;
+            if asked.is_ok() && client.read_exact(&mut head).await.is_ok() && head == *b"HTTP/1.1 200" {
+                answered += 1;
+            }
         }
-    }
+    };
+    tokio::time::timeout(PATIENCE, served).await.expect("others are served");
     trickling.iter().for_each(JoinHandle::abort);
 }
 
