@@ -27,6 +27,7 @@ mod market;
 mod meter;
 mod observer;
 mod openapi;
+mod opening;
 mod page;
 mod placing;
 mod query;

@@ -80,6 +80,8 @@ pub(crate) const NEIGHBOURS_ANSWER_MS: u64 = 500;
 pub(crate) const NEIGHBOURS_MAX: usize = 128;
 /// A service that does not answer any more is shown for so long.
 pub(crate) const ABSENT_SHOWN_MS: u64 = 600_000;
+/// How long `GET /readyz` of a new exchange waits to hear whether a stock is listed.
+pub(crate) const OPENING_WAIT_MS: u64 = 500;
 /// What `Retry-After` says, in seconds: a new leader is there in less.
 pub(crate) const RETRY_AFTER_S: u64 = 1;
 

@@ -37,6 +37,7 @@ use crate::events::Feed;
 use crate::limits::{Limits, REQUESTS_UNDER_WAY_MAX};
 use crate::meter::metered;
 use crate::openapi::{HOUSE, IfNoneMatch, Key, OPERATION, STOCKS, Unchanged};
+use crate::opening::Opening;
 use crate::standing::Standing;
 use crate::validators::fresh;
 use crate::{accounts, docs, events, failures, fields, market, observer, openapi, page, placing};
@@ -52,6 +53,7 @@ pub(crate) struct Edge {
     pub(crate) desk: Arc<Desk>,
     pub(crate) feed: Arc<Feed>,
     pub(crate) standing: Arc<Standing>,
+    pub(crate) opening: Arc<Opening>,
     pub(crate) body_read: Duration,
     /// The OpenAPI document.
     pub(crate) document: Bytes,
@@ -82,7 +84,7 @@ pub(crate) fn table() -> (Router<Edge>, OpenApi) {
 pub(crate) fn router(desk: Arc<Desk>, feed: Arc<Feed>, standing: Arc<Standing>, limits: &Limits) -> Router {
     let (router, document) = table();
     let document = openapi::written(&document).into();
-    let edge = Edge { desk, feed, standing, body_read: limits.body_read, document };
+    let edge = Edge { desk, feed, standing, opening: Arc::default(), body_read: limits.body_read, document };
     let router = router.fallback(unknown_url).method_not_allowed_fallback(wrong_method).with_state(edge);
     metered(router, limits.rate)
 }
@@ -253,6 +255,7 @@ async fn healthz() -> Response {
 )]
 async fn readyz(State(edge): State<Edge>) -> Result<Response, Failure> {
     edge.desk.ready().map_err(Failure::unavailable)?;
+    edge.opening.open(&edge.desk).await.map_err(Failure::unavailable)?;
     Ok(data(Health { status: "ready" }))
 }
 

@@ -26,16 +26,20 @@ use tradenet_runtime::clock::Clock;
 /// Longer than anything here takes; a test that gets here has failed.
 const PATIENCE: Duration = Duration::from_secs(20);
 
+mod cost;
 mod crowds;
 mod document;
 mod events;
 mod market;
+mod opening;
 mod validators;
 
 struct Served {
     address: SocketAddr,
     core: Shared,
     desk: Arc<Desk>,
+    router: axum::Router,
+    observer: Arc<Observer>,
     leave: oneshot::Sender<()>,
     server: JoinHandle<()>,
 }
@@ -55,10 +59,11 @@ async fn serve(limits: Limits, answer_within: Duration) -> (Served, mpsc::Receiv
     tokio::spawn(scrapes.answer_with(Readings::default));
     let observer = Observer::new(scraper, Arc::clone(&desk), Arc::clone(&feed), Arc::clone(&standing), &limits);
     let router = routes::router(Arc::clone(&desk), feed, standing, &limits);
-    let server = tokio::spawn(server::serve(listener, router, observer, limits, async move {
+    let serving = (router.clone(), Arc::clone(&observer));
+    let server = tokio::spawn(server::serve(listener, serving.0, serving.1, limits, async move {
         let _ = left.await;
     }));
-    (Served { address, core, desk, leave, server }, inputs)
+    (Served { address, core, desk, router, observer, leave, server }, inputs)
 }
 
 /// A whole exchange: answers every question by [`answer`].
