@@ -146,6 +146,10 @@ impl Frontends {
             for _ in 0..self.origins.len() {
                 let origin = self.origins[self.next].clone();
                 let left = self.until.saturating_duration_since(Instant::now());
+                // One that is given no time can't answer; what the one before it said stands.
+                if left.is_zero() && !last.is_empty() {
+                    break;
+                }
                 match http::call(&origin, ask, left.min(Duration::from_millis(ATTEMPT_MS))).await {
                     // 408: the request did not arrive whole. 429, 503: not done, later perhaps.
                     Ok(answer) if matches!(answer.status, 408 | 429 | 503) => {
@@ -223,4 +227,22 @@ pub(crate) fn parse<T: DeserializeOwned>(json: &[u8]) -> anyhow::Result<T> {
 pub(crate) fn message(answer: &Answer) -> String {
     let said = serde_json::from_slice::<Failure>(&answer.body).map(|failure| failure.error.message);
     said.unwrap_or_else(|_| format!("status {}", answer.status))
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_frontend_that_there_is_no_time_for_is_not_blamed() {
+        // The kernel takes the connections, and nobody answers on them.
+        let silent = [TcpListener::bind("127.0.0.1:0").await.unwrap(), TcpListener::bind("127.0.0.1:0").await.unwrap()];
+        let origins = silent.iter().map(|listener| Origin::from(listener.local_addr().unwrap())).collect::<Vec<_>>();
+        let first = origins[0].to_string();
+        let asked = Frontends::new(origins, 1).ask(&Ask::get("/stocks"), false).await;
+        let Err(NoAnswer::Unknown(why)) = asked else { panic!("nobody has answered") };
+        assert!(why.starts_with(&format!("{first}: no answer within ")) && !why.contains(" 0 ms"), "{why}");
+    }
 }
