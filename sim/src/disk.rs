@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use fastrand::Rng;
+use tradenet_core::journal::follow;
 use tradenet_core::replica::snapshot::{Header, MakeError, Making, SNAPSHOTS_MAX, Snapshot};
 use tradenet_core::{DiskAnswer, DiskRequest};
 use tradenet_schemas::ids::{Chain, Epoch, Position, SeqNum, StoreId};
@@ -165,6 +166,7 @@ impl Disk {
             DiskRequest::Append { ticket, .. }
             | DiskRequest::Cut { ticket, .. }
             | DiskRequest::GiveUp { ticket, .. }
+            | DiskRequest::Rewrite { ticket, .. }
             | DiskRequest::Persist { ticket, .. }
                 if self.broken =>
             {
@@ -178,13 +180,18 @@ impl Disk {
             ref failed @ (DiskRequest::Append { ticket, .. }
             | DiskRequest::Cut { ticket, .. }
             | DiskRequest::GiveUp { ticket, .. }
+            | DiskRequest::Rewrite { ticket, .. }
             | DiskRequest::Persist { ticket, .. })
                 if let Some(Fails::Write { kept }) = self.fails =>
             {
                 self.fails = None;
                 self.broken = true;
-                if let DiskRequest::Append { lines, .. } = failed {
-                    self.append(&lines[..kept.min(lines.len())]);
+                match failed {
+                    DiskRequest::Append { lines, .. } => self.append(&lines[..kept.min(lines.len())]),
+                    DiskRequest::Rewrite { offset, lines, .. } => {
+                        self.rewrite(*offset, &lines[..kept.min(lines.len())]);
+                    }
+                    _ => {}
                 }
                 let why = "fdatasync: Input/output error (os error 5)".to_owned();
                 DiskAnswer::Broken { ticket, why }
@@ -211,6 +218,10 @@ impl Disk {
                 self.store = *store;
                 self.drop_snapshots(*bytes);
                 self.cut(usize::try_from(*bytes).unwrap_or(usize::MAX));
+                *ticket
+            }
+            DiskRequest::Rewrite { ticket, offset, lines } => {
+                self.rewrite(*offset, lines);
                 *ticket
             }
             DiskRequest::Persist { ticket, configuration } => {
@@ -279,6 +290,14 @@ impl Disk {
     fn append(&mut self, bytes: &[u8]) {
         self.file.extend_from_slice(bytes);
         self.index();
+    }
+
+    fn rewrite(&mut self, offset: u64, lines: &[u8]) {
+        let start = usize::try_from(offset).unwrap_or(usize::MAX);
+        self.file[start..start + lines.len()].copy_from_slice(lines);
+        // One flip is known of several.
+        let good = follow(&self.file, Chain(0)).bytes;
+        self.flipped = self.flipped.map(|_| good).filter(|&at| self.lines.last().is_some_and(|line| at < line.end));
     }
 
     /// Cuts the file, as a request or a repairing hand would.

@@ -22,7 +22,7 @@ use tradenet_sim::trace::Detail;
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// The exit code where all promises were kept, but not all of them in time (L1 to L6).
+/// The exit code where all promises were kept, but not all of them in time (L1 to L7).
 const LATE: u8 = 3;
 /// Lines of the trace shown for a seed that failed.
 const TRACE_LINES: usize = 60;

@@ -6,7 +6,7 @@
 use crate::nemesis::KINDS;
 
 /// What a notice contains, and the situation it tells of.
-pub(crate) const NOTICES: [(&str, &str); 23] = [
+pub(crate) const NOTICES: [(&str, &str); 25] = [
     ("which a former leader wrote", "a divergent tail cut"),
     ("its authority is over", "a catalog's authority waited out"),
     ("was paused", "a leader that was paused"),
@@ -29,6 +29,8 @@ pub(crate) const NOTICES: [(&str, &str); 23] = [
     ("starting from the snapshot", "a start from a snapshot"),
     ("going back to the snapshot", "a state taken back to a snapshot"),
     ("is passed over", "a snapshot passed over"),
+    ("has rotted at line", "rot found by reading again"),
+    ("is repaired at line", "rotten lines got back from another replica"),
     ("to begin again with what is good", "damage found while running"),
 ];
 /// A leader had entries that were not committed when another one took over.

@@ -527,10 +527,9 @@ impl World {
             }
             self.mend_line(machine);
             self.mend_disk(machine);
-            if !self.machines[machine].disk.is_good() {
-                // Somebody has all files checked, and who starts notices that reads the journal from its first byte.
+            if self.machines[machine].disk.configuration_flipped {
+                // Only a start looks at that file. What of the journal has rotted is found while the replica runs.
                 self.kill_machine(machine, false);
-                self.machines[machine].disk.snapshots.clear();
             }
             self.start_machine(machine);
         }

@@ -39,6 +39,8 @@ const REPAIRED_WITHIN_US: u64 = 8_000_000;
 const ASK_EVERY_US: u64 = 100_000;
 /// L4: after the last fault everybody is in sync, and the highest id leads, within this,
 const WHOLE_WITHIN_US: u64 = 30_000_000;
+/// L7: a round of reading the journals again takes some seconds, and asking all others twice as long.
+const ROT_WITHIN_US: u64 = 20_000_000;
 /// or so long after what the protocol's own rule makes wait who fell out often (up to 30 s to be in sync, 60 s to lead).
 const WHOLE_BEYOND_PATIENCE_US: u64 = 15_000_000;
 /// After the last answer all journals are equal within this: a process may just have been started again.
@@ -192,6 +194,7 @@ fn liveness(world: &mut World, recovered: &mut Option<Recovered>) -> Result<Endi
     match becomes_whole(world) {
         Ok(took) => {
             *recovered = Some(took);
+            rot_goes(world)?;
             Ok(Ending::Whole)
         }
         // Asked only where it did not: much that looks lost is repaired.
@@ -206,6 +209,14 @@ fn liveness(world: &mut World, recovered: &mut Option<Recovered>) -> Result<Endi
         },
         Err(violation) => Err(violation),
     }
+}
+
+/// What has rotted on the disks of running replicas is got back from the others.
+fn rot_goes(world: &mut World) -> Result<(), Violation> {
+    let is_rotten =
+        |world: &mut World| world.machines.iter().any(|machine| machine.is_replica() && machine.disk.flipped.is_some());
+    run_while(world, ROT_WITHIN_US, is_rotten)?;
+    if is_rotten(world) { Err(late(world, "L7 rot is found and repaired")) } else { Ok(()) }
 }
 
 /// Where only an operator can help, people are told so.

@@ -225,9 +225,9 @@ fn perform(journal: &mut Vec<u8>, request: DiskRequest) -> DiskAnswer {
         }
         DiskRequest::LoadSnapshot { ticket, .. } => DiskAnswer::Loaded { ticket, file: None },
         DiskRequest::MakeSnapshot { ticket, .. } => DiskAnswer::NoSnapshot { ticket, error: MakeError::Given },
-        DiskRequest::Persist { ticket, .. } | DiskRequest::DropSnapshots { ticket, .. } => {
-            DiskAnswer::Done { ticket, took }
-        }
+        DiskRequest::Persist { ticket, .. }
+        | DiskRequest::Rewrite { ticket, .. }
+        | DiskRequest::DropSnapshots { ticket, .. } => DiskAnswer::Done { ticket, took },
         DiskRequest::Read { ticket, offset, bytes_max } => {
             let rest = &journal[usize::try_from(offset).unwrap()..];
             DiskAnswer::Read { ticket, bytes: Bytes::copy_from_slice(&rest[..rest.len().min(bytes_max)]) }

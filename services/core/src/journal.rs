@@ -146,8 +146,8 @@ pub fn decode(line: &[u8], prev: Position) -> Result<(Entry, Position), BadLine>
     decode_by(&mut Vec::new(), line, prev)
 }
 
-/// As [`decode`], with room for the checksummed bytes, which stand nowhere in the line.
-fn decode_by(json: &mut Vec<u8>, line: &[u8], prev: Position) -> Result<(Entry, Position), BadLine> {
+/// The chain of a line that is what was written behind `prev`; its entry's bytes are in `json` then.
+fn checked(json: &mut Vec<u8>, line: &[u8], prev: Chain) -> Result<Chain, BadLine> {
     if !opens(line) {
         return Err(BadLine::NotALine);
     }
@@ -156,9 +156,12 @@ fn decode_by(json: &mut Vec<u8>, line: &[u8], prev: Position) -> Result<(Entry, 
     json.clear();
     json.extend_from_slice(&line[BRACE..]);
     json[0] = b'{';
-    if chain_of(json, prev.chain) != chain {
-        return Err(BadLine::Checksum);
-    }
+    if chain_of(json, prev) == chain { Ok(chain) } else { Err(BadLine::Checksum) }
+}
+
+/// As [`decode`], with room for the checksummed bytes, which stand nowhere in the line.
+fn decode_by(json: &mut Vec<u8>, line: &[u8], prev: Position) -> Result<(Entry, Position), BadLine> {
+    let chain = checked(json, line, prev.chain)?;
     // Once for all: read as bytes, each string in it is checked by itself, which takes several times as long.
     let text = std::str::from_utf8(json).map_err(|error| BadLine::UnknownForm(error.to_string()))?;
     let entry: Entry = serde_json::from_str(text).map_err(|error| BadLine::UnknownForm(error.to_string()))?;
@@ -171,6 +174,34 @@ fn decode_by(json: &mut Vec<u8>, line: &[u8], prev: Position) -> Result<(Entry, 
     }
     let position = Position { epoch: entry.epoch, seq: entry.seq, chain };
     Ok((entry, position))
+}
+
+/// How far a chain goes on. Made by [`follow`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Followed {
+    /// So many whole, good lines,
+    pub lines: u64,
+    /// of so many bytes,
+    pub bytes: usize,
+    /// with this chain at their end.
+    pub chain: Chain,
+}
+
+/// Follows the chain through whole lines, from `prev` on, up to the first that is not what was written there; what they say is
+/// not read, which takes a tenth of the time of [`scan`].
+pub fn follow(bytes: &[u8], prev: Chain) -> Followed {
+    let mut followed = Followed { lines: 0, bytes: 0, chain: prev };
+    let mut json = Vec::new();
+    while let Some(length) = memchr(b'\n', &bytes[followed.bytes..]) {
+        let line = &bytes[followed.bytes..followed.bytes + length];
+        match checked(&mut json, line, followed.chain) {
+            Ok(chain) => followed.chain = chain,
+            Err(_) => break,
+        }
+        followed.lines += 1;
+        followed.bytes += length + 1;
+    }
+    followed
 }
 
 /// An entry that was found in a file.

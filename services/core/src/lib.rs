@@ -159,6 +159,15 @@ pub enum DiskRequest {
         /// How many bytes stay.
         bytes: u64,
     },
+    /// Write lines over those that stand there and have gone bad, then fdatasync. The journal is no longer and no shorter then.
+    Rewrite {
+        /// Which operation.
+        ticket: DiskTicket,
+        /// From which byte.
+        offset: u64,
+        /// Whole lines, as long together as those they replace.
+        lines: Bytes,
+    },
     /// Replace the configuration file: write aside, fsync, rename, fsync the directory.
     Persist {
         /// Which operation.

@@ -19,6 +19,7 @@ use tradenet_schemas::ids::{
 };
 use tradenet_schemas::journal::{Entry, Event};
 use tradenet_schemas::message::{Configuration, Envelope, Message};
+use tradenet_schemas::subjects::Peer;
 use tradenet_schemas::trade::{Command, CommandKey, IdempotencyKey, Price, Quantity, Side, Stock, Symbol};
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -27,7 +28,11 @@ const STOCKS: [&str; 3] = ["GameStart", "Zoo", "Zoom"];
 const PEOPLE: [&str; 3] = ["ann", "bob", "cy"];
 
 fn id() -> ReplicaId {
-    ReplicaId::new(1).unwrap()
+    other(1)
+}
+
+fn other(id: u8) -> ReplicaId {
+    ReplicaId::new(id).unwrap()
 }
 
 /// A journal of everything that can happen, and where each of its lines ends.
@@ -212,6 +217,7 @@ fn a_snapshot_of_another_form_or_journal_is_told_apart() {
 }
 
 /// A replica's directory, and what is asked of it beside.
+#[derive(Clone)]
 struct Place {
     journal: Vec<u8>,
     /// Newest first.
@@ -221,12 +227,23 @@ struct Place {
     stopped: Option<Stop>,
     replies: Vec<Packet>,
     bytes_read: usize,
+    /// The other replicas' journals.
+    others: Vec<(u8, Vec<u8>)>,
 }
 
 impl Place {
     fn new(journal: &[u8], snapshots: Vec<Vec<u8>>) -> Self {
         let (notices, asked, replies) = (Vec::new(), Vec::new(), Vec::new());
-        Self { journal: journal.to_vec(), snapshots, notices, asked, stopped: None, replies, bytes_read: 0 }
+        Self {
+            journal: journal.to_vec(),
+            snapshots,
+            notices,
+            asked,
+            stopped: None,
+            replies,
+            bytes_read: 0,
+            others: Vec::new(),
+        }
     }
 
     /// A replica that was in sync starts here, and reads all that it wants to.
@@ -247,7 +264,7 @@ impl Place {
             id: id(),
             boot: Boot(77),
             store: StoreId(1),
-            members: vec![id()],
+            members: std::iter::once(id()).chain(self.others.iter().map(|(id, _)| other(*id))).collect(),
             times: Times::default(),
             configuration: Some(configuration),
             journal_bytes: self.journal.len() as u64,
@@ -255,6 +272,24 @@ impl Place {
         });
         self.settle(&mut replica);
         replica
+    }
+
+    /// So much later than [`NOW`] something is looked at.
+    fn pass(&mut self, replica: &mut Replica, later: Duration) {
+        replica.handle(Now { mono: NOW.mono.after(later), ..NOW }, Input::Timer);
+        self.settle(replica);
+    }
+
+    /// What another replica answers that has that journal.
+    fn answer(&self, of: ReplicaId, asked: Position) -> Input {
+        let (_, journal) = self.others.iter().find(|(id, _)| other(*id) == of).unwrap();
+        let (tail, committed) = (SeqNum(25), SeqNum(25));
+        let mut scan = tradenet_core::journal::scan(journal, Position::default());
+        while scan.position() != asked && scan.next().is_some() {}
+        let lines = Bytes::copy_from_slice(scan.rest());
+        let body = Message::Chunk { asked, prev: asked, tail, committed };
+        let envelope = Envelope { cluster: Some(ClusterId(1)), epoch: Epoch(2), from: Node::Order(of, Boot(9)), body };
+        Input::Received { packet: Packet::new(envelope, lines), reply: None }
     }
 
     fn settle(&mut self, replica: &mut Replica) {
@@ -269,6 +304,11 @@ impl Place {
                 Output::Notice(notice) => self.notices.push(notice.text),
                 Output::Stop(stop) => self.stopped = Some(stop),
                 Output::Reply { packet, .. } => self.replies.push(packet),
+                Output::Send { to: Peer::Order(of), packet } => {
+                    if let Message::Fetch { from } = packet.body() {
+                        replica.handle(NOW, self.answer(of, *from));
+                    }
+                }
                 _ => {}
             }
         }
@@ -295,6 +335,11 @@ impl Place {
             DiskRequest::LoadSnapshot { ticket, skip } => {
                 let file = self.snapshots.get(skip).map(|file| (format!("snapshot-{skip}"), file.clone().into()));
                 DiskAnswer::Loaded { ticket, file }
+            }
+            DiskRequest::Rewrite { ticket, offset, ref lines } => {
+                let start = usize::try_from(offset).unwrap();
+                self.journal[start..start + lines.len()].copy_from_slice(lines);
+                DiskAnswer::Done { ticket, took: Duration::ZERO }
             }
             DiskRequest::GiveUp { ticket, .. } | DiskRequest::DropSnapshots { ticket, .. } => {
                 DiskAnswer::Done { ticket, took: Duration::ZERO }
@@ -391,9 +436,32 @@ fn a_peer_gets_entries_from_before_the_snapshot_and_none_that_went_bad() {
     let mut replica = place.start();
     assert_eq!(replica.tail().seq, history.exchange.applied(), "the start had no need to look there");
     assert!(place.fetch(&mut replica, position).is_none(), "nothing is given of what is damaged");
-    let dropped = |request: &DiskRequest| matches!(request, DiskRequest::DropSnapshots { bytes, .. } if *bytes <= line(10) as u64);
-    assert!(place.asked.iter().any(dropped), "{:?}", place.asked);
-    assert!(matches!(&place.stopped, Some(Stop::Broken(why)) if why.contains("line 11")), "{:?}", place.stopped);
+    place.pass(&mut replica, Duration::from_secs(1));
+    assert!(place.notices.iter().any(|text| text.contains("rotted at line 11, ")), "{:?}", place.notices);
+    assert!(place.notices.iter().any(|text| text.contains("no other replica has line 11 of ")), "{:?}", place.notices);
+    assert_eq!(place.stopped, None, "what it has applied is right");
+}
+
+#[test]
+fn every_bit_that_rots_under_a_running_replica_is_found_and_got_back_from_another() {
+    let history = History::of(12, 25);
+    let snapshot = history.snapshot(None, *history.ends.last().unwrap()).unwrap().encode();
+    let mut first = Place::new(&history.bytes, vec![snapshot]);
+    first.others = vec![(2, vec![0; 9]), (3, history.bytes.clone())];
+    let replica = first.start();
+    for byte in 0..history.bytes.len() {
+        let (mut place, mut replica) = (first.clone(), replica.clone());
+        place.journal[byte] ^= 1 << (byte % 8);
+        for second in 0..4 {
+            place.pass(&mut replica, Duration::from_secs(second * 3));
+        }
+        assert!(place.journal == history.bytes, "byte {byte}: {:?}", place.notices);
+        let line = 1 + history.ends.partition_point(|end| *end <= byte as u64);
+        let found = format!("rotted at line {line}, ");
+        let told = |wanted: &str| place.notices.iter().filter(|text| text.contains(wanted)).count();
+        assert_eq!((told(&found), told("is repaired at line"), told("from order-3")), (1, 1, 1), "{:?}", place.notices);
+        assert_eq!(place.stopped, None);
+    }
 }
 
 /// Form, length and checksum of a snapshot.

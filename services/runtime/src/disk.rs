@@ -597,6 +597,9 @@ impl Worker {
             DiskRequest::GiveUp { ticket, store, bytes } => {
                 (ticket, self.unless_broken(|worker| worker.give_up(store, bytes)))
             }
+            DiskRequest::Rewrite { ticket, offset, lines } => {
+                (ticket, self.unless_broken(|worker| worker.rewrite(offset, &lines)))
+            }
             DiskRequest::Persist { ticket, configuration } => {
                 (ticket, self.unless_broken(|worker| worker.persist(&configuration)))
             }
@@ -645,6 +648,15 @@ impl Worker {
         *bytes = to;
         self.full = false;
         Ok(())
+    }
+
+    fn rewrite(&mut self, offset: u64, lines: &[u8]) -> io::Result<()> {
+        let Directory { journal, bytes, .. } = &self.directory;
+        if offset.checked_add(lines.len() as u64).is_none_or(|end| end > *bytes) {
+            return Err(io::Error::other(format!("{} bytes at {offset} are not within the journal", lines.len())));
+        }
+        journal.write_all_at(lines, offset)?;
+        journal.sync_data()
     }
 
     /// Another name before the cut: from then on nobody counts on what is cut.

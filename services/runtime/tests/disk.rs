@@ -262,6 +262,23 @@ async fn a_disk_that_is_given_up_has_another_name_and_its_good_part() {
 }
 
 #[tokio::test]
+async fn good_lines_are_written_over_bad_ones_and_nowhere_else() {
+    let dir = TempDir::new().unwrap();
+    let mut disk = Disk::start(open(dir.path()).directory).unwrap();
+    let path = dir.path().join("order-3").join(JOURNAL);
+    assert_eq!(ask(&mut disk, append(1, "one\ntwo\nthree\n")).await, "done");
+    fs::write(&path, "one\nt.o\nthree\n").unwrap();
+    let rewrite = |ticket, offset, lines: &'static str| DiskRequest::Rewrite { ticket, offset, lines: lines.into() };
+    assert_eq!(ask(&mut disk, rewrite(2, 4, "two\n")).await, "done");
+    assert_eq!(ask(&mut disk, append(3, "four\n")).await, "done");
+    assert_eq!(fs::read_to_string(&path).unwrap(), "one\ntwo\nthree\nfour\n");
+    let refused = ask(&mut disk, rewrite(4, 14, "four\nfive\n")).await;
+    assert!(refused.contains("10 bytes at 14 are not within the journal"), "{refused}");
+    assert_eq!(fs::read_to_string(&path).unwrap(), "one\ntwo\nthree\nfour\n");
+    disk.close(PATIENCE).await;
+}
+
+#[tokio::test]
 async fn a_snapshot_is_made_of_the_journal_and_the_one_before_and_two_are_kept() {
     let dir = TempDir::new().unwrap();
     let mut disk = Disk::start(open(dir.path()).directory).unwrap();

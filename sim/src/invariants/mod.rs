@@ -41,7 +41,7 @@ pub struct Violation {
     pub invariant: &'static str,
     /// What was found.
     pub text: String,
-    /// Nothing was broken: what must come (L1 to L6) did not come within its bound.
+    /// Nothing was broken: what must come (L1 to L7) did not come within its bound.
     pub is_late: bool,
 }
 

@@ -154,6 +154,8 @@ impl Replica {
         self.keeping.making = None;
         self.keeping.faults += 1;
         match error {
+            // It is made at the next turn.
+            MakeError::Rotten { byte, .. } if self.scrub_from(*byte) => {}
             MakeError::Rotten { byte, .. } => self.end_for_rot(*byte, error.to_string()),
             MakeError::Given => {}
             MakeError::Short(_) | MakeError::Io(_) => self.outputs.push_back(Output::warn(format!(
@@ -167,6 +169,9 @@ impl Replica {
     /// The journal is not what was written behind `good`, which the start did not see.
     pub(super) fn gone_bad(&mut self, good: Position, why: &str) {
         let (line, byte) = (good.seq.next(), self.log.place_at_or_before(good.seq).end);
+        if self.scrub_from(byte) {
+            return;
+        }
         self.end_for_rot(byte, format!("orders.jsonl has gone bad at line {line}: {why}"));
     }
 

@@ -69,6 +69,11 @@ impl Marks {
         behind.checked_sub(1).map_or_else(Place::default, |at| self.places[at])
     }
 
+    /// The first mark behind that byte.
+    fn behind(&self, end: u64) -> Option<Place> {
+        self.places.get(self.places.partition_point(|place| place.end <= end)).copied()
+    }
+
     /// The epoch of an entry that is in the log.
     fn epoch(&self, seq: SeqNum) -> Epoch {
         let behind = self.epochs.partition_point(|(_, first)| *first <= seq);
@@ -143,6 +148,24 @@ impl Log {
         }
         let within = self.newest.partition_point(|(_, end)| *end <= bytes);
         SeqNum(self.base.position.seq.0 + within as u64)
+    }
+
+    /// The epoch of an entry that is in the log.
+    pub(super) fn epoch(&self, seq: SeqNum) -> Epoch {
+        self.marks.epoch(seq)
+    }
+
+    /// The last mark that is not behind that byte; the beginning where there is none.
+    pub(super) fn mark_within(&self, byte: u64) -> Place {
+        self.marks.last_of(|place| place.end <= byte)
+    }
+
+    /// Up to where the file is read next by one who has read it up to `from`: the next mark, or the last known place up to entry
+    /// `safe`, if that comes first. None if there is nothing behind `from`.
+    pub(super) fn part_behind(&self, from: Place, safe: SeqNum) -> Option<Place> {
+        let last = self.place_at_or_before(safe);
+        let next = self.marks.behind(from.end).filter(|mark| mark.end < last.end);
+        Some(next.unwrap_or(last)).filter(|to| to.end > from.end)
     }
 
     /// Whether this very entry is in the log, and so everything before it.

@@ -33,6 +33,7 @@ mod log;
 mod observe;
 mod queue;
 mod remembered;
+mod scrub;
 pub mod snapshot;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -60,8 +61,9 @@ use feed::State;
 use follow::Following;
 use keep::Keeping;
 use lead::{Acknowledgement, Leading};
-use log::Log;
+use log::{Log, Place};
 use observe::Counts;
+use scrub::Scrubbing;
 use snapshot::Snapshot;
 
 pub use observe::METRICS;
@@ -126,6 +128,8 @@ enum ReadFor {
     Snapshot(usize),
     /// The line of the journal with which that snapshot ends.
     LastLine(Box<Snapshot>, usize),
+    /// To see whether it is as it was written, up to there.
+    Scrub(Place),
 }
 
 /// A pre-vote that waits for a sign of life of the leader.
@@ -160,6 +164,7 @@ pub struct Replica {
     /// While starting: how much of the journal has been checked, and what was read behind that.
     starting: Option<(u64, Vec<u8>)>,
     keeping: Keeping,
+    scrubbing: Scrubbing,
     state: State,
     committed: SeqNum,
     following: Following,
@@ -205,6 +210,7 @@ impl Replica {
             reads: Vec::new(),
             starting: Some((0, Vec::new())),
             keeping: Keeping::new(options.snapshot_every_bytes),
+            scrubbing: Scrubbing::new(),
             state: State::new(),
             committed: SeqNum(0),
             following: Following::default(),
@@ -679,6 +685,9 @@ impl Replica {
             }
             (Message::Fetch { from }, Node::Order(..), Some(reply)) => self.fetch_asked(reply, from),
             (Message::Chunk { asked, prev, tail, committed }, Node::Order(id, boot), _) => {
+                if self.scrub_chunk(id, asked, prev, &packet.lines) {
+                    return;
+                }
                 let sender = Leader { id, boot };
                 self.chunk_arrived(sender, packet.envelope.epoch, asked, prev, tail, committed, &packet.lines);
             }
@@ -759,6 +768,7 @@ impl Replica {
         };
         self.votes_decided(|vote| (vote.suspect.id == id).then_some(true));
         self.fetch_peer_is_gone(id);
+        self.scrub_peer_is_gone(id);
         self.follower_is_gone(id);
     }
 
@@ -776,6 +786,7 @@ impl Replica {
                     self.given_up();
                 }
                 self.snapshots_dropped(ticket);
+                self.rewritten(ticket);
             }
             DiskAnswer::Read { ticket, bytes } => self.was_read(ticket, &bytes),
             DiskAnswer::Loaded { ticket, file } => self.snapshot_loaded(ticket, file),
@@ -807,6 +818,7 @@ impl Replica {
             ReadFor::Start => self.read_at_start(bytes),
             ReadFor::Apply(applied, from) => self.read_to_apply(applied, from, bytes, self.apply_target()),
             ReadFor::LastLine(snapshot, skip) => self.last_line_read(*snapshot, skip, bytes),
+            ReadFor::Scrub(to) => self.scrub_read(to, bytes),
             ReadFor::Snapshot(_) => {} // It is answered otherwise.
             ReadFor::Peer { reply, asked, from, cuts } if cuts == self.cuts => {
                 self.read_for_peer(reply, asked, from, bytes);
@@ -848,7 +860,14 @@ impl Replica {
         while let Some(scanned) = scan.next() {
             let good = match scanned {
                 Ok(good) => good,
-                Err(error) => return self.gone_bad(scan.position(), &error.to_string()),
+                Err(error) => {
+                    self.gone_bad(scan.position(), &error.to_string());
+                    // What stands before it is worth having all the same.
+                    if ends == begins.unwrap_or(ends) {
+                        return;
+                    }
+                    break;
+                }
             };
             let end = ends + good.bytes;
             match begins {
@@ -900,6 +919,7 @@ impl Replica {
             self.votes_decided(|vote| (now.since(vote.since) > VOTE_WAIT).then_some(deaf));
         }
         self.retry_full_disk();
+        self.scrub_tick();
         self.clerk_tick();
         self.follow_tick();
         self.lead_tick(late);

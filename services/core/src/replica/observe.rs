@@ -113,6 +113,12 @@ metric_table! {
         "The size of the last snapshot that this process made; 0 for none.";
     SNAPSHOT_FAULTS = Counter "tradenet_snapshot_faults" [],
         "Snapshots that could not be used, or not be made; the log names each.";
+    SCRUBBED = Counter "tradenet_journal_scrubbed_bytes" [],
+        "How much of its journal this replica has read to see whether it is as it was written.";
+    DAMAGES = Counter "tradenet_journal_damages" [],
+        "Times that this replica found lines in its journal that are not as they were written; the log names them.";
+    REPAIRS = Counter "tradenet_journal_repairs" [],
+        "Times that this replica got such lines back from another one.";
     CUTS = Counter "tradenet_log_cuts" [],
         "Times that entries of a former leader, of which nobody was told, were cut from the log.";
 }
@@ -148,6 +154,9 @@ impl Replica {
         readings.level(&SNAPSHOT, &[], self.keeping.newest().0);
         readings.level(&SNAPSHOT_BYTES, &[], self.keeping.size_bytes());
         readings.count(&SNAPSHOT_FAULTS, &[], self.keeping.faults());
+        readings.count(&SCRUBBED, &[], self.scrubbing.read_bytes);
+        readings.count(&DAMAGES, &[], self.scrubbing.damages);
+        readings.count(&REPAIRS, &[], self.scrubbing.repairs);
         readings.count(&CUTS, &[], self.cuts);
         let (commands, answers, watchers) = self.leading.as_ref().map_or((0, 0, 0), |leading| leading.depths());
         readings.queue("commands", commands, QUEUE_COMMANDS_MAX);

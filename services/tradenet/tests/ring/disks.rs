@@ -1,10 +1,11 @@
 //! Disks that are emptied, torn and changed.
 
 use std::io::Write as _;
+use std::os::unix::fs::FileExt as _;
 
 use tradenet_runtime::process::Signal;
 
-use crate::harness::{Exchange, order, tradenet, verify};
+use crate::harness::{Exchange, order, tradenet, until, verify};
 
 /// Deletes the directory of one replica while it is down, under load, and has it filled again.
 fn check_refilled(id: u8, leader: u8, in_sync: &[u8]) {
@@ -110,6 +111,61 @@ fn a_flipped_bit_is_told_of_with_its_place_and_repaired_from_a_peer() {
     let told = format!("orders.jsonl is damaged at line 3, byte {third}");
     assert!(log.contains(&told), "{told:?} is not in {log}");
     assert_eq!(std::fs::read(exchange.disk(1).join("orders.jsonl.damaged")).unwrap(), journal);
+    exchange.stop_and_verify();
+}
+
+/// Where a line of a journal begins, in bytes.
+fn line_begins(journal: &[u8], line: usize) -> usize {
+    journal.split_inclusive(|byte| *byte == b'\n').take(line - 1).map(<[u8]>::len).sum()
+}
+
+/// Changes one bit of a line under a replica that runs.
+fn rot(exchange: &Exchange, id: u8, line: usize) {
+    let begins = line_begins(&std::fs::read(exchange.journal(id)).unwrap(), line);
+    let file = std::fs::File::options().read(true).write(true).open(exchange.journal(id)).unwrap();
+    let (at, mut byte) = (begins as u64 + 40, [0]);
+    file.read_exact_at(&mut byte, at).unwrap();
+    file.write_all_at(&[byte[0] ^ 4], at).unwrap();
+}
+
+#[test]
+fn what_rots_under_running_replicas_is_named_and_got_back_from_a_peer_while_trading_goes_on() {
+    let exchange = Exchange::start(&[]);
+    exchange.until_whole();
+    trades(&exchange, 10);
+    exchange.until_quiet();
+    let load = exchange.load(&[1], 6);
+    exchange.until_trading();
+    for (id, line) in [(3, 5), (1, 7), (2, 5)] {
+        rot(&exchange, id, line);
+    }
+    until("each has its lines back", || exchange.log().matches("orders.jsonl is repaired at line ").count() == 3);
+    load.verified_without_an_error();
+    let log = exchange.log();
+    for (id, line) in [(3, 5), (1, 7), (2, 5)] {
+        let told = |line: &&str| line.starts_with(&format!("order-{id}"));
+        let byte = line_begins(&std::fs::read(exchange.journal(id)).unwrap(), line);
+        let wanted = format!("orders.jsonl has rotted at line {line}, byte {byte}: ");
+        assert!(log.lines().filter(told).any(|said| said.contains(&wanted)), "{wanted:?} is not in {log}");
+    }
+    assert_eq!(exchange.cluster(1).in_sync, [1, 2, 3]);
+    exchange.stop_and_verify();
+}
+
+#[test]
+fn what_has_rotted_everywhere_is_named_and_nothing_else_is_put_in_its_place() {
+    let exchange = Exchange::start(&[]);
+    exchange.until_whole();
+    trades(&exchange, 10);
+    exchange.until_quiet();
+    (1..=3).for_each(|id| rot(&exchange, id, 6));
+    until("each says that it is lost", || exchange.log().matches("no other replica has line 6 of ").count() == 3);
+    trades(&exchange, 1);
+    let (ok, text) = verify(&exchange.data());
+    assert!(!ok && text.matches("line 6").count() == 3, "{text}");
+    // From a backup, say.
+    rot(&exchange, 2, 6);
+    until("the others have it back", || exchange.log().matches("orders.jsonl is repaired at line 6").count() == 2);
     exchange.stop_and_verify();
 }
 

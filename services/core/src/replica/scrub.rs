@@ -1,0 +1,263 @@
+//! Scrubbing: the journal is read again and again, and what has gone bad in it is got back from another replica.
+//!
+//! Problem: a disk may lose a bit of what nobody has read for months; and once the others have lost theirs of the same line, it is
+//! gone. Idea: while the replica runs, it reads the committed part of its journal a little at a time, and follows the chain
+//! of checksums from one place that it knows to the next. Where the chain does not arrive, another replica is asked for the
+//! lines from the first bad one on, as by one that has missed them, and those that it gives take the place of the own; if
+//! the chain breaks once more further on, the next is asked from there. What arrives where it should is written over what
+//! was bad. Where nobody has a line, that is told, and all are asked again.
+//! Rules kept: what is written there is, byte for byte, what was acknowledged there, or nothing is: the chain's end is known from
+//! when the lines were first written or read. What may still be cut is not touched. And a replica goes on meanwhile: what it
+//! has applied it has applied from good lines.
+
+use std::ops::Range;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tradenet_schemas::ids::{Position, ReplicaId, SeqNum};
+use tradenet_schemas::message::Message;
+use tradenet_schemas::subjects::Peer;
+
+use super::log::Place;
+use super::{READS_MAX, ReadFor, Replica};
+use crate::journal::{Followed, follow};
+use crate::{DiskRequest, DiskTicket, Mono, Output};
+
+/// Between two parts that are read, of 64 KiB each: some 2.6 GiB a day.
+const EVERY: Duration = Duration::from_secs(2);
+/// When nobody had the lines, everybody is asked again so much later.
+const AGAIN: Duration = Duration::from_secs(5);
+/// So often in vain, people are told once more.
+const TELL_EVERY: u32 = 60;
+
+#[derive(Clone, Debug)]
+enum Stage {
+    /// The next part is read then.
+    Resting(Mono),
+    Reading,
+    /// A replica was asked for lines that are bad here.
+    Asking(Box<Mending>),
+    /// What was given is being written.
+    Writing(DiskTicket, ReplicaId),
+}
+
+/// A part in which something is bad.
+#[derive(Clone, Debug)]
+struct Mending {
+    /// Where it ends.
+    to: Place,
+    /// It, with what others have given.
+    bytes: Vec<u8>,
+    /// Which of it comes from others.
+    given: Range<usize>,
+    /// The last line before the first bad one, and where that ends.
+    good: Position,
+    good_bytes: usize,
+    /// Who was asked for those behind it, and when.
+    peer: ReplicaId,
+    since: Mono,
+}
+
+/// How far the present round is. See the module.
+#[derive(Clone, Debug)]
+pub(super) struct Scrubbing {
+    /// Everything before is good.
+    from: Place,
+    stage: Stage,
+    /// How many were asked in vain for the lines behind `from`.
+    tries: usize,
+    /// How often nobody had them.
+    vain: u32,
+    /// The last line that people were told is bad.
+    told: SeqNum,
+    pub(super) read_bytes: u64,
+    pub(super) damages: u64,
+    pub(super) repairs: u64,
+}
+
+impl Scrubbing {
+    pub(super) fn new() -> Self {
+        Self {
+            from: Place::default(),
+            stage: Stage::Resting(Mono(0)),
+            tries: 0,
+            vain: 0,
+            told: SeqNum(0),
+            read_bytes: 0,
+            damages: 0,
+            repairs: 0,
+        }
+    }
+}
+
+impl Replica {
+    /// Reads the next part when it is time, and asks the next one where an answer is overdue.
+    pub(super) fn scrub_tick(&mut self) {
+        let now = self.now.mono;
+        match self.scrubbing.stage {
+            Stage::Resting(until) if now >= until => self.scrub(),
+            Stage::Asking(ref mending) if now.since(mending.since) > self.options.times.fetch => {
+                let mending = mending.clone();
+                self.asked_in_vain(mending);
+            }
+            _ => {}
+        }
+    }
+
+    fn scrub(&mut self) {
+        if self.leaving.is_some() || self.giving_up.is_some() || self.reads.len() >= READS_MAX {
+            return;
+        }
+        let from = self.scrubbing.from;
+        let Some(to) = self.log.part_behind(from, self.committed.min(self.durable())) else {
+            // All of it is read. The next round begins.
+            self.scrubbing.from = Place::default();
+            self.scrubbing.stage = Stage::Resting(self.now.mono.after(EVERY));
+            return;
+        };
+        self.scrubbing.stage = Stage::Reading;
+        self.read(ReadFor::Scrub(to), from.end, length(from, to));
+    }
+
+    /// The lines between the last good place and `to`, as they are on the disk.
+    pub(super) fn scrub_read(&mut self, to: Place, bytes: &[u8]) {
+        let from = self.scrubbing.from;
+        self.scrubbing.read_bytes += bytes.len() as u64;
+        let followed = follow(bytes, from.position.chain);
+        if arrives(&followed, from, to) {
+            self.scrubbing.from = to;
+            self.scrubbing.stage = Stage::Resting(self.now.mono.after(EVERY));
+            return;
+        }
+        let good = self.behind(from, &followed);
+        let (line, byte) = (good.seq.next(), from.end + followed.bytes as u64);
+        if self.scrubbing.told != line {
+            self.scrubbing.told = line;
+            self.scrubbing.damages += 1;
+            self.outputs.push_back(Output::warn(format!(
+                "orders.jsonl has rotted at line {line}, byte {byte}: these are not the bytes that were written. The others are asked \
+                 for them, and trading goes on. Look at this disk"
+            )));
+        }
+        let mut bytes = bytes.to_vec();
+        // It may have lost its end.
+        bytes.resize(length(from, to), 0);
+        let (good_bytes, peer, since) = (followed.bytes, self.options.id, self.now.mono);
+        self.ask_for_lines(Box::new(Mending {
+            to,
+            bytes,
+            given: good_bytes..good_bytes,
+            good,
+            good_bytes,
+            peer,
+            since,
+        }));
+    }
+
+    fn behind(&self, from: Place, followed: &Followed) -> Position {
+        let seq = SeqNum(from.position.seq.0 + followed.lines);
+        Position { epoch: self.log.epoch(seq), seq, chain: followed.chain }
+    }
+
+    fn ask_for_lines(&mut self, mut mending: Box<Mending>) {
+        let mut others = self.options.members.iter().filter(|&&id| id != self.options.id);
+        let Some(&peer) = others.nth(self.scrubbing.tries) else {
+            if self.scrubbing.vain.is_multiple_of(TELL_EVERY) {
+                let (first, last) = (mending.good.seq.next(), mending.to.position.seq);
+                self.outputs.push_back(Output::warn(format!(
+                    "no other replica has line {first} of orders.jsonl whole at present, nor has this one; those behind it up to {last} \
+                     are not known to be good. They are asked again and again; what this replica has applied is right, but do not stop it \
+                     before its journal is repaired"
+                )));
+            }
+            self.scrubbing.vain += 1;
+            self.scrubbing.tries = 0;
+            self.scrubbing.stage = Stage::Resting(self.now.mono.after(AGAIN));
+            return;
+        };
+        (mending.peer, mending.since) = (peer, self.now.mono);
+        self.send(Peer::Order(peer), Message::Fetch { from: mending.good });
+        self.scrubbing.stage = Stage::Asking(mending);
+    }
+
+    fn asked_in_vain(&mut self, mending: Box<Mending>) {
+        self.scrubbing.tries += 1;
+        self.ask_for_lines(mending);
+    }
+
+    pub(super) fn scrub_peer_is_gone(&mut self, id: ReplicaId) {
+        match &self.scrubbing.stage {
+            Stage::Asking(mending) if mending.peer == id => {
+                let mending = mending.clone();
+                self.asked_in_vain(mending);
+            }
+            _ => {}
+        }
+    }
+
+    /// Lines that were asked for here; `false` if they are for somebody else.
+    pub(super) fn scrub_chunk(&mut self, sender: ReplicaId, asked: Position, prev: Position, lines: &[u8]) -> bool {
+        let Stage::Asking(mending) = &self.scrubbing.stage else { return false };
+        if mending.peer != sender || asked != mending.good {
+            return false;
+        }
+        let (from, mut mending) = (self.scrubbing.from, mending.clone());
+        let start = mending.good_bytes;
+        let most = lines.len().min(mending.bytes.len() - start);
+        let given = if prev == asked { follow(&lines[..most], asked.chain).bytes } else { 0 };
+        mending.bytes[start..start + given].copy_from_slice(&lines[..given]);
+        mending.given.end = mending.given.end.max(start + given);
+        let followed = follow(&mending.bytes, from.position.chain);
+        if arrives(&followed, from, mending.to) {
+            let ticket = self.disk.ticket();
+            let (offset, lines) = (from.end + mending.given.start as u64, &mending.bytes[mending.given.clone()]);
+            let lines = Bytes::copy_from_slice(lines);
+            self.scrubbing.stage = Stage::Writing(ticket, sender);
+            self.outputs.push_back(Output::Disk(DiskRequest::Rewrite { ticket, offset, lines }));
+        } else if followed.bytes > start {
+            (mending.good, mending.good_bytes) = (self.behind(from, &followed), followed.bytes);
+            self.scrubbing.tries = 0;
+            self.ask_for_lines(mending);
+        } else {
+            self.asked_in_vain(mending);
+        }
+        true
+    }
+
+    /// The disk has done something; perhaps it has written good lines over bad ones. They are read once more before they count.
+    pub(super) fn rewritten(&mut self, ticket: DiskTicket) {
+        match self.scrubbing.stage {
+            Stage::Writing(asked, peer) if asked == ticket => {
+                self.scrubbing.repairs += 1;
+                let line = self.scrubbing.told;
+                self.outputs
+                    .push_back(Output::info(format!("orders.jsonl is repaired at line {line}, from order-{peer}")));
+                (self.scrubbing.tries, self.scrubbing.vain, self.scrubbing.told) = (0, 0, SeqNum(0));
+                self.scrubbing.stage = Stage::Resting(self.now.mono.after(EVERY));
+            }
+            _ => {}
+        }
+    }
+
+    /// Somebody else has found bad lines. Whether they are repaired here: they are committed, so that others have them.
+    pub(super) fn scrub_from(&mut self, byte: u64) -> bool {
+        let safe = self.log.place_at_or_before(self.committed.min(self.durable()));
+        if byte >= safe.end {
+            return false;
+        }
+        if matches!(self.scrubbing.stage, Stage::Resting(_)) {
+            self.scrubbing.from = self.log.mark_within(byte);
+            self.scrubbing.stage = Stage::Resting(self.now.mono);
+        }
+        true
+    }
+}
+
+fn length(from: Place, to: Place) -> usize {
+    usize::try_from(to.end - from.end).unwrap_or(usize::MAX)
+}
+
+/// Whether lines lead from one place to the other.
+fn arrives(followed: &Followed, from: Place, to: Place) -> bool {
+    followed.bytes == length(from, to) && followed.chain == to.position.chain
+}
