@@ -23,6 +23,7 @@ const LEVELS_SHOWN = 10;
 const BOOK_DEPTH = 500;
 const PENDING_MAX = 5000; // changes of a book that wait for the book itself
 const SAMPLES_MAX = 12; // looks at the cluster that rates are made of
+const ASKED_SAMPLES = 4; // so many looks until the services have told of themselves
 const ASK_FOR_MS = 20_000; // a request without a clear answer is asked again for so long
 const ASK_WITHIN_MS = 8000; // longer than the exchange's own deadline
 
@@ -261,7 +262,7 @@ function live(source, answers) {
   state.feed[source] = answers;
   const { open, looked, heard, since } = state.feed;
   state.feed.since = open && looked ? null : since ?? heard;
-  dirty("state");
+  dirty("state", "cluster");
 }
 
 // ------------------------------------------------------------ render
@@ -365,31 +366,37 @@ function drawFigures() {
 
 /** What each card says: of replicas by what the frontend hears itself, of the others by what they answer. */
 function cards() {
-  const { at, replicas, services, leader, catalog } = state.cluster;
+  const { at, replicas, services, leader, catalog, frontend } = state.cluster;
+  // The frontend of this page cannot tell that it has gone itself.
+  const lost = state.feed.since;
   const known = (kind, name) => services.find((service) => service.kind === kind && service.name === name);
   const of = (replica) => {
     const name = `order-${replica.id}`;
     const leads = replica.id === leader;
     const since = replica.out_of_sync_since ?? replica.silent_since;
     const standing = replica.in_sync && replica.alive ? "✓ in sync"
-      : `✕ ${replica.in_sync ? "silent" : "out of sync"}${since ? ` since ${clock(since)} (${lasted(at - since)})` : ""}`;
+      : `✕ ${replica.in_sync ? "silent" : "out of sync"}${since ? ` since ${clock(since)}` : ""}`;
+    const silent = `silent${replica.silent_since ? ` · ${lasted(at - replica.silent_since)}` : ""}`;
     return {
-      ...known("order", name), name, alive: replica.alive, role: replica.alive ? replica.role : "silent",
+      ...known("order", name), name, alive: replica.alive, role: replica.alive ? replica.role : silent,
       tone: !replica.alive ? "bad" : leads ? "lead" : replica.in_sync ? "good" : "wait",
       standing: replica.trouble ? `${standing}; ${replica.trouble}` : standing,
       facts: [`epoch ${replica.epoch}`, `lag ${whole(replica.lag)}`],
       marks: ["tail", "durable", "committed", "applied"].map((name) => [name, replica[name]]),
     };
   };
-  const other = (service) => {
+  const other = (heard) => {
+    const gone = lost !== null && heard.boot === frontend.boot;
+    const service = gone ? { ...heard, alive: false, seen: lost } : heard;
+    const since = gone ? Date.now() - lost : at - service.seen;
     const answers = service.kind === "catalog" && service.boot === catalog;
     const lease = service.kind === "catalog"
       ? (service.lease ? "✓ has authority from the leader" : answers ? "✕ no authority" : "stands by")
       : service.lease === null ? "without a cache" : service.lease ? "✓ lease on its cache" : "✕ no lease";
     return {
-      ...service, role: !service.alive ? "gone" : service.kind === "frontend" ? "frontend" : answers ? "attached" : "standby",
+      ...service, role: !service.alive ? `gone · ${lasted(since)}` : service.kind === "frontend" ? "frontend" : answers ? "attached" : "standby",
       tone: !service.alive ? "bad" : service.lease === false && (answers || service.kind === "frontend") ? "wait" : "good",
-      standing: service.alive ? lease : `✕ no answer since ${clock(service.seen)} (${lasted(at - service.seen)})`,
+      standing: service.alive ? lease : `✕ no answer since ${clock(service.seen)}`,
       facts: [],
       marks: [],
     };
@@ -417,10 +424,14 @@ function drawCard(node, card) {
   write(top.children[1], card.role);
   write(standing, card.standing);
   list(marks, card.marks.flat(), () => make("span"), (cell, value) => write(cell, typeof value === "number" ? whole(value) : value));
-  write(place, [...card.facts, card.http?.replace("http://", ""), card.pid && `pid ${card.pid}`, card.host].filter(Boolean).join(" · "));
+  // In a container the host is its own name, and the pid says nothing outside.
+  const pid = card.pid && !contained(card) && `pid ${card.pid}`;
+  write(place, [...card.facts, card.http?.replace("http://", ""), pid, card.host].filter(Boolean).join(" · "));
   node.classList.toggle("replica", card.marks.length > 0);
   marks.hidden = card.marks.length === 0;
 }
+
+const contained = ({ stop }) => stop?.startsWith("docker ") ?? false;
 
 function drawCluster() {
   if (!state.cluster) return;
@@ -438,13 +449,14 @@ function drawCluster() {
 function drawCommand(card) {
   const stop = card?.stop ?? null;
   const back = !stop || card.alive ? null
-    : stop.startsWith("docker ") ? stop.replace(/ stop /, " start ")
+    : contained(card) ? stop.replace(/ stop /, " start ")
     : /^[\w.-]+$/.test(card.name) ? `jq -r '.processes[] | select(.name == "${card.name}").argv | @sh' data/dev.json | sh` : null;
   const command = card?.alive ? stop : back;
-  const where = card?.host && !stop?.startsWith("docker") ? ` on ${card.host}` : "";
+  const where = card?.host && !contained(card) ? ` on ${card.host}` : "";
   const about = !card ? "Choose a service to see the command that stops it."
     : command && card.alive ? `Stop ${card.name}${where}:`
-    : command ? `Start ${card.name} again, ${stop.startsWith("docker") ? "with" : "where tradenet dev was started"}:`
+    : command ? `Start ${card.name} again, ${contained(card) ? "with" : "where tradenet dev was started"}:`
+    : state.samples.length < ASKED_SAMPLES ? `Asking where ${card.name} runs …`
     : `It is not known how ${card.name} is ${card.alive ? "stopped" : "started"}.`;
   write($("command-about"), about);
   write($("command"), command ?? "");
@@ -582,6 +594,7 @@ function drawTape() {
     write(time, clock(at));
     write(who, house ? `${SIDES[side]} · H` : SIDES[side]);
     who.className = side === "buy" ? "up" : "down";
+    mark(who, "title", house ? "with the house" : null);
     write(many, whole(quantity));
     write(each, money(price));
   });
@@ -690,6 +703,9 @@ function drawDepth(bids, asks) {
 
 function drawAccount() {
   const { account, balance, orders } = state;
+  // Who works by keys goes on where what they had is gone, and not at the top of the page.
+  const held = document.activeElement;
+  const [going, cancelling] = [$(account ? "sign-in" : "signed-in").contains(held), $("orders").contains(held)];
   $("sign-in").hidden = account !== null;
   $("signed-in").hidden = account === null;
   write($("account-name"), account?.account ?? "");
@@ -713,6 +729,8 @@ function drawAccount() {
     mark(button, "aria-label", `Cancel order ${number}: ${side} ${remaining} ${name}`);
   });
   $("orders-empty").hidden = orders.length > 0;
+  if (going) $("account-title").focus();
+  else if (cancelling && !held.isConnected) ($("orders").lastElementChild?.querySelector("button") ?? $("orders-title")).focus();
 }
 
 // ------------------------------------------------------------ ticket

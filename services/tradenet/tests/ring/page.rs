@@ -203,6 +203,10 @@ fn a_lost_feed_is_told_and_what_was_missed_is_caught_up() {
     browser.click("#stocks button[title=GameStart]");
     exchange.kill("frontend-1");
     browser.until_text("#state", "Stale since");
+    // Nobody is there to tell that it has gone: the page knows, and how it comes back.
+    browser.click("#services [data-name=frontend-1]");
+    browser.until_text("#services [data-name=frontend-1]", "no answer since");
+    browser.until_text("#command-about", "Start frontend-1 again");
     pictures(&browser, "stale");
     assert_eq!(exchange.post(2, &order("GameStart", 5, "buy")).status, 200);
     exchange.restart("frontend-1");
@@ -241,6 +245,12 @@ fn hostile_names_are_text() {
     check_quiet_but_for(&browser, "400");
 }
 
+/// Whoever works by keys is where they were, though what they pressed is gone.
+#[track_caller]
+fn check_focus(browser: &Browser, id: &str) {
+    browser.until_js(&format!("{id} has the focus"), &format!("return document.activeElement.id === '{id}'"));
+}
+
 /// What the exchange refuses is in the browser's console, too.
 #[track_caller]
 fn check_quiet_but_for(browser: &Browser, status: &str) {
@@ -257,6 +267,7 @@ fn an_account_is_opened_trades_and_cancels_by_the_page() {
     browser.fill("#sign-in [name=account]", "carol");
     browser.click("#sign-in button[value=open]");
     browser.until_text("#account-name", "carol");
+    check_focus(&browser, "account-title");
     let token = browser.js("return document.querySelector('#secret-token').value");
     assert!(token.as_str().unwrap().starts_with("carol."), "{token}");
     browser.fill("#deposit input", "100");
@@ -282,6 +293,7 @@ fn an_account_is_opened_trades_and_cancels_by_the_page() {
     pictures(&browser, "account");
     browser.click("#orders button");
     browser.until_text("#orders-empty", "None");
+    check_focus(&browser, "orders-title");
     browser.until_text("#spread", "no orders");
 
     // A refusal is told in the exchange's words; who signs out is gone from here, and comes back with the token.
@@ -290,6 +302,7 @@ fn an_account_is_opened_trades_and_cancels_by_the_page() {
     browser.until_text("#order .outcome", "insufficient funds");
     browser.click("#sign-out");
     assert_eq!(browser.js("return sessionStorage.length"), 0);
+    check_focus(&browser, "account-title");
     browser.fill("#sign-in [name=account]", "carol");
     browser.fill("#sign-in [name=token]", token.as_str().unwrap());
     browser.click("#sign-in button[value=sign-in]");
@@ -342,10 +355,12 @@ fn a_market_in_motion_is_shown_without_a_break() {
     browser.click("#stocks button[title=GameStart]");
     browser.js("document.querySelector('[value=\"1s\"]').click()");
     let write = std::env::var_os("TRADENET_WRITE_DOCS").is_some();
-    let load = exchange.load(&[1, 2], if write { 12 } else { 3 });
+    let load = exchange.load(&[1, 2], if write { 40 } else { 3 });
     // A walk of prices: each sale takes the best bid, each purchase the best ask, and the book is filled again around it.
-    let (alice, bob) = (Account::open(&exchange, "alice"), Account::open(&exchange, "bob"));
-    for account in [&alice, &bob] {
+    // Who fills it takes turns, as an account may have so many orders open and no more.
+    let makers = ["alice", "carol", "dave", "erin"].map(|name| Account::open(&exchange, name));
+    let bob = Account::open(&exchange, "bob");
+    for account in makers.iter().chain([&bob]) {
         account.bring(&json!({"amount": 1_000_000.00}));
         account.bring(&json!({"name": "GameStart", "quantity": 100_000}));
     }
@@ -360,10 +375,11 @@ fn a_market_in_motion_is_shown_without_a_break() {
         let price = cents as f64 / 100.0;
         account.order(&json!({"name": "GameStart", "side": side, "quantity": quantity, "price": price}));
     };
-    for turn in 0..if write { 420 } else { 60 } {
+    for turn in 0..if write { 1500 } else { 60 } {
         middle = (middle + random(13)).saturating_sub(if turn % 90 < 55 { 5 } else { 8 });
-        limit(&alice, "buy", 5 + random(60), middle - 1 - random(24));
-        limit(&alice, "sell", 5 + random(60), middle + 1 + random(24));
+        let maker = &makers[turn % makers.len()];
+        limit(maker, "buy", 5 + random(60), middle - 1 - random(24));
+        limit(maker, "sell", 5 + random(60), middle + 1 + random(24));
         let (side, cents) = if random(2) == 0 { ("buy", middle + 4) } else { ("sell", middle - 4) };
         limit(&bob, side, 1 + random(40), cents);
     }
@@ -373,7 +389,7 @@ fn a_market_in_motion_is_shown_without_a_break() {
     browser
         .until_js("candles are drawn", "return document.querySelector('#candles .wick').getAttribute('d').length > 20");
     // The house's orders went on for longer, and the tape shows the newest only: one more, now that it is quiet.
-    limit(&alice, "sell", 1, middle + 1);
+    limit(&makers[0], "sell", 1, middle + 1);
     limit(&bob, "buy", 1, middle + 4);
     let newest = exchange.get(1, "/stocks/GameStart/trades?limit=1").body["data"][0]["price"].as_f64().unwrap();
     browser.until_text("#tape", &format!("{newest:.2}"));
@@ -395,6 +411,9 @@ fn a_market_in_motion_is_shown_without_a_break() {
         for scheme in ["light", "dark"] {
             browser.look_like(1600, 1000, scheme);
             browser.js("scrollTo(0, 0)");
+            // All of the page, and no bar to scroll it.
+            let height = browser.js("return document.documentElement.scrollHeight").as_u64().unwrap();
+            browser.look_like(1600, u32::try_from(height).unwrap(), scheme);
             let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("../../docs/page-{scheme}.png"));
             browser.until_js(
                 "drawn",
@@ -409,7 +428,7 @@ fn a_market_in_motion_is_shown_without_a_break() {
 
 /// The page's book, made of changes, is the exchange's.
 #[track_caller]
-fn check_same_book(browser: &Browser, exchange: &Exchange) {
+pub(crate) fn check_same_book(browser: &Browser, exchange: &Exchange) {
     until("the book on the page is the exchange's", || {
         let book = exchange.get(1, "/stocks/GameStart/book?depth=10").body["data"].clone();
         let side = |name: &str| {
