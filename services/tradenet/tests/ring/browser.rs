@@ -84,6 +84,30 @@ impl Browser {
         self.until_js("stocks are shown", "return document.querySelectorAll('#stocks tr').length > 0");
     }
 
+    /// Goes from whatever page is open to an empty one.
+    #[track_caller]
+    pub(crate) fn leave(&self) {
+        self.post("/url", &json!({"url": "about:blank"}));
+    }
+
+    /// The browser's own processes: all that the driver has started, and they.
+    pub(crate) fn pids(&self) -> Vec<u32> {
+        let parent = |pid: &u32| -> Option<u32> {
+            let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+            stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse().ok()
+        };
+        let names = std::fs::read_dir("/proc").unwrap().flatten();
+        let all: Vec<u32> = names.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
+        let parents: Vec<_> = all.iter().map(|pid| (*pid, parent(pid))).collect();
+        let mut found = vec![self.process.id()];
+        let mut at = 0;
+        while let Some(&known) = found.get(at) {
+            found.extend(parents.iter().filter(|(_, parent)| *parent == Some(known)).map(|(pid, _)| *pid));
+            at += 1;
+        }
+        found.split_off(1)
+    }
+
     /// Opens another window, and goes on in it.
     #[track_caller]
     pub(crate) fn new_window(&self) {

@@ -23,6 +23,7 @@ mod drills;
 mod events;
 mod examples;
 mod feed;
+mod figures;
 mod follow;
 mod forms;
 mod frontends;
