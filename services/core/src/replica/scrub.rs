@@ -2,8 +2,8 @@
 //!
 //! Problem: a disk may lose a bit of what nobody has read for months; and once the others have lost theirs of the same line, it is
 //! gone. Idea: while the replica runs, it reads the committed part of its journal a little at a time, and follows the chain
-//! of checksums from one place that it knows to the next. Where the chain does not arrive, another replica is asked for the
-//! lines from the first bad one on, as by one that has missed them, and those that it gives take the place of the own; if
+//! of checksums from one place that it knows to the next. Where the chain does not arrive, a line is written anew from memory, if
+//! its entry is among the newest; else another replica is asked for the lines from the first bad one on, as by one that has missed them, and those that it gives take the place of the own; if
 //! the chain breaks once more further on, the next is asked from there. What arrives where it should is written over what
 //! was bad. Where nobody has a line, that is told, and all are asked again.
 //! Rules kept: what is written there is, byte for byte, what was acknowledged there, or nothing is: the chain's end is known from
@@ -20,7 +20,7 @@ use tradenet_schemas::subjects::Peer;
 
 use super::log::Place;
 use super::{READS_MAX, ReadFor, Replica};
-use crate::journal::{Followed, follow};
+use crate::journal::{Followed, encode, follow};
 use crate::{DiskRequest, DiskTicket, Mono, Output};
 
 /// Between two parts that are read, of 64 KiB each: some 2.6 GiB a day.
@@ -56,6 +56,18 @@ struct Mending {
     /// Who was asked for those behind it, and when.
     peer: ReplicaId,
     since: Mono,
+}
+
+impl Mending {
+    /// Puts lines in the place of those behind the last good one, as many as are good there and as there is room for; how many bytes.
+    fn takes(&mut self, lines: &[u8]) -> usize {
+        let start = self.good_bytes;
+        let most = lines.len().min(self.bytes.len() - start);
+        let taken = follow(&lines[..most], self.good.chain).bytes;
+        self.bytes[start..start + taken].copy_from_slice(&lines[..taken]);
+        self.given.end = self.given.end.max(start + taken);
+        taken
+    }
 }
 
 /// How far the present round is. See the module.
@@ -135,23 +147,41 @@ impl Replica {
             self.scrubbing.told = line;
             self.scrubbing.damages += 1;
             self.outputs.push_back(Output::warn(format!(
-                "orders.jsonl has rotted at line {line}, byte {byte}: these are not the bytes that were written. The others are asked \
-                 for them, and trading goes on. Look at this disk"
+                "orders.jsonl has rotted at line {line}, byte {byte}: these are not the bytes that were written. They are got \
+                 back, and trading goes on. Look at this disk"
             )));
         }
         let mut bytes = bytes.to_vec();
         // It may have lost its end.
         bytes.resize(length(from, to), 0);
         let (good_bytes, peer, since) = (followed.bytes, self.options.id, self.now.mono);
-        self.ask_for_lines(Box::new(Mending {
-            to,
-            bytes,
-            given: good_bytes..good_bytes,
-            good,
-            good_bytes,
-            peer,
-            since,
-        }));
+        let mending = Mending { to, bytes, given: good_bytes..good_bytes, good, good_bytes, peer, since };
+        self.mend_from_memory(Box::new(mending));
+    }
+
+    /// The newest entries are in memory, and an entry is one line and no other: so a line that nobody else has yet is not lost.
+    fn mend_from_memory(&mut self, mut mending: Box<Mending>) {
+        let (from, mut line) = (self.scrubbing.from, Vec::new());
+        while let Some(entry) = self.log.entry(mending.good.seq.next()) {
+            line.clear();
+            encode(entry, mending.good.chain, &mut line);
+            if mending.takes(&line) == 0 {
+                break;
+            }
+            let followed = follow(&mending.bytes, from.position.chain);
+            if arrives(&followed, from, mending.to) {
+                return self.rewrite(&mending, self.options.id);
+            }
+            (mending.good, mending.good_bytes) = (self.behind(from, &followed), followed.bytes);
+        }
+        self.ask_for_lines(mending);
+    }
+
+    fn rewrite(&mut self, mending: &Mending, giver: ReplicaId) {
+        let (ticket, offset) = (self.disk.ticket(), self.scrubbing.from.end + mending.given.start as u64);
+        let lines = Bytes::copy_from_slice(&mending.bytes[mending.given.clone()]);
+        self.scrubbing.stage = Stage::Writing(ticket, giver);
+        self.outputs.push_back(Output::Disk(DiskRequest::Rewrite { ticket, offset, lines }));
     }
 
     fn behind(&self, from: Place, followed: &Followed) -> Position {
@@ -203,17 +233,12 @@ impl Replica {
         }
         let (from, mut mending) = (self.scrubbing.from, mending.clone());
         let start = mending.good_bytes;
-        let most = lines.len().min(mending.bytes.len() - start);
-        let given = if prev == asked { follow(&lines[..most], asked.chain).bytes } else { 0 };
-        mending.bytes[start..start + given].copy_from_slice(&lines[..given]);
-        mending.given.end = mending.given.end.max(start + given);
+        if prev == asked {
+            mending.takes(lines);
+        }
         let followed = follow(&mending.bytes, from.position.chain);
         if arrives(&followed, from, mending.to) {
-            let ticket = self.disk.ticket();
-            let (offset, lines) = (from.end + mending.given.start as u64, &mending.bytes[mending.given.clone()]);
-            let lines = Bytes::copy_from_slice(lines);
-            self.scrubbing.stage = Stage::Writing(ticket, sender);
-            self.outputs.push_back(Output::Disk(DiskRequest::Rewrite { ticket, offset, lines }));
+            self.rewrite(&mending, sender);
         } else if followed.bytes > start {
             (mending.good, mending.good_bytes) = (self.behind(from, &followed), followed.bytes);
             self.scrubbing.tries = 0;
@@ -230,8 +255,9 @@ impl Replica {
             Stage::Writing(asked, peer) if asked == ticket => {
                 self.scrubbing.repairs += 1;
                 let line = self.scrubbing.told;
-                self.outputs
-                    .push_back(Output::info(format!("orders.jsonl is repaired at line {line}, from order-{peer}")));
+                let giver = if peer == self.options.id { "memory".to_owned() } else { format!("order-{peer}") };
+                let text = format!("orders.jsonl is repaired at line {line}, from {giver}");
+                self.outputs.push_back(Output::info(text));
                 (self.scrubbing.tries, self.scrubbing.vain, self.scrubbing.told) = (0, 0, SeqNum(0));
                 self.scrubbing.stage = Stage::Resting(self.now.mono.after(EVERY));
             }
