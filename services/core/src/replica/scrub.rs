@@ -18,7 +18,7 @@ use tradenet_schemas::ids::{Position, ReplicaId, SeqNum};
 use tradenet_schemas::message::Message;
 use tradenet_schemas::subjects::Peer;
 
-use super::log::Place;
+use super::log::{Log, Place};
 use super::{READS_MAX, ReadFor, Replica};
 use crate::journal::{Followed, encode, follow};
 use crate::{DiskRequest, DiskTicket, Mono, Output};
@@ -59,14 +59,21 @@ struct Mending {
 }
 
 impl Mending {
-    /// Puts lines in the place of those behind the last good one, as many as are good there and as there is room for; how many bytes.
-    fn takes(&mut self, lines: &[u8]) -> usize {
+    /// Puts lines in the place of those behind the last good one, as many as are good there and as there is room for; whether that
+    /// leads further.
+    fn take(&mut self, lines: &[u8], log: &Log) -> bool {
         let start = self.good_bytes;
         let most = lines.len().min(self.bytes.len() - start);
         let taken = follow(&lines[..most], self.good.chain).bytes;
         self.bytes[start..start + taken].copy_from_slice(&lines[..taken]);
         self.given.end = self.given.end.max(start + taken);
-        taken
+        let followed = follow(&self.bytes[start..], self.good.chain);
+        (self.good, self.good_bytes) = (reached(log, self.good, &followed), start + followed.bytes);
+        followed.bytes > 0
+    }
+
+    fn is_whole(&self) -> bool {
+        self.good_bytes == self.bytes.len() && self.good.chain == self.to.position.chain
     }
 }
 
@@ -108,10 +115,7 @@ impl Replica {
         let now = self.now.mono;
         match self.scrubbing.stage {
             Stage::Resting(until) if now >= until => self.scrub(),
-            Stage::Asking(ref mending) if now.since(mending.since) > self.options.times.fetch => {
-                let mending = mending.clone();
-                self.asked_in_vain(mending);
-            }
+            Stage::Asking(ref mending) if now.since(mending.since) > self.options.times.fetch => self.asked_in_vain(),
             _ => {}
         }
     }
@@ -141,7 +145,7 @@ impl Replica {
             self.scrubbing.stage = Stage::Resting(self.now.mono.after(EVERY));
             return;
         }
-        let good = self.behind(from, &followed);
+        let good = reached(&self.log, from.position, &followed);
         let (line, byte) = (good.seq.next(), from.end + followed.bytes as u64);
         if self.scrubbing.told != line {
             self.scrubbing.told = line;
@@ -161,18 +165,16 @@ impl Replica {
 
     /// The newest entries are in memory, and an entry is one line and no other: so a line that nobody else has yet is not lost.
     fn mend_from_memory(&mut self, mut mending: Box<Mending>) {
-        let (from, mut line) = (self.scrubbing.from, Vec::new());
+        let mut line = Vec::new();
         while let Some(entry) = self.log.entry(mending.good.seq.next()) {
             line.clear();
             encode(entry, mending.good.chain, &mut line);
-            if mending.takes(&line) == 0 {
+            if !mending.take(&line, &self.log) {
                 break;
             }
-            let followed = follow(&mending.bytes, from.position.chain);
-            if arrives(&followed, from, mending.to) {
+            if mending.is_whole() {
                 return self.rewrite(&mending, self.options.id);
             }
-            (mending.good, mending.good_bytes) = (self.behind(from, &followed), followed.bytes);
         }
         self.ask_for_lines(mending);
     }
@@ -182,11 +184,6 @@ impl Replica {
         let lines = Bytes::copy_from_slice(&mending.bytes[mending.given.clone()]);
         self.scrubbing.stage = Stage::Writing(ticket, giver);
         self.outputs.push_back(Output::Disk(DiskRequest::Rewrite { ticket, offset, lines }));
-    }
-
-    fn behind(&self, from: Place, followed: &Followed) -> Position {
-        let seq = SeqNum(from.position.seq.0 + followed.lines);
-        Position { epoch: self.log.epoch(seq), seq, chain: followed.chain }
     }
 
     fn ask_for_lines(&mut self, mut mending: Box<Mending>) {
@@ -210,41 +207,45 @@ impl Replica {
         self.scrubbing.stage = Stage::Asking(mending);
     }
 
-    fn asked_in_vain(&mut self, mending: Box<Mending>) {
-        self.scrubbing.tries += 1;
-        self.ask_for_lines(mending);
+    /// Who was asked has nothing that helps.
+    fn asked_in_vain(&mut self) {
+        if let Some(mending) = self.stop_asking() {
+            self.scrubbing.tries += 1;
+            self.ask_for_lines(mending);
+        }
+    }
+
+    fn stop_asking(&mut self) -> Option<Box<Mending>> {
+        match std::mem::replace(&mut self.scrubbing.stage, Stage::Reading) {
+            Stage::Asking(mending) => Some(mending),
+            other => {
+                self.scrubbing.stage = other;
+                None
+            }
+        }
     }
 
     pub(super) fn scrub_peer_is_gone(&mut self, id: ReplicaId) {
-        match &self.scrubbing.stage {
-            Stage::Asking(mending) if mending.peer == id => {
-                let mending = mending.clone();
-                self.asked_in_vain(mending);
-            }
-            _ => {}
+        if matches!(&self.scrubbing.stage, Stage::Asking(mending) if mending.peer == id) {
+            self.asked_in_vain();
         }
     }
 
     /// Lines that were asked for here; `false` if they are for somebody else.
     pub(super) fn scrub_chunk(&mut self, sender: ReplicaId, asked: Position, prev: Position, lines: &[u8]) -> bool {
-        let Stage::Asking(mending) = &self.scrubbing.stage else { return false };
+        let Stage::Asking(mending) = &mut self.scrubbing.stage else { return false };
         if mending.peer != sender || asked != mending.good {
             return false;
         }
-        let (from, mut mending) = (self.scrubbing.from, mending.clone());
-        let start = mending.good_bytes;
-        if prev == asked {
-            mending.takes(lines);
-        }
-        let followed = follow(&mending.bytes, from.position.chain);
-        if arrives(&followed, from, mending.to) {
-            self.rewrite(&mending, sender);
-        } else if followed.bytes > start {
-            (mending.good, mending.good_bytes) = (self.behind(from, &followed), followed.bytes);
-            self.scrubbing.tries = 0;
-            self.ask_for_lines(mending);
-        } else {
-            self.asked_in_vain(mending);
+        if prev != asked || !mending.take(lines, &self.log) {
+            self.asked_in_vain();
+        } else if let Some(mending) = self.stop_asking() {
+            if mending.is_whole() {
+                self.rewrite(&mending, sender);
+            } else {
+                self.scrubbing.tries = 0;
+                self.ask_for_lines(mending);
+            }
         }
         true
     }
@@ -281,6 +282,12 @@ impl Replica {
 
 fn length(from: Place, to: Place) -> usize {
     usize::try_from(to.end - from.end).unwrap_or(usize::MAX)
+}
+
+/// The last good line behind `from`.
+fn reached(log: &Log, from: Position, followed: &Followed) -> Position {
+    let seq = SeqNum(from.seq.0 + followed.lines);
+    Position { epoch: log.epoch(seq), seq, chain: followed.chain }
 }
 
 /// Whether lines lead from one place to the other.
