@@ -113,12 +113,8 @@ pub fn encode(entry: &Entry, prev: Chain, out: &mut Vec<u8>) -> Chain {
 /// The entry's own JSON object in a line with or without its line feed, as whoever reads the log elsewhere gets it; nothing if it
 /// does not begin as a line does. Nothing else is checked: [`decode`] does that.
 pub fn object(line: &[u8]) -> Option<Vec<u8>> {
-    let line = line.strip_suffix(b"\n").unwrap_or(line);
-    opens(line).then(|| {
-        let mut json = line[BRACE..].to_vec();
-        json[0] = b'{';
-        json
-    })
+    let mut json = Vec::new();
+    open(&mut json, line.strip_suffix(b"\n").unwrap_or(line)).map(|_| json)
 }
 
 /// Where a line says that it stands, as [`object`] unchecked: to find a place in a file, from which on lines are [`decode`]d.
@@ -128,13 +124,23 @@ pub fn place(line: &[u8]) -> Option<Position> {
         seq: SeqNum,
         epoch: Epoch,
     }
-    let Place { seq, epoch } = serde_json::from_slice(&object(line)?).ok()?;
-    let digits = std::str::from_utf8(&line[OPENING.len()..CHAIN_END]).ok()?;
-    Some(Position { epoch, seq, chain: Chain::from_str(digits).ok()? })
+    let mut json = Vec::new();
+    let chain = open(&mut json, line)?;
+    let Place { seq, epoch } = serde_json::from_slice(&json).ok()?;
+    Some(Position { epoch, seq, chain })
 }
 
-fn opens(line: &[u8]) -> bool {
-    line.starts_with(OPENING) && line.get(CHAIN_END..=BRACE) == Some(b"\",")
+/// The chain that a line says it has, unchecked; its entry's bytes are in `json` then.
+fn open(json: &mut Vec<u8>, line: &[u8]) -> Option<Chain> {
+    if !line.starts_with(OPENING) || line.get(CHAIN_END..=BRACE) != Some(b"\",") {
+        return None;
+    }
+    let digits = std::str::from_utf8(&line[OPENING.len()..CHAIN_END]).ok()?;
+    let chain = Chain::from_str(digits).ok()?;
+    json.clear();
+    json.extend_from_slice(&line[BRACE..]);
+    json[0] = b'{';
+    Some(chain)
 }
 
 /// The entry in `line`, which comes without its line feed, and its position; `prev` is that of the entry before.
@@ -148,14 +154,7 @@ pub fn decode(line: &[u8], prev: Position) -> Result<(Entry, Position), BadLine>
 
 /// The chain of a line that is what was written behind `prev`; its entry's bytes are in `json` then.
 fn checked(json: &mut Vec<u8>, line: &[u8], prev: Chain) -> Result<Chain, BadLine> {
-    if !opens(line) {
-        return Err(BadLine::NotALine);
-    }
-    let digits = std::str::from_utf8(&line[OPENING.len()..CHAIN_END]).map_err(|_| BadLine::NotALine)?;
-    let chain = Chain::from_str(digits).map_err(|_| BadLine::NotALine)?;
-    json.clear();
-    json.extend_from_slice(&line[BRACE..]);
-    json[0] = b'{';
+    let chain = open(json, line).ok_or(BadLine::NotALine)?;
     if chain_of(json, prev) == chain { Ok(chain) } else { Err(BadLine::Checksum) }
 }
 
