@@ -12,6 +12,8 @@
 //! One [`Outlet`] runs beside each replica; the one whose replica leads has something to do. It has one request under way at a
 //! time, and a request always has an answer: so an answer needs no name.
 
+use std::collections::VecDeque;
+use std::fmt;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -114,7 +116,7 @@ pub struct Outlet {
     /// Whether it was told where it begins since its replica leads.
     told: bool,
     now: Mono,
-    outputs: Vec<Output>,
+    outputs: VecDeque<Output>,
     counts: Counts,
 }
 
@@ -138,7 +140,7 @@ impl Outlet {
             trouble: None,
             told: false,
             now: Mono(0),
-            outputs: Vec::new(),
+            outputs: VecDeque::new(),
             counts: Counts::default(),
         }
     }
@@ -160,7 +162,7 @@ impl Outlet {
             (Input::Failed(why), _) => self.failed(why),
             (Input::NoStream, State::Looking) => {
                 self.state = State::Making;
-                self.outputs.push(Output::Make);
+                self.outputs.push_back(Output::Make);
             }
             (Input::Made, State::Making) => self.state = State::Knows { last: SeqNum(0), compared: None },
             (Input::Holds { last, entry }, State::Looking) => {
@@ -175,7 +177,7 @@ impl Outlet {
 
     /// The next thing to do, in order.
     pub fn poll_output(&mut self) -> Option<Output> {
-        (!self.outputs.is_empty()).then(|| self.outputs.remove(0))
+        self.outputs.pop_front()
     }
 
     /// When to call [`Outlet::handle`] with [`Input::Timer`].
@@ -202,14 +204,14 @@ impl Outlet {
         match &self.state {
             State::Resting(until) if self.now >= *until => {
                 self.state = State::Looking;
-                self.outputs.push(Output::Look);
+                self.outputs.push_back(Output::Look);
             }
             State::Knows { last, .. } if *last > released => self.is_ahead(*last),
             State::Knows { last, compared } if *last < released || compared.is_some() => {
                 let from = if compared.is_some() { *last } else { last.next() };
                 let until = SeqNum(released.0.min(from.0.saturating_add(ENTRIES_AT_ONCE_MAX - 1)));
                 self.state = State::Reading { last: *last, compared: compared.clone() };
-                self.outputs.push(Output::Read { from, until });
+                self.outputs.push_back(Output::Read { from, until });
             }
             _ => {}
         }
@@ -237,15 +239,14 @@ impl Outlet {
         }
         (self.ahead, self.counts.last) = (0, last);
         if !std::mem::replace(&mut self.told, true) {
-            let text = format!("feed stream {}: handing out entries behind {last}", self.stream);
-            self.outputs.push(Output::Notice(Notice { level: Level::Info, text }));
+            self.tell(Level::Info, format_args!("handing out entries behind {last}"));
         }
         if entries.is_empty() {
             return self.published(last);
         }
         let first = last.next();
         self.state = State::Publishing { last: SeqNum(last.0 + entries.len() as u64) };
-        self.outputs.push(Output::Publish { first, entries });
+        self.outputs.push_back(Output::Publish { first, entries });
     }
 
     fn published(&mut self, last: SeqNum) {
@@ -253,8 +254,7 @@ impl Outlet {
         self.state =
             if self.released.is_some() { State::Knows { last, compared: None } } else { State::Resting(self.now) };
         if self.trouble.take().is_some() {
-            let text = format!("feed stream {}: all is well again", self.stream);
-            self.outputs.push(Output::Notice(Notice { level: Level::Info, text }));
+            self.tell(Level::Info, "all is well again");
         }
     }
 
@@ -267,10 +267,14 @@ impl Outlet {
     /// Told once, not with each attempt.
     fn trouble_is(&mut self, why: String) {
         if self.released.is_some() && self.trouble.as_ref() != Some(&why) {
-            let text = format!("feed stream {}: {why}; trading goes on, and it is tried again", self.stream);
-            self.outputs.push(Output::Notice(Notice { level: Level::Warn, text }));
+            self.tell(Level::Warn, format_args!("{why}; trading goes on, and it is tried again"));
             self.trouble = Some(why);
         }
+    }
+
+    fn tell(&mut self, level: Level, what: impl fmt::Display) {
+        let text = format!("feed stream {}: {what}", self.stream);
+        self.outputs.push_back(Output::Notice(Notice { level, text }));
     }
 }
 
