@@ -109,12 +109,17 @@ pub struct UserName(String);
 impl FromStr for UserName {
     type Err = String;
     fn from_str(text: &str) -> Result<Self, String> {
-        let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_');
-        if (1..=64).contains(&text.len()) && text.bytes().all(plain) {
-            Ok(Self(text.to_owned()))
-        } else {
-            Err("a user's name has 1 to 64 letters, digits, - and _".to_owned())
-        }
+        token(text, "a user's").map(Self)
+    }
+}
+
+/// A name that can stand in a subject; `whose` it is, for people.
+pub(crate) fn token(text: &str, whose: &str) -> Result<String, String> {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_');
+    if (1..=64).contains(&text.len()) && text.bytes().all(plain) {
+        Ok(text.to_owned())
+    } else {
+        Err(format!("{whose} name has 1 to 64 letters, digits, - and _"))
     }
 }
 
@@ -397,6 +402,18 @@ pub(crate) enum Failure {
     NobodyThere,
     NoAnswer,
     Other(String),
+}
+
+impl Failure {
+    /// In words, where JetStream was asked.
+    pub(crate) fn of_jetstream(self) -> String {
+        match self {
+            Self::Away => "the broker is away".to_owned(),
+            Self::NobodyThere => "JetStream does not answer".to_owned(),
+            Self::NoAnswer => "JetStream did not answer in time".to_owned(),
+            Self::Other(why) => why,
+        }
+    }
 }
 
 /// Sends one request and waits for the answer, with an inbox of its own: the client's shared one keeps the entry of a

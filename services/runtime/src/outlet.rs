@@ -19,7 +19,7 @@ use async_nats::jetstream::context::{Context, ContextBuilder};
 use async_nats::jetstream::message::StreamMessage;
 use async_nats::jetstream::publish::PublishAck;
 use async_nats::jetstream::response::Response;
-use async_nats::jetstream::stream::{Config, DiscardPolicy, Info, RawMessage, StorageType};
+use async_nats::jetstream::stream::{Config, DiscardPolicy, Info, StorageType};
 use bytes::Bytes;
 use futures::StreamExt as _;
 use serde::Deserialize;
@@ -31,8 +31,8 @@ use tradenet_schemas::ids::SeqNum;
 
 use crate::clock::Clock;
 use crate::metrics;
-use crate::nats::{Broker, Failure, request};
-use crate::register::is_conflict;
+use crate::nats::{Broker, Failure, request, token};
+use crate::register::{Got, is_conflict};
 use entries::Entries;
 
 /// How long a request to the stream may take, in milliseconds.
@@ -45,12 +45,7 @@ pub struct StreamName(String);
 impl FromStr for StreamName {
     type Err = String;
     fn from_str(text: &str) -> Result<Self, String> {
-        let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_');
-        if (1..=64).contains(&text.len()) && text.bytes().all(plain) {
-            Ok(Self(text.to_owned()))
-        } else {
-            Err("a stream's name has 1 to 64 letters, digits, - and _".to_owned())
-        }
+        token(text, "a stream's").map(Self)
     }
 }
 
@@ -156,11 +151,6 @@ struct Stream {
     entries: Option<Entries>,
 }
 
-#[derive(Deserialize)]
-struct Got {
-    message: RawMessage,
-}
-
 impl Stream {
     fn new(options: Options, broker: Broker) -> anyhow::Result<Self> {
         let entries = Some(open(&options.journal)?);
@@ -214,13 +204,11 @@ impl Stream {
     async fn ask<T: for<'de> Deserialize<'de>>(&self, subject: &str, body: String) -> Result<Response<T>, String> {
         let answer = request(&self.broker.client, subject.to_owned(), None, body.into(), limit()).await;
         let answer = answer.map_err(|failure| match failure {
-            Failure::Away => "the broker is away".to_owned(),
-            Failure::NobodyThere => "JetStream does not answer".to_owned(),
             Failure::NoAnswer => format!(
                 "no answer from JetStream within {ANSWER_WAIT_MS} ms; if it goes on, see whether this user may say {subject} \
                  (nats/README.md)"
             ),
-            Failure::Other(why) => why,
+            other => other.of_jetstream(),
         })?;
         serde_json::from_slice(&answer).map_err(|error| format!("JetStream's answer is not understood: {error}"))
     }

@@ -54,18 +54,14 @@ enum Refused {
 
 impl From<Failure> for Refused {
     fn from(failure: Failure) -> Self {
-        Self::Unknown(match failure {
-            Failure::Away => "the broker is away".to_owned(),
-            Failure::NobodyThere => "JetStream does not answer".to_owned(),
-            Failure::NoAnswer => "JetStream did not answer in time".to_owned(),
-            Failure::Other(why) => why,
-        })
+        Self::Unknown(failure.of_jetstream())
     }
 }
 
+/// JetStream's answer to `STREAM.MSG.GET`.
 #[derive(Deserialize)]
-struct Got {
-    message: RawMessage,
+pub(crate) struct Got {
+    pub(crate) message: RawMessage,
 }
 
 /// A record as it lies in its bucket.
