@@ -39,12 +39,12 @@ const REPAIRED_WITHIN_US: u64 = 8_000_000;
 const ASK_EVERY_US: u64 = 100_000;
 /// L4: after the last fault everybody is in sync, and the highest id leads, within this,
 const WHOLE_WITHIN_US: u64 = 30_000_000;
+/// or so long after what the protocol's own rule makes wait who fell out often (up to 30 s to be in sync, 60 s to lead).
+const WHOLE_BEYOND_PATIENCE_US: u64 = 15_000_000;
 /// L7: asking all others, and asking them again;
 const ROT_WITHIN_US: u64 = 20_000_000;
 /// and for each 64 KiB of the longest journal two rounds of reading it again.
 const ROT_A_PART_US: u64 = 2 * 2_100_000;
-/// or so long after what the protocol's own rule makes wait who fell out often (up to 30 s to be in sync, 60 s to lead).
-const WHOLE_BEYOND_PATIENCE_US: u64 = 15_000_000;
 /// After the last answer all journals are equal within this: a process may just have been started again.
 const EQUAL_WITHIN_US: u64 = 10_000_000;
 

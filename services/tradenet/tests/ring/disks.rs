@@ -101,7 +101,7 @@ fn a_flipped_bit_is_told_of_with_its_place_and_repaired_from_a_peer() {
     exchange.until_led(3, &[2, 3]);
     let path = exchange.journal(1);
     let mut journal = std::fs::read(&path).unwrap();
-    let third: usize = journal.split_inclusive(|byte| *byte == b'\n').take(2).map(<[u8]>::len).sum();
+    let third = line_begins(&journal, 3);
     journal[third + 20] ^= 1;
     std::fs::write(&path, &journal).unwrap();
     trades(&exchange, 1);

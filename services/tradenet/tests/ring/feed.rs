@@ -2,20 +2,12 @@
 
 use std::io::{self, BufRead as _, BufReader};
 use std::net::{Shutdown, TcpListener, TcpStream};
-use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 
 use serde_json::json;
 
-use crate::harness::{Exchange, request, until};
-
-/// The example, as cargo has built it beside the program.
-fn example() -> PathBuf {
-    let built = Path::new(env!("CARGO_BIN_EXE_tradenet")).with_file_name("examples").join("feed");
-    assert!(built.is_file(), "no {}: cargo build --workspace --examples", built.display());
-    built
-}
+use crate::harness::{Exchange, example, request, until};
 
 /// Stands before the broker, and can cut off who comes through it.
 struct Gate {
@@ -71,7 +63,7 @@ struct Follower {
 impl Follower {
     #[track_caller]
     fn start(exchange: &Exchange, nats_url: &str) -> Self {
-        let mut command = Command::new(example());
+        let mut command = Command::new(example("feed"));
         command.env("NATS_URL", nats_url).env_remove("NATS_USER").env_remove("NATS_CA");
         command.env("TRADENET_URL", format!("{},{}", exchange.url(1), exchange.url(2))).env_remove("TRADENET_PREFIX");
         let mut child = command.stdout(Stdio::piped()).spawn().unwrap();

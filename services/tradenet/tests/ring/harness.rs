@@ -62,6 +62,13 @@ fn clean(mut command: Command) -> Command {
     command
 }
 
+/// An example, as cargo has built it beside the program.
+pub(crate) fn example(name: &str) -> PathBuf {
+    let built = Path::new(env!("CARGO_BIN_EXE_tradenet")).with_file_name("examples").join(name);
+    assert!(built.is_file(), "no {}: cargo build --workspace --examples", built.display());
+    built
+}
+
 /// Says what this machine can't run, past what the test runner captures.
 pub(crate) fn skipped(why: &str) {
     let _ = std::io::stderr().write_all(format!("SKIPPED: {why}\n").as_bytes());

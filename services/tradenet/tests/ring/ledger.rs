@@ -1,6 +1,5 @@
 //! The durable feed: the stream of JetStream that others read the log from.
 
-use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
@@ -12,7 +11,7 @@ use tokio::runtime::Runtime;
 use tradenet_core::journal::object;
 use tradenet_schemas::journal::{Entry, Event};
 
-use crate::harness::{Exchange, order, until};
+use crate::harness::{Exchange, example, order, until};
 
 const STREAM: &str = "tradenet-entries";
 const FED: [&str; 2] = ["--feed-stream", STREAM];
@@ -63,9 +62,7 @@ fn until_fed(exchange: &Exchange) -> Vec<Entry> {
 
 /// What the example `volume` counts: trades and quantity.
 fn counted(exchange: &Exchange) -> (u64, u64) {
-    let example: PathBuf = Path::new(env!("CARGO_BIN_EXE_tradenet")).with_file_name("examples").join("volume");
-    assert!(example.is_file(), "no {}: cargo build --workspace --examples", example.display());
-    let mut command = Command::new(example);
+    let mut command = Command::new(example("volume"));
     command.arg("--once").env("NATS_URL", exchange.nats_url()).env_remove("NATS_USER").env_remove("NATS_CA");
     let output = command.env("TRADENET_FEED_STREAM", STREAM).output().unwrap();
     assert!(output.status.success(), "{output:?}");
