@@ -143,7 +143,7 @@ pub struct Cluster {
     pub in_sync: Vec<u8>,
     /// Whether trades can be served.
     pub ready: bool,
-    /// Why not, and what would help.
+    /// Why not, or what keeps an exchange that still trades from becoming whole again, and what would help.
     pub trouble: Option<String>,
     /// All replicas that belong to the exchange, by id.
     pub replicas: Vec<Replica>,

@@ -245,7 +245,7 @@ impl World {
     pub fn trouble(&self, who: Who) -> String {
         let machine = &self.machines[self.index(who)];
         let now = machine.clock.local(self.now);
-        let trouble = machine.frontend().and_then(|frontend| frontend.ready(now).err());
+        let trouble = machine.frontend().and_then(|frontend| frontend.cluster(now).trouble);
         trouble.unwrap_or_default()
     }
     /// The newest epoch that was written.

@@ -195,6 +195,11 @@ impl Elector {
         Some(self.trouble.clone().unwrap_or(fallback))
     }
 
+    /// Why the register can't be repaired, though a leader may still serve, and what would help.
+    pub(crate) fn beyond_repair(&self) -> Option<&str> {
+        self.beyond_repair.as_deref()
+    }
+
     /// An answer rested on this entry: whoever leads must have it (rule R9).
     pub(crate) fn saw(&mut self, seq: SeqNum) {
         self.seen = self.seen.max(seq);

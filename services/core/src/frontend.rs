@@ -213,7 +213,7 @@ impl Frontend {
             leader,
             in_sync,
             ready: trouble.is_none(),
-            trouble,
+            trouble: trouble.or_else(|| self.elector.beyond_repair().map(str::to_owned)),
             replicas: replicas.collect(),
             catalog: self.catalog.map(|boot| boot.to_string()),
             frontend: rest::Frontend {

@@ -175,19 +175,34 @@ fn is_begun(held: &Configuration, statuses: &[Status]) -> bool {
     statuses.iter().any(|status| holds(status, held.nonce) && status.tail.epoch == held.epoch)
 }
 
-/// Whether nobody has served by any of these records of one epoch: the floor, which a leader raises first, is below it.
+/// Whether nobody has served by any of these records of one epoch, nor can: the floor, which a leader raises first, is below
+/// it, or the leader has ended.
 fn is_unserved(twins: &[&Configuration], floor: &Slot<Epoch>, statuses: &[Status]) -> bool {
-    let below = |held: &&Configuration| floor.value().is_some_and(|floor| *floor < held.epoch);
-    twins.iter().all(|held| below(held) && !is_begun(held, statuses))
+    let below = |held: &Configuration| floor.value().is_some_and(|floor| *floor < held.epoch);
+    twins.iter().all(|held| !is_begun(held, statuses) && (below(held) || is_void(held, statuses)))
+}
+
+/// Whoever is newly elected commits nothing before its first entry; a leader who goes on may have, without a new one.
+fn goes_on(held: &Configuration) -> bool {
+    held.by == Node::Order(held.leader.id, held.leader.boot)
+}
+
+/// Whether a leader that was newly elected by that record has ended before its first entry: its own disk, which would have
+/// the entry, has the record without it, in the hands of a later run. What others say may be older than what it did.
+fn is_void(held: &Configuration, statuses: &[Status]) -> bool {
+    let Leader { id, boot } = held.leader;
+    let store = held.in_sync_member(id).map(|member| member.store);
+    let without = |status: &Status| holds(status, held.nonce) && status.tail.epoch < held.epoch;
+    let later = |status: &&Status| status.id == id && Some(status.store) == store && status.boot != boot;
+    !goes_on(held) && statuses.iter().filter(later).any(without)
 }
 
 /// The register went back and gave an epoch's number twice: those of the records by which somebody may have served. The
 /// floor lets only one of them begin, and all replicas have answered.
 fn standing<'a>(twins: &[&'a Configuration], statuses: &[Status]) -> Vec<&'a Configuration> {
     let begun = |held: &Configuration| is_begun(held, statuses);
-    let contested = |held: &Configuration| statuses.iter().any(|s| s.contested && holds(s, held.nonce));
-    // Whoever is newly elected commits nothing before its first entry; a leader who goes on may have, without a new one.
-    let goes_on = |held: &Configuration| held.by == Node::Order(held.leader.id, held.leader.boot);
+    let contested =
+        |held: &Configuration| statuses.iter().any(|s| s.contested && holds(s, held.nonce)) || is_void(held, statuses);
     let those = |which: &dyn Fn(&Configuration) -> bool| -> Option<Vec<&'a Configuration>> {
         let found: Vec<_> = twins.iter().filter(|held| which(held)).copied().collect();
         (!found.is_empty()).then_some(found)
@@ -480,9 +495,18 @@ mod tests {
         /// in sync alone; the floor, whether order-2 has begun, and who may lead.
         #[track_caller]
         fn check(floor: Option<u64>, begun: bool, expected: &[u8]) {
+            check_ended(floor, begun, &[], expected);
+        }
+
+        /// The same, where those leaders have ended, and others run on their disks.
+        #[track_caller]
+        fn check_ended(floor: Option<u64>, begun: bool, ended: &[usize], expected: &[u8]) {
             let (one, two) = (record(5, 1, &[1]), Configuration { nonce: Nonce(99), ..record(5, 2, &[2]) });
             let mut statuses = [status(1, Some(one.clone()), 9), status(2, Some(two), 9), status(3, Some(one), 9)];
             statuses[1].tail.epoch = Epoch(if begun { 5 } else { 4 });
+            for number in ended {
+                statuses[number - 1].boot = Boot(99);
+            }
             let (configuration, seen) = (present(record(4, 3, &[1, 2, 3])), SeqNum(9));
             let floor = floor.map_or(Slot::KeyMissing, |floor| present(Epoch(floor)));
             let evidence = Evidence { configuration: &configuration, floor: &floor, statuses: &statuses, seen };
@@ -494,5 +518,30 @@ mod tests {
         check(None, false, &[]);
         check(Some(5), true, &[2]);
         check(Some(4), true, &[2]);
+        // Who ended before its first entry has served nobody; who still runs may begin at any moment.
+        check_ended(Some(5), false, &[1], &[2]);
+        check_ended(Some(5), false, &[2], &[1]);
+        check_ended(Some(5), false, &[1, 2], &[1, 2]);
+        check_ended(None, false, &[1, 2], &[1, 2]);
+        check_ended(Some(5), true, &[1, 2], &[2]);
+    }
+
+    #[test]
+    fn a_leader_who_goes_on_or_whose_disk_says_nothing_of_the_record_may_have_served_though_it_has_ended() {
+        /// What another run on the leader's disk says.
+        #[track_caller]
+        fn check(change: impl FnOnce(&mut Configuration, &mut Status), expected: bool) {
+            let mut held = record(5, 1, &[1]);
+            let mut later = Status { boot: Boot(99), ..status(1, Some(held.clone()), 9) };
+            later.tail.epoch = Epoch(4);
+            change(&mut held, &mut later);
+            assert_eq!(is_void(&held, &[later, status(2, Some(held.clone()), 9)]), expected);
+        }
+        check(|_, _| {}, true);
+        check(|held, _| held.by = Node::Order(held.leader.id, held.leader.boot), false);
+        check(|held, later| later.boot = held.leader.boot, false);
+        check(|_, later| later.configuration = Some(record(4, 1, &[1])), false);
+        check(|_, later| later.tail.epoch = Epoch(5), false);
+        check(|_, later| later.store = StoreId(77), false);
     }
 }

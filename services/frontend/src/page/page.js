@@ -338,6 +338,7 @@ function drawState() {
     since !== null && (cluster || Date.now() - since > LOOK_WITHIN_MS) ? ["bad", `Stale since ${clock(since)}: this frontend does not answer`]
     : !cluster || !state.feed.open ? ["wait", "Connecting"]
     : !cluster.ready ? ["bad", `No trades: ${cluster.trouble ?? "no leader"}`]
+    : cluster.trouble ? ["warn", `Live, but ${cluster.trouble}`]
     : cluster.in_sync.length < cluster.replicas.length ? ["warn", `Live, with ${cluster.in_sync.length} of ${cluster.replicas.length} replicas in sync`]
     : ["good", "Live"];
   mark($("state"), "data-tone", tone);
