@@ -157,8 +157,8 @@ pub struct Cluster {
     /// What happened to the exchange lately as this frontend saw it, oldest first: elections and faults, the newest 64.
     #[serde(default)]
     pub history: Vec<Happening>,
-    /// The processes that answer the broker's service API, by kind and name. They are asked only while somebody reads this, so a
-    /// first answer has none.
+    /// The processes of the exchange, by kind and name: the answering frontend, and those that answer the broker's service API.
+    /// They are asked only while somebody reads this, so a first answer has none of the others.
     #[serde(default)]
     pub services: Vec<Service>,
 }

@@ -56,6 +56,7 @@ use tradenet_runtime::metrics::{self, Scraper};
 use tradenet_runtime::nats::{self, ConnectArgs};
 use tradenet_runtime::service_api::Service;
 use tradenet_runtime::shutdown::{Reason, Shutdown, Trigger};
+use tradenet_runtime::whereabouts::Whereabouts;
 use tradenet_schemas::ids::{Boot, Node};
 use tradenet_schemas::subjects::heard_by;
 
@@ -143,12 +144,13 @@ pub async fn run(args: Args, shutdown: Shutdown) -> anyhow::Result<()> {
     let (last_answered, leave) = Shutdown::new();
     let who = connect.name.clone().unwrap_or_else(|| "frontend".to_owned());
     let (scraper, scrapes) = metrics::scraper(who.clone(), env!("CARGO_PKG_VERSION"));
-    let standing = Arc::new(Standing::new(who));
+    let reached_at = reached_at(advertise, address);
+    let whereabouts = Whereabouts::here(connect.compose_service.as_deref());
+    let standing = Arc::new(Standing::new(who, reached_at.clone(), whereabouts));
     let edge = (Arc::clone(&desk), Arc::clone(&standing));
     let http = tokio::spawn(serve(listener, edge, limits, scraper, shutdown, last_answered));
     tracing::info!("serving on http://{address}, with a cache of {cache_size}");
 
-    let reached_at = reached_at(advertise, address);
     if reached_at.is_none() {
         let port = address.port();
         tracing::info!("nobody is told where to reach it: say so with --advertise, such as http://HOST:{port}");

@@ -3,7 +3,7 @@
 //! The problem: the core knows ids and boots, but people look for names, processes and leases, and for what a trade costs at
 //! this moment. The idea: the shell adds both to the core's answer. The processes are asked over the broker's service API
 //! ([`Neighbours`]), the trades are timed by the observer ([`Timings`]). The rule: nothing of this is relied on by anybody but
-//! people, and nothing of it costs anything while nobody looks.
+//! people, and nothing of it costs anything while nobody looks; who answers is always among those that are shown.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -22,24 +22,38 @@ use crate::limits::{
     ABSENT_SHOWN_MS, NEIGHBOURS_ANSWER_MS, NEIGHBOURS_EVERY_MS, NEIGHBOURS_MAX, TIMED_FOR_MS, TIMED_MAX,
 };
 
+/// What a frontend is called among kinds of services.
+const FRONTEND: &str = "frontend";
+
 /// See the module.
 pub(crate) struct Standing {
-    name: String,
+    /// This frontend, as others show it.
+    own: Service,
     pub(crate) timings: Timings,
     pub(crate) neighbours: Neighbours,
 }
 
 impl Standing {
-    /// For a frontend of that name.
-    pub(crate) fn new(name: String) -> Self {
-        Self { name, timings: Timings::default(), neighbours: Neighbours::default() }
+    /// For a frontend of that name, where others reach it, if they are told, and where it runs.
+    pub(crate) fn new(name: String, http: Option<String>, whereabouts: Whereabouts) -> Self {
+        let Whereabouts { host, pid, stop } = whereabouts;
+        let (kind, boot) = (FRONTEND.to_owned(), String::new());
+        let own = Service { kind, name, boot, alive: true, seen: 0, http, host, pid, lease: None, stop };
+        Self { own, timings: Timings::default(), neighbours: Neighbours::default() }
     }
 
     /// Adds to what the core has told.
     pub(crate) fn complete(&self, mut cluster: Cluster) -> Cluster {
-        cluster.frontend.name.clone_from(&self.name);
+        cluster.frontend.name.clone_from(&self.own.name);
         cluster.frontend.trades = self.timings.read();
         cluster.services = self.neighbours.known();
+        // It answers at this moment, whatever the broker's service API says, and before anybody was asked.
+        let frontend = &cluster.frontend;
+        let lease = (frontend.cache.capacity > 0).then_some(frontend.lease);
+        let own = Service { boot: frontend.boot.clone(), seen: cluster.at, lease, ..self.own.clone() };
+        cluster.services.retain(|known| known.boot != own.boot);
+        cluster.services.push(own);
+        cluster.services.sort_by(|one, other| place(one).cmp(&place(other)));
         cluster
     }
 }
@@ -131,8 +145,13 @@ fn merged(known: &[Service], found: &[Found], now: u64) -> Vec<Service> {
             all.push(Service { alive: false, lease: None, ..absent.clone() });
         }
     }
-    all.sort_by(|one, other| (&one.kind, &one.name, &one.boot).cmp(&(&other.kind, &other.name, &other.boot)));
+    all.sort_by(|one, other| place(one).cmp(&place(other)));
     all
+}
+
+/// Where a service stands among all that are shown.
+fn place(service: &Service) -> (&str, &str, &str) {
+    (&service.kind, &service.name, &service.boot)
 }
 
 fn service(found: &Found, now: u64) -> Service {
@@ -141,7 +160,7 @@ fn service(found: &Found, now: u64) -> Service {
     let lease = match kind.as_str() {
         "catalog" => flag("tradenet_catalog_authority"),
         // One without a cache needs none.
-        "frontend" => flag("tradenet_cache_leased").filter(|_| flag("tradenet_cache_capacity") == Some(true)),
+        FRONTEND => flag("tradenet_cache_leased").filter(|_| flag("tradenet_cache_capacity") == Some(true)),
         _ => None,
     };
     let Whereabouts { host, pid, stop } = Whereabouts::of(&found.metadata);
@@ -152,6 +171,8 @@ fn service(found: &Found, now: u64) -> Service {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     #[test]
@@ -170,6 +191,29 @@ mod tests {
         check(&(1..=1_000).rev().collect::<Vec<_>>(), (Some(500), Some(990)));
         check(&vec![5; TIMED_MAX + 7], (Some(5), Some(5)));
         check(&[u64::MAX], (Some((1 << TOOK_BITS) - 1), Some((1 << TOOK_BITS) - 1)));
+    }
+
+    #[test]
+    fn who_answers_is_shown_before_anybody_was_asked_and_also_where_it_did_not_answer_the_broker() {
+        let standing = Standing::new("frontend-2".to_owned(), None, Whereabouts::default());
+        let check = |known: &[Service], expected: &[(&str, &str, bool)]| {
+            known.clone_into(&mut standing.neighbours.known.lock().unwrap());
+            let frontend = json!({"boot": "b", "lease": true, "cache": {"capacity": 5, "entries": 0, "hits": 0, "misses": 0,
+                "evictions": 0, "invalidations": 0, "flushes": 0, "stale_fills": 0}});
+            let cluster = json!({"epoch": 0, "leader": null, "in_sync": [], "ready": false, "trouble": null, "replicas": [],
+                "catalog": null, "frontend": frontend, "at": 7});
+            let shown = standing.complete(serde_json::from_value(cluster).unwrap()).services;
+            let told = shown.iter().map(|service| (service.name.as_str(), service.boot.as_str(), service.alive));
+            assert_eq!(told.collect::<Vec<_>>(), expected);
+            let own = shown.iter().find(|service| service.boot == "b").unwrap();
+            assert_eq!((own.kind.as_str(), own.seen, own.lease), ("frontend", 7, Some(true)));
+        };
+        check(&[], &[("frontend-2", "b", true)]);
+        let [one, same_name] = [("frontend-1", "a"), ("frontend-2", "c")]
+            .map(|(name, boot)| service(&found("frontend", name, boot, &[]), 5));
+        let lost = Service { alive: false, ..service(&found("frontend", "frontend-2", "b", &[]), 5) };
+        let all = [("frontend-1", "a", true), ("frontend-2", "b", true), ("frontend-2", "c", true)];
+        check(&[one, lost, same_name], &all);
     }
 
     fn found(kind: &str, name: &str, boot: &str, standing: &[(&str, f64)]) -> Found {

@@ -22,6 +22,7 @@ use crate::observer::Observer;
 use crate::standing::Standing;
 use crate::{routes, server};
 use tradenet_runtime::clock::Clock;
+use tradenet_runtime::whereabouts::Whereabouts;
 
 /// Longer than anything here takes; a test that gets here has failed.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -54,7 +55,7 @@ async fn serve(limits: Limits, answer_within: Duration) -> (Served, mpsc::Receiv
     let (leave, left) = oneshot::channel::<()>();
     let feed = Feed::new(Arc::clone(&desk), &limits);
     tokio::spawn(Arc::clone(&feed).follow());
-    let standing = Arc::new(Standing::new("frontend-1".to_owned()));
+    let standing = Arc::new(Standing::new("frontend-1".to_owned(), None, Whereabouts::here(None)));
     let (scraper, scrapes) = tradenet_runtime::metrics::scraper("frontend-1", "1");
     tokio::spawn(scrapes.answer_with(Readings::default));
     let observer = Observer::new(scraper, Arc::clone(&desk), Arc::clone(&feed), Arc::clone(&standing), &limits);

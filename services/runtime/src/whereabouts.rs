@@ -44,6 +44,12 @@ pub struct Whereabouts {
 }
 
 impl Whereabouts {
+    /// Of this process, which Compose knows by that name, if it does.
+    #[must_use]
+    pub fn here(compose_service: Option<&str>) -> Self {
+        Self::of(&told(compose_service).into_iter().map(|(key, value)| (key.to_owned(), value)).collect())
+    }
+
     /// Reads what a service has told.
     #[must_use]
     pub fn of(metadata: &BTreeMap<String, String>) -> Self {
@@ -97,9 +103,8 @@ mod tests {
 
     #[test]
     fn this_process_says_how_it_is_stopped() {
-        let told = |compose| told(compose).into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
-        assert_eq!(Whereabouts::of(&told(None)).pid, Some(std::process::id()));
-        assert_eq!(Whereabouts::of(&told(Some("order-3"))).stop.as_deref(), Some("docker compose stop order-3"));
-        assert!(Whereabouts::of(&told(Some(""))).stop.is_some());
+        assert_eq!(Whereabouts::here(None).pid, Some(std::process::id()));
+        assert_eq!(Whereabouts::here(Some("order-3")).stop.as_deref(), Some("docker compose stop order-3"));
+        assert!(Whereabouts::here(Some("")).stop.is_some());
     }
 }
