@@ -311,8 +311,8 @@ function list(parent, items, create, update) {
 const row = (cells) => () => make("tr", {}, ...Array.from({ length: cells }, () => make("td")));
 
 function flash(node, up) {
-  if (calm.matches || node.getAnimations().length > 0) return;
-  node.animate([{ backgroundColor: `var(--flash-${up ? "up" : "down"})` }, { backgroundColor: "transparent" }], { duration: 700, easing: "ease-out" });
+  if (calm.matches || node.flash?.playState === "running") return;
+  node.flash = node.animate([{ backgroundColor: `var(--flash-${up ? "up" : "down"})` }, { backgroundColor: "transparent" }], { duration: 700, easing: "ease-out" });
 }
 
 const parts = { state: drawState, cluster: drawCluster, log: drawLog, stocks: drawStocks, chosen: drawChosen, book: drawBook, tape: drawTape, candles: drawCandles, account: drawAccount };
@@ -590,7 +590,14 @@ function drawBook() {
 }
 
 function drawTape() {
-  list($("tape"), state.trades, row(4), (node, { at, side, quantity, price, house }) => {
+  const tape = $("tape");
+  // Trades come on top: those that were there keep their rows, and cost no layout.
+  const fresh = state.trades.indexOf(tape.firstElementChild?.trade);
+  for (let at = 0; at < fresh; at += 1) tape.prepend(row(4)());
+  list(tape, state.trades, row(4), (node, trade) => {
+    if (node.trade === trade) return;
+    node.trade = trade;
+    const { at, side, quantity, price, house } = trade;
     const [time, who, many, each] = node.children;
     write(time, clock(at));
     write(who, house ? `${SIDES[side]} · H` : SIDES[side]);
@@ -604,6 +611,16 @@ function drawTape() {
 }
 
 // Charts are a few SVG paths, each written whole: one attribute, however many candles.
+
+const sizes = new WeakMap();
+const resized = new ResizeObserver((entries) => {
+  entries.forEach(({ target, contentRect: { width, height } }) => sizes.set(target, { width, height }));
+  dirty("candles", "book");
+});
+[$("candles"), $("depth")].forEach((svg) => resized.observe(svg));
+
+/** How large a chart is: to ask it itself would have the page laid out in the middle of being drawn. */
+const sizeOf = (svg) => sizes.get(svg) ?? { width: svg.clientWidth, height: svg.clientHeight };
 
 function shape(svg, tag, className) {
   const known = svg.querySelector(`.${className}`);
@@ -629,7 +646,7 @@ const AXIS = 52; // room for prices, to the right
 
 function drawCandles() {
   const svg = $("candles");
-  const { clientWidth: width, clientHeight: height } = svg;
+  const { width, height } = sizeOf(svg);
   const candles = state.candles.slice(-Math.max(8, Math.floor((width - AXIS) / 9)));
   const [plot, base, room] = [width - AXIS, height - 18, 40];
   if (candles.length === 0) {
@@ -666,7 +683,7 @@ function drawCandles() {
 
 function drawDepth(bids, asks) {
   const svg = $("depth");
-  const { clientWidth: width, clientHeight: height } = svg;
+  const { width, height } = sizeOf(svg);
   const base = height - 16;
   const [bid, ask] = [bids[0]?.[0], asks[0]?.[0]];
   if (bid === undefined && ask === undefined) {
