@@ -10,14 +10,21 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use crate::documents::record;
 use crate::harness::{Exchange, gone, order, tradenet, until};
+use crate::proxy::{Fate, Proxy};
 
 const REPLICATE: &str = "tradenet.order.replicate.all";
+const SAYS: &str =
+    "can't be followed: a newer release of Trade-Net wrote this entry: run that one, or a newer one, here";
 
-/// The line of an entry that this release does not know, behind those of `before`.
-fn newer_line(before: &[u8]) -> Vec<u8> {
-    let mut scan = journal::scan(before, Position::default());
+/// Where a journal ends.
+fn end_of(journal: &[u8]) -> Position {
+    let mut scan = journal::scan(journal, Position::default());
     assert!(scan.by_ref().all(|line| line.is_ok()));
-    let Position { epoch, seq, chain } = scan.position();
+    scan.position()
+}
+
+/// The line of an entry that this release does not know, behind that position.
+fn newer_line(Position { epoch, seq, chain }: Position) -> Vec<u8> {
     let json = format!("{{\"seq\":{},\"epoch\":{epoch},\"at\":1,\"events\":[{{\"split\":{{\"by\":2}}}}]}}", seq.next());
     let chain = Chain(xxh3_64_with_seed(json.as_bytes(), chain.0));
     format!("{{\"chain\":\"{chain}\",{}\n", &json[1..]).into_bytes()
@@ -47,17 +54,15 @@ fn whoever_follows_a_leader_of_a_newer_release_stops_at_its_first_new_entry_and_
         said.is_some()
     });
     let mut message: Value = serde_json::from_slice(&said.unwrap()).unwrap();
-    let mut scan = journal::scan(&before, Position::default());
-    assert!(scan.by_ref().all(|line| line.is_ok()));
-    message["body"]["append"]["prev"] = serde_json::to_value(scan.position()).unwrap();
-    publish(&exchange.nats_url(), REPLICATE, [message.to_string().as_bytes(), b"\n", &newer_line(&before)].concat());
+    let end = end_of(&before);
+    message["body"]["append"]["prev"] = serde_json::to_value(end).unwrap();
+    publish(&exchange.nats_url(), REPLICATE, [message.to_string().as_bytes(), b"\n", &newer_line(end)].concat());
 
     let old = ["order-1", "order-2", "catalog-1"];
     for name in old {
         until(&format!("the end of {name}"), || gone(exchange.pid(name)));
     }
-    let says = "can't be followed: a newer release of Trade-Net wrote this entry: run that one, or a newer one, here";
-    until("each of them says so", || exchange.log().lines().filter(|line| line.contains(says)).count() == old.len());
+    until("each of them says so", || exchange.log().lines().filter(|line| line.contains(SAYS)).count() == old.len());
     for id in [1, 2] {
         assert_eq!(std::fs::read(exchange.journal(id)).unwrap(), before, "nothing of it is on the disk of order-{id}");
     }
@@ -66,6 +71,53 @@ fn whoever_follows_a_leader_of_a_newer_release_stops_at_its_first_new_entry_and_
     }
     exchange.until_whole();
     assert_eq!(exchange.post(1, &order("GameStart", 1, "buy")).status, 200);
+    exchange.stop_and_verify();
+}
+
+/// What the leader says of an entry, had a newer release written that entry; none of what holds no entry.
+fn in_a_newer_form(subject: &str, said: &[u8]) -> Option<Vec<u8>> {
+    let head = said.iter().position(|&byte| byte == b'\n')? + 1;
+    if subject != REPLICATE || said.len() == head {
+        return None;
+    }
+    let message: Value = serde_json::from_slice(&said[..head]).unwrap();
+    let before = serde_json::from_value(message["body"]["append"]["prev"].clone()).unwrap();
+    Some([&said[..head], &newer_line(before)].concat())
+}
+
+#[test]
+fn the_only_old_replica_stops_at_the_first_new_entry_of_a_running_leader_and_the_others_trade_on() {
+    let mut exchange = Exchange::start(&[]);
+    exchange.until_whole();
+    // Each of the leader's next entries is a newer release's to order-1, and one that they know to all others.
+    let proxy = Proxy::start(&exchange.nats_url(), |subject, said| {
+        in_a_newer_form(subject, said).map_or(Fate::AsItIs, Fate::Instead)
+    });
+    exchange.end("order-1", Signal::Terminate);
+    exchange.restart_with("order-1", &[("--nats-url", &proxy.url())]);
+    exchange.until_whole();
+    let (before, others) = (exchange.until_quiet(), ["order-2", "order-3", "catalog-1", "frontend-1"]);
+    assert_eq!((proxy.changed(), std::fs::read(exchange.journal(1)).unwrap()), (0, before.clone()));
+    let pids = others.map(|name| exchange.pid(name));
+
+    assert_eq!(exchange.post(1, &order("GameStart", 1, "buy")).status, 200);
+    assert_eq!(exchange.await_end("order-1"), Some(1));
+    let log = exchange.log();
+    let [line] = &log.lines().filter(|line| line.contains(SAYS)).collect::<Vec<_>>()[..] else { panic!("{log}") };
+    assert!(line.contains(&format!("entry {} can't", end_of(&before).seq.next())) && line.contains("split"), "{line}");
+    assert_eq!(proxy.changed(), 1, "one was enough");
+    assert_eq!(std::fs::read(exchange.journal(1)).unwrap(), before, "nothing of it is on its disk");
+    exchange.until_led(3, &[2, 3]);
+    for _ in 0..3 {
+        assert_eq!(exchange.post(1, &order("GameStart", 1, "buy")).status, 200);
+    }
+    assert_eq!(exchange.stock(1, "GameStart"), (96, 4));
+    assert_eq!(others.map(|name| exchange.pid(name)), pids);
+    assert!(!pids.into_iter().any(gone), "nobody else minds");
+
+    // A release that knows the entry goes on where the old one stopped.
+    exchange.restart("order-1");
+    exchange.until_whole();
     exchange.stop_and_verify();
 }
 
@@ -78,7 +130,7 @@ fn an_old_replica_stops_at_an_entry_of_a_newer_release_and_says_what_to_do() {
     exchange.until_led(3, &[2, 3]);
     let file = exchange.journal(1);
     let before = std::fs::read(&file).unwrap();
-    let newer = newer_line(&before);
+    let newer = newer_line(end_of(&before));
     std::fs::File::options().append(true).open(&file).unwrap().write_all(&newer).unwrap();
 
     exchange.restart("order-1");
