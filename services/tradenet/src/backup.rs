@@ -37,7 +37,7 @@ const MANIFEST_BYTES_MAX: u64 = 4_096;
 #[derive(clap::Args, Debug)]
 #[command(after_help = HELP)]
 pub(crate) struct BackupArgs {
-    /// A directory for it, which is made, and must not hold one yet.
+    /// A directory for it, which is made, or is empty.
     to: PathBuf,
     /// Frontends that say what is committed. [default: those of the `tradenet dev` in the data directory]
     #[arg(long = "url", env = "TRADENET_URL", value_name = "URL", value_delimiter = ',', hide_env_values = true)]
@@ -76,11 +76,17 @@ struct Manifest {
 /// Copies.
 ///
 /// # Errors
-/// There is a backup already, no replica in sync has its file here, the file is damaged, or the copy is not the same.
+/// The directory is not empty, no replica in sync has its file here, the file is damaged, or the copy is not the same.
 pub(crate) async fn backup(args: &BackupArgs) -> anyhow::Result<()> {
     let to = &args.to;
-    if to.join(FILE).exists() || to.join(MANIFEST).exists() {
-        bail!("{} holds a backup already: name another directory", to.display());
+    let anything = match fs::read_dir(to) {
+        Ok(mut there) => there.next().is_some(),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => false,
+        Err(error) => return Err(error).with_context(|| format!("{} can't be read", to.display())),
+    };
+    // Among other files, such as those of the exchange itself, it would be taken for one of them.
+    if anything {
+        bail!("{} is not empty: name a directory for this backup alone", to.display());
     }
     let cluster = committed_by(&args.urls, &args.file.data_dir).await;
     let (found, until) = choose(args.file.all()?, cluster.as_ref())?;

@@ -8,13 +8,13 @@
 use std::io::{self, Write};
 use std::path::Path;
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 use csv::{Terminator, Writer, WriterBuilder};
 use tradenet_schemas::ids::SeqNum;
 use tradenet_schemas::journal::{Entry, Event};
 use tradenet_schemas::rest::Cluster;
 
-use crate::exit::HELP;
+use crate::exit::{HELP, Unmet};
 use crate::frontends::{Frontends, of_dev};
 use crate::http::Origin;
 use crate::journal::{FileArgs, Found, Reader, farthest};
@@ -95,7 +95,11 @@ pub(crate) fn choose(mut found: Vec<Found>, cluster: Option<&Cluster>) -> anyhow
             let until = committed(&found).map(SeqNum);
             Ok((found, until))
         }
-        None => bail!("no replica that is in sync has a file here: wait until one is (`tradenet status`)"),
+        None => {
+            let why = "no replica that is in sync has a file here: wait until one is (`tradenet status`)";
+            let nobody_leads = cluster.leader.is_none();
+            Err(if nobody_leads { Unmet::NoLeader(why.to_owned()).into() } else { anyhow::anyhow!(why) })
+        }
     }
 }
 

@@ -206,6 +206,7 @@ fn report(journals: &[Journal]) -> (String, usize) {
                 faults += 1;
                 format!("DIFFERS from {} at entry {entry}", longest.name)
             }
+            (None, None) if behind == 1 => "ok, 1 entry behind".to_owned(),
             (None, None) if behind > 0 => format!("ok, {behind} entries behind"),
             (None, None) => "ok".to_owned(),
         };
@@ -306,7 +307,7 @@ mod tests {
         };
         let good = lines(&[1, 1, 2]);
         check(&[good.clone(), good.clone()], 0, "all 2 journals are the same");
-        check(&[good.clone(), lines(&[1, 1])], 0, "ok, 1 entries behind");
+        check(&[good.clone(), lines(&[1, 1])], 0, "ok, 1 entry behind");
         check(&[good.clone(), lines(&[1, 3])], 1, "DIFFERS from order-1 at entry 2");
         check(&[good.clone(), good[..good.len() - 5].to_vec()], 1, "torn write");
         let mut flipped = good.clone();

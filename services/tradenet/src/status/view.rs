@@ -170,11 +170,16 @@ fn replica(cluster: &Cluster, id: ReplicaId, status: Option<&Status>) -> Replica
     let role = status.and_then(|status| serde_json::to_value(status.role).ok()?.as_str().map(str::to_owned));
     let newest = cluster.newest();
     let farthest = cluster.replicas.values().flatten().map(|status| status.tail.seq.0).max().unwrap_or(0);
+    // One that says nothing is waited for as long as it is in the set, whatever its disk holds by now.
+    let in_sync = newest.is_some_and(|newest| match status {
+        Some(status) => newest.is_in_sync(id, status.store),
+        None => newest.in_sync.iter().any(|member| member.id == id),
+    });
     Replica {
         id: id.get(),
         alive: status.is_some(),
         role: role.unwrap_or_else(|| "silent".to_owned()),
-        in_sync: status.is_some_and(|s| newest.is_some_and(|newest| newest.is_in_sync(s.id, s.store))),
+        in_sync,
         epoch: status.and_then(|status| status.configuration.as_ref()).map_or(0, |held| held.epoch.0),
         tail: status.map_or(0, |status| status.tail.seq.0),
         durable: status.map_or(0, |status| status.durable.0),

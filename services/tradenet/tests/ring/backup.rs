@@ -67,7 +67,9 @@ fn what_is_backed_up_while_it_trades_goes_on_elsewhere_and_shows_the_same() {
 
     // Nothing is written over, and what is not whole is not restored.
     let (ok, text) = backup("quiet");
-    assert!(!ok && text.contains("holds a backup already"), "{text}");
+    assert!(!ok && text.contains("is not empty"), "{text}");
+    let (ok, text) = run(&["backup"], &data, &["--data-dir", data.to_str().unwrap()]);
+    assert!(!ok && text.contains("is not empty"), "a backup is no part of an exchange: {text}");
     let (ok, text) = restore("quiet");
     assert!(!ok && text.contains("is there already"), "{text}");
     let elsewhere = path("elsewhere");
