@@ -111,6 +111,8 @@ pub(crate) struct Elector {
     nonces: u64,
     /// No attempt before this.
     quiet_until: Mono,
+    /// When a record was proposed last that repairs the register.
+    repaired_at: Option<Mono>,
     next_heartbeat: Mono,
     /// When the register was last asked, or answered.
     last_read: Mono,
@@ -142,6 +144,7 @@ impl Elector {
             ticket: 0,
             nonces: 0,
             quiet_until: Mono(0),
+            repaired_at: None,
             next_heartbeat: Mono(0),
             last_read: Mono(0),
             last_told: Mono(0),
@@ -729,6 +732,11 @@ impl Elector {
             }
         };
         let Some((leader, in_sync)) = rebuild.choice() else { return };
+        // A record that needs its buckets made takes a while; who is told that another one is being written waits for it.
+        if self.repaired_at.is_some_and(|at| now.since(at) < RETRY) {
+            return self.calm(RETRY);
+        }
+        self.repaired_at = Some(now);
         let Some(newest) = &rebuild.newest else {
             if self.configuration.is_some() {
                 return self.troubled(proposal::EMPTIED.to_owned());
