@@ -244,6 +244,12 @@ impl Elector {
                 "epoch {}: order-{} leads, in sync {in_sync:?} ({})",
                 configuration.epoch, configuration.leader.id, configuration.why
             ));
+            // The news of a record is often here before the answer to its proposal, which is not waited for then.
+            if configuration.by == Node::Frontend(self.options.boot) {
+                self.attempts.written += 1;
+            } else if matches!(self.phase, Phase::Proposing { .. }) {
+                self.attempts.conflict += 1;
+            }
             self.configuration = Some(configuration.clone());
             self.adopted_at = now.mono;
             self.useless_since = None;
@@ -610,19 +616,21 @@ impl Elector {
             return;
         }
         let target = target.clone();
-        *match verdict {
-            Verdict::Written => &mut self.attempts.written,
-            Verdict::Conflict => &mut self.attempts.conflict,
-            Verdict::Refused(_) => &mut self.attempts.refused,
-            Verdict::Unknown(_) => &mut self.attempts.unknown,
-        } += 1;
         match verdict {
             Verdict::Written => {
                 self.adopt(now, &target);
             }
             // Whatever became of it, the register knows: a read follows, and shows it or the winner's.
-            Verdict::Conflict | Verdict::Unknown(_) => self.read_register(None),
+            Verdict::Conflict => {
+                self.attempts.conflict += 1;
+                self.read_register(None);
+            }
+            Verdict::Unknown(_) => {
+                self.attempts.unknown += 1;
+                self.read_register(None);
+            }
             Verdict::Refused(why) => {
+                self.attempts.refused += 1;
                 let (id, epoch) = (target.leader.id, target.epoch);
                 self.wishes.push_back(Wish::Output(Output::info(format!("order-{id} refuses epoch {epoch}: {why}"))));
                 self.calm(RETRY);

@@ -86,6 +86,7 @@ fn every_service_shows_how_it_stands() {
     assert_eq!(requests("POST", "/orders", 200), Some(5.0));
     assert_eq!(requests("POST", "/orders", 409), Some(1.0));
     assert_eq!(read("frontend-1", "tradenet_ready"), Some(1.0));
+    assert!(read("frontend-1", "tradenet_elections_total{outcome=\"written\"}") >= Some(1.0));
     assert!(read("frontend-1", "tradenet_cache_hits_total") >= Some(1.0), "{:?}", scraped["frontend-1"]);
     let leader = "order-3";
     assert_eq!(read(leader, "tradenet_replica_role{role=\"leader\"}"), Some(1.0));
