@@ -3,7 +3,7 @@
 //! Problem: clients speak HTTP and expect one plain answer, while behind it leaders change and messages get lost. Idea: all
 //! of that is decided in [`tradenet_core::frontend`]; this crate is its edge. A request becomes one question
 //! (`routes`, `placing`, `accounts`, `market`), waits at the `desk`, and its answer goes out in one of two shapes (`envelope`), or as
-//! a stream of `events`, over connections with bounds (`server`, `connection`, `limits`), counted and timed
+//! a stream of `events`, over connections with bounds (`server`, `connection`, `lengthy`, `limits`), counted and timed
 //! (`observer`). What all of that looks like is
 //! told by the OpenAPI document (`openapi`, `failures`, `docs`); people see it live (`page`, `assets`, `standing`). [`run`] ties
 //! them together.
@@ -21,6 +21,7 @@ mod events;
 mod failures;
 mod fields;
 mod following;
+mod lengthy;
 mod limits;
 mod lobby;
 mod market;

@@ -41,7 +41,12 @@ pub(crate) const WRITE_STALL_MS: u64 = 10_000;
 /// The same once the process is to leave: whoever reads can read the end by then.
 pub(crate) const LEAVE_STALL_MS: u64 = 500;
 /// What hyper keeps for a connection whose client does not read, in bytes, but for the last piece.
-pub(crate) const BUFFER_BYTES_MAX: usize = 64 * 1024;
+pub(crate) const BUFFER_BYTES_MAX: usize = 32 * 1024;
+/// Answers longer than this are handed to hyper in pieces of so many bytes.
+pub(crate) const PIECE_BYTES: usize = 16 * 1024;
+/// Long answers that were made for one client each, of all clients together, in bytes, until they are handed over; reads over
+/// that get 503. With [`BUFFER_BYTES_MAX`] and [`PIECE_BYTES`] for each connection it is less than half a GiB.
+pub(crate) const UNREAD_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Before a connection is closed, what its client still sends is read and dropped for so long, so that the last answer is
 /// not lost to a reset.
 pub(crate) const LINGER_MS: u64 = 500;
@@ -107,6 +112,8 @@ pub(crate) struct Limits {
     pub(crate) leave_stall: Duration,
     /// [`DRAIN_MS`].
     pub(crate) drain: Duration,
+    /// [`UNREAD_BYTES_MAX`].
+    pub(crate) unread_bytes_max: usize,
     /// [`STREAMS_MAX`].
     pub(crate) streams_max: usize,
     /// [`FEED_BYTES_MAX`].
@@ -126,6 +133,7 @@ impl Default for Limits {
             write_stall: Duration::from_millis(WRITE_STALL_MS),
             leave_stall: Duration::from_millis(LEAVE_STALL_MS),
             drain: Duration::from_millis(DRAIN_MS),
+            unread_bytes_max: UNREAD_BYTES_MAX,
             streams_max: STREAMS_MAX,
             feed_bytes_max: FEED_BYTES_MAX,
             keep_alive: Duration::from_millis(KEEP_ALIVE_MS),

@@ -34,6 +34,7 @@ use utoipa_axum::routes;
 use crate::desk::{Desk, NotTaken};
 use crate::envelope::{Failure, data};
 use crate::events::Feed;
+use crate::lengthy::bounded;
 use crate::limits::{Limits, REQUESTS_UNDER_WAY_MAX};
 use crate::meter::metered;
 use crate::openapi::{HOUSE, IfNoneMatch, Key, OPERATION, STOCKS, Unchanged};
@@ -86,7 +87,7 @@ pub(crate) fn router(desk: Arc<Desk>, feed: Arc<Feed>, standing: Arc<Standing>, 
     let document = openapi::written(&document).into();
     let edge = Edge { desk, feed, standing, opening: Arc::default(), body_read: limits.body_read, document };
     let router = router.fallback(unknown_url).method_not_allowed_fallback(wrong_method).with_state(edge);
-    metered(router, limits.rate)
+    metered(bounded(router, limits.unread_bytes_max), limits.rate)
 }
 
 /// All stocks, by name

@@ -170,3 +170,36 @@ async fn each_client_has_its_rate_where_there_is_one() {
         assert_eq!(ask(served.address, get(path).as_bytes()).await.status, 200, "{path} is for those who watch");
     }
 }
+
+#[tokio::test]
+async fn long_answers_that_nobody_reads_are_bounded_and_others_are_answered() {
+    let stocks = || ClientAnswer::Stocks(vec![stock("GameStart", 1599); 200_000]);
+    let limits = Limits { unread_bytes_max: 20_000_000, ..Limits::default() };
+    let (served, mut inputs) = serve(limits, PATIENCE).await;
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(4096).unwrap();
+    let mut first = socket.connect(served.address).await.unwrap();
+    let mut second = connect(served.address).await;
+    // Whoever is answered later waits until the first answer has taken its place.
+    for client in [&mut first, &mut second] {
+        client.write_all(get("/stocks").as_bytes()).await.unwrap();
+        let Some(Input::Client(ticket, _)) = inputs.recv().await else { panic!("no request") };
+        served.desk.answer(ticket, stocks());
+        client.readable().await.unwrap();
+    }
+    let refused = read(&mut second, true).await;
+    let message = "too many long answers are not read by their clients; try again";
+    assert_eq!((refused.status, refused.header("retry-after")), (503, Some("1")), "{}", refused.body);
+    assert!(refused.body.contains(message), "{}", refused.body);
+    // What is the program's own is nobody's to use up, and what is short needs no place.
+    for path in ["/openapi.json", "/healthz"] {
+        assert_eq!(ask(served.address, get(path).as_bytes()).await.status, 200, "{path}");
+    }
+
+    let whole = read(&mut first, true).await;
+    assert_eq!((whole.status, whole.body.matches("GameStart").count()), (200, 200_000));
+    second.write_all(get("/stocks").as_bytes()).await.unwrap();
+    let Some(Input::Client(ticket, _)) = inputs.recv().await else { panic!("no request") };
+    served.desk.answer(ticket, stocks());
+    assert_eq!(read(&mut second, true).await.status, 200, "there is room again");
+}
