@@ -24,9 +24,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use crate::envelope::Failure;
 use crate::limits::PIECE_BYTES;
 
-/// Has all long answers of `router` handed over in pieces, and bounds those that are not read.
-pub(crate) fn bounded(router: Router, unread_bytes_max: usize) -> Router {
-    router.layer(from_fn_with_state(Arc::new(Semaphore::new(unread_bytes_max)), hand_over))
+/// Has all long answers of `router` handed over in pieces; those that are not read take so many bytes of `room`.
+pub(crate) fn bounded(router: Router, room: Arc<Semaphore>) -> Router {
+    router.layer(from_fn_with_state(room, hand_over))
 }
 
 async fn hand_over(State(room): State<Arc<Semaphore>>, request: Request, next: Next) -> Response {

@@ -182,7 +182,7 @@ async fn serve(
     let feed = Feed::new(Arc::clone(&desk), &limits);
     let following = tokio::spawn(Arc::clone(&feed).follow());
     let observer = Observer::new(scraper, Arc::clone(&desk), Arc::clone(&feed), Arc::clone(&standing), &limits);
-    let router = routes::router(Arc::clone(&desk), feed, standing, &limits);
+    let router = routes::router(Arc::clone(&desk), feed, standing, &limits, Arc::clone(&observer.unread));
     let turn_away = async {
         let reason = shutdown.requested().await;
         desk.leave();

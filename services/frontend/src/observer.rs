@@ -121,6 +121,8 @@ pub(crate) struct Observer {
     counts: [[Counts; METHODS.len()]; ROUTES.len()],
     /// One for each connection that may be open.
     pub(crate) places: Arc<Semaphore>,
+    /// One for each byte of long answers that may wait for their clients.
+    pub(crate) unread: Arc<Semaphore>,
     limits: Limits,
     refused: AtomicU64,
 }
@@ -144,6 +146,7 @@ impl Observer {
             standing,
             counts: array::from_fn(|_| array::from_fn(|_| counts())),
             places: Arc::new(Semaphore::new(limits.connections_max)),
+            unread: Arc::new(Semaphore::new(limits.unread_bytes_max)),
             limits: *limits,
             refused: AtomicU64::new(0),
         })
@@ -223,7 +226,9 @@ impl Observer {
         }
         let open = self.limits.connections_max.saturating_sub(self.places.available_permits());
         readings.count(&REFUSED, &[], self.refused.load(Ordering::Relaxed));
+        let unread = self.limits.unread_bytes_max.saturating_sub(self.unread.available_permits());
         readings.queue("http_connections", open, self.limits.connections_max);
+        readings.queue("http_unread_bytes", unread, self.limits.unread_bytes_max);
         readings.queue("http_requests", self.desk.waiting(), REQUESTS_UNDER_WAY_MAX);
         readings.queue("event_streams", self.feed.streams(), self.limits.streams_max);
     }

@@ -20,6 +20,7 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, he
 use axum::response::{IntoResponse, Response};
 use http_body_util::LengthLimitError;
 use serde::Serialize;
+use tokio::sync::Semaphore;
 use tokio::time::timeout;
 use tradenet_core::{ClientAnswer, ClientRequest};
 use tradenet_schemas::ids::OrderNumber;
@@ -82,12 +83,18 @@ pub(crate) fn table() -> (Router<Edge>, OpenApi) {
 }
 
 /// What serves all routes.
-pub(crate) fn router(desk: Arc<Desk>, feed: Arc<Feed>, standing: Arc<Standing>, limits: &Limits) -> Router {
+pub(crate) fn router(
+    desk: Arc<Desk>,
+    feed: Arc<Feed>,
+    standing: Arc<Standing>,
+    limits: &Limits,
+    unread: Arc<Semaphore>,
+) -> Router {
     let (router, document) = table();
     let document = openapi::written(&document).into();
     let edge = Edge { desk, feed, standing, opening: Arc::default(), body_read: limits.body_read, document };
     let router = router.fallback(unknown_url).method_not_allowed_fallback(wrong_method).with_state(edge);
-    metered(bounded(router, limits.unread_bytes_max), limits.rate)
+    metered(bounded(router, unread), limits.rate)
 }
 
 /// All stocks, by name

@@ -191,6 +191,7 @@ async fn long_answers_that_nobody_reads_are_bounded_and_others_are_answered() {
     let message = "too many long answers are not read by their clients; try again";
     assert_eq!((refused.status, refused.header("retry-after")), (503, Some("1")), "{}", refused.body);
     assert!(refused.body.contains(message), "{}", refused.body);
+    assert!(served.observer.unread.available_permits() < 10_000_000, "the first answer has its place");
     // What is the program's own is nobody's to use up, and what is short needs no place.
     for path in ["/openapi.json", "/healthz"] {
         assert_eq!(ask(served.address, get(path).as_bytes()).await.status, 200, "{path}");
@@ -202,4 +203,5 @@ async fn long_answers_that_nobody_reads_are_bounded_and_others_are_answered() {
     let Some(Input::Client(ticket, _)) = inputs.recv().await else { panic!("no request") };
     served.desk.answer(ticket, stocks());
     assert_eq!(read(&mut second, true).await.status, 200, "there is room again");
+    assert_eq!(served.observer.unread.available_permits(), 20_000_000);
 }
