@@ -141,10 +141,15 @@ pub(crate) fn rebuild(evidence: &Evidence<'_>) -> Result<Rebuild, String> {
     let unserved = is_unserved(&twins, floor, statuses);
     let newest = stand.first().copied().unwrap_or(newest);
     // Whichever of them was served in, who is in sync by each has every order. Where none was, all orders are older than
-    // they are, and each of them names only who had every order then.
+    // they are, and each of them names only who had every order then. But the register may have gone back by more than one
+    // record, so that they follow two different ones: in which of those was served, the epoch of the last entry shows.
+    let by = |status: &Status, held: &Configuration| held.is_in_sync(status.id, status.store);
+    let by_any = |status: &&Status| twins.iter().any(|held| by(status, held));
+    let farthest = statuses.iter().filter(by_any).map(|status| status.tail.epoch).max().unwrap_or_default();
+    let begun = twins.iter().any(|held| is_begun(held, statuses));
     let has_every_order = |status: &Status| {
-        let by = |held: &&Configuration| held.is_in_sync(status.id, status.store);
-        if unserved { twins.iter().any(by) } else { stand.iter().all(by) }
+        let by_those = if unserved { by_any(&status) } else { stand.iter().all(|held| by(status, held)) };
+        by_those && (begun || twins.iter().all(|held| by(status, held)) || status.tail.epoch == farthest)
     };
     let fit = |status: &&Status| has_every_order(status) && status.tail.seq >= seen && !status.leaving;
     let fit: Vec<_> = statuses.iter().filter(fit).cloned().collect();
@@ -175,8 +180,8 @@ fn is_begun(held: &Configuration, statuses: &[Status]) -> bool {
     statuses.iter().any(|status| holds(status, held.nonce) && status.tail.epoch == held.epoch)
 }
 
-/// Whether nobody has served by any of these records of one epoch, nor can: the floor, which a leader raises first, is below
-/// it, or the leader has ended.
+/// Whether nobody has served by any of these records of one epoch: the floor, which a leader raises first, is below it, or
+/// the leader has ended.
 fn is_unserved(twins: &[&Configuration], floor: &Slot<Epoch>, statuses: &[Status]) -> bool {
     let below = |held: &Configuration| floor.value().is_some_and(|floor| *floor < held.epoch);
     twins.iter().all(|held| !is_begun(held, statuses) && (below(held) || is_void(held, statuses)))
@@ -201,14 +206,14 @@ fn is_void(held: &Configuration, statuses: &[Status]) -> bool {
 /// floor lets only one of them begin, and all replicas have answered.
 fn standing<'a>(twins: &[&'a Configuration], statuses: &[Status]) -> Vec<&'a Configuration> {
     let begun = |held: &Configuration| is_begun(held, statuses);
-    let contested =
-        |held: &Configuration| statuses.iter().any(|s| s.contested && holds(s, held.nonce)) || is_void(held, statuses);
+    let contested = |held: &Configuration| statuses.iter().any(|s| s.contested && holds(s, held.nonce));
     let those = |which: &dyn Fn(&Configuration) -> bool| -> Option<Vec<&'a Configuration>> {
         let found: Vec<_> = twins.iter().filter(|held| which(held)).copied().collect();
         (!found.is_empty()).then_some(found)
     };
     those(&begun)
         .or_else(|| those(&|held| goes_on(held) && !contested(held)))
+        .or_else(|| those(&|held| !contested(held) && !is_void(held, statuses)))
         .or_else(|| those(&|held| !contested(held)))
         .unwrap_or_else(|| twins.to_vec())
 }
@@ -503,6 +508,7 @@ mod tests {
         fn check_ended(floor: Option<u64>, begun: bool, ended: &[usize], expected: &[u8]) {
             let (one, two) = (record(5, 1, &[1]), Configuration { nonce: Nonce(99), ..record(5, 2, &[2]) });
             let mut statuses = [status(1, Some(one.clone()), 9), status(2, Some(two), 9), status(3, Some(one), 9)];
+            statuses.iter_mut().for_each(|status| status.tail.epoch = Epoch(4));
             statuses[1].tail.epoch = Epoch(if begun { 5 } else { 4 });
             for number in ended {
                 statuses[number - 1].boot = Boot(99);
@@ -524,6 +530,34 @@ mod tests {
         check_ended(Some(5), false, &[1, 2], &[1, 2]);
         check_ended(None, false, &[1, 2], &[1, 2]);
         check_ended(Some(5), true, &[1, 2], &[2]);
+    }
+
+    #[test]
+    fn of_an_epoch_that_was_given_twice_after_two_others_only_who_has_entries_of_the_last_one_may_lead() {
+        /// The register went back to epoch 4 and gave 5 and 6 to order-1 and to order-2, whose logs end in `tails`; of
+        /// the leaders of 6 those have ended before its first entry, and order-1 serves nobody if it is contested.
+        #[track_caller]
+        fn check(tails: [u64; 2], floor: u64, ended: &[usize], contested: bool, expected: &[u8]) {
+            let (one, two) = (record(6, 1, &[1]), Configuration { nonce: Nonce(99), ..record(6, 2, &[2]) });
+            let mut statuses = [status(1, Some(one), 9), status(2, Some(two), 9), status(3, None, 9)];
+            statuses.iter_mut().zip(tails).for_each(|(status, epoch)| status.tail.epoch = Epoch(epoch));
+            ended.iter().for_each(|number| statuses[number - 1].boot = Boot(99));
+            statuses[0].contested = contested;
+            let (configuration, floor, seen) = (present(record(4, 3, &[1, 2, 3])), present(Epoch(floor)), SeqNum(9));
+            let evidence = Evidence { configuration: &configuration, floor: &floor, statuses: &statuses, seen };
+            let fit = rebuild(&evidence).map_or_else(|_| Vec::new(), |rebuild| rebuild.fit);
+            assert_eq!(fit.iter().map(|status| status.id.get()).collect::<Vec<_>>(), expected);
+        }
+        check([4, 4], 6, &[1, 2], false, &[1, 2]);
+        check([4, 5], 6, &[1, 2], false, &[2]);
+        check([5, 4], 6, &[1, 2], false, &[1]);
+        check([4, 5], 5, &[], false, &[2]);
+        // order-1 may still begin by its record, and lacks what order-2 has.
+        check([4, 5], 6, &[2], false, &[]);
+        check([4, 4], 6, &[2], false, &[1]);
+        // It says that it will not.
+        check([4, 4], 6, &[2], true, &[2]);
+        check([5, 4], 6, &[2], true, &[]);
     }
 
     #[test]
