@@ -104,9 +104,10 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
             Ok(patches) => {
                 own.put_back(&patches)?;
                 let bytes: usize = patches.iter().map(|patch| patch.line.len()).sum();
+                let entries = if patches.len() == 1 { "entry" } else { "entries" };
                 writeln!(
                     text,
-                    "{:<12} {} entries put back, {bytes} bytes: every byte as it was",
+                    "{:<12} {} {entries} put back, {bytes} bytes: every byte as it was",
                     own.name,
                     patches.len()
                 )
