@@ -173,7 +173,7 @@ fn replica(cluster: &Cluster, id: ReplicaId, status: Option<&Status>) -> Replica
     // One that says nothing is waited for as long as it is in the set, whatever its disk holds by now.
     let in_sync = newest.is_some_and(|newest| match status {
         Some(status) => newest.is_in_sync(id, status.store),
-        None => newest.in_sync.iter().any(|member| member.id == id),
+        None => newest.in_sync_member(id).is_some(),
     });
     Replica {
         id: id.get(),

@@ -2,8 +2,8 @@
 //!
 //! Problem: "fast" and "idle" are said of a page by whoever has it open on a machine that does nothing else. Idea: one command opens it
 //! again and again, lets it rest, and lets it follow thousands of changes a second from real trades while somebody clicks; what
-//! others had of the machine meanwhile is told with each figure. What came is then told to the page again, faster. Rules: no time is asserted, as a machine that is busy would decide
-//! it; that the page ends with what the exchange has, is.
+//! others had of the machine meanwhile is told with each figure. What came is then told to the page again, faster. Rules: no time is
+//! asserted, as a machine that is busy would decide it; that the page ends with what the exchange has, is.
 //!
 //! `cargo test --release -p tradenet --test ring -- --ignored --nocapture figures_of_the_page`; `docs/page.md` has what it showed.
 
