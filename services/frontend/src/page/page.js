@@ -614,7 +614,7 @@ function drawTape() {
 
 const sizes = new WeakMap();
 const resized = new ResizeObserver((entries) => {
-  entries.forEach(({ target, contentRect: { width, height } }) => sizes.set(target, { width, height }));
+  entries.forEach(({ target, contentRect: { width, height } }) => sizes.set(target, { width: Math.round(width), height: Math.round(height) }));
   dirty("candles", "book");
 });
 [$("candles"), $("depth")].forEach((svg) => resized.observe(svg));
