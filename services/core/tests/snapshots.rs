@@ -464,6 +464,35 @@ fn every_bit_that_rots_under_a_running_replica_is_found_and_got_back_from_anothe
     }
 }
 
+#[test]
+fn rot_is_mended_by_one_who_has_the_line_and_behind_it_others_that_were_never_committed() {
+    let history = History::of(13, 25);
+    let snapshot = history.snapshot(None, *history.ends.last().unwrap()).unwrap().encode();
+    // The last entry of epoch 1, behind which the other has gone on in its own way.
+    let common = history.entries.iter().take_while(|entry| entry.epoch == Epoch(1)).count();
+    let end = |entry: usize| usize::try_from(history.ends[entry - 1]).unwrap();
+    let mut astray = history.bytes[..end(common)].to_vec();
+    let mut scan = tradenet_core::journal::scan(&astray, Position::default());
+    let last = scan.by_ref().last().unwrap().unwrap().position;
+    let mut chain = last.chain;
+    for seq in (last.seq.0 + 1)..=(history.entries.len() as u64) {
+        let entry = Entry { seq: SeqNum(seq), epoch: Epoch(1), at: 7, key: None, events: vec![] };
+        chain = encode(&entry, chain, &mut astray);
+    }
+    let check = |byte: usize, mended: bool| {
+        let mut place = Place::new(&history.bytes, vec![snapshot.clone()]);
+        place.others = vec![(2, astray.clone())];
+        let mut replica = place.start();
+        place.journal[byte] ^= 4;
+        place.pass(&mut replica, Duration::from_secs(3));
+        assert_eq!(place.journal == history.bytes, mended, "byte {byte}: {:?}", place.notices);
+    };
+    for entry in 1..=common {
+        check(end(entry) - 20, true);
+    }
+    check(end(common + 1) - 20, false);
+}
+
 /// Form, length and checksum of a snapshot.
 fn golden() -> (u32, usize, String) {
     (1, 12_169, "f6523e6c1ba0be42".to_owned())

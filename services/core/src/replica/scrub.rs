@@ -20,7 +20,7 @@ use tradenet_schemas::subjects::Peer;
 
 use super::log::{Log, Place};
 use super::{READS_MAX, ReadFor, Replica};
-use crate::journal::{Followed, encode, follow};
+use crate::journal::{Followed, encode, follow, place};
 use crate::{DiskRequest, DiskTicket, Mono, Output};
 
 /// Between two parts that are read, of 64 KiB each: some 2.6 GiB a day.
@@ -64,7 +64,7 @@ impl Mending {
     fn take(&mut self, lines: &[u8], log: &Log) -> bool {
         let start = self.good_bytes;
         let most = lines.len().min(self.bytes.len() - start);
-        let taken = follow(&lines[..most], self.good.chain).bytes;
+        let taken = follow(&lines[..of_log(&lines[..most], self.good.seq, log)], self.good.chain).bytes;
         self.bytes[start..start + taken].copy_from_slice(&lines[..taken]);
         self.given.end = self.given.end.max(start + taken);
         let followed = follow(&self.bytes[start..], self.good.chain);
@@ -282,6 +282,13 @@ impl Replica {
 
 fn length(from: Place, to: Place) -> usize {
     usize::try_from(to.end - from.end).unwrap_or(usize::MAX)
+}
+
+/// So many bytes of lines behind entry `from` are of the log's own epochs, and so of its entries (R2). Whoever was asked may have
+/// others behind them, which were never committed and lead elsewhere.
+fn of_log(lines: &[u8], from: SeqNum, log: &Log) -> usize {
+    let of_log = |(line, seq): &(&[u8], u64)| place(line).is_some_and(|at| at.epoch == log.epoch(SeqNum(*seq)));
+    lines.split_inclusive(|&byte| byte == b'\n').zip(from.0 + 1..).take_while(of_log).map(|(line, _)| line.len()).sum()
 }
 
 /// The last good line behind `from`.
