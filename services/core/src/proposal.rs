@@ -74,7 +74,8 @@ pub(crate) struct Rebuild {
     pub(crate) newest: Option<Configuration>,
     /// The epoch of the new record.
     pub(crate) epoch: Epoch,
-    /// The floor to write before it, where there is none.
+    /// The floor to write before it, and then to look at everything again: where there is none, and where it is the only proof
+    /// that nobody serves by some record: whoever would begin finds it raised, and gives that up.
     pub(crate) floor: Option<Epoch>,
     /// No other record than the newest has its epoch: nobody can have raised a floor to it but by this one.
     pub(crate) sole: bool,
@@ -140,6 +141,7 @@ pub(crate) fn rebuild(evidence: &Evidence<'_>) -> Result<Rebuild, String> {
     let stand = standing(&twins, statuses);
     let unserved = is_unserved(&twins, floor, statuses);
     let newest = stand.first().copied().unwrap_or(newest);
+    let sole = twins.iter().all(|held| held.nonce == newest.nonce);
     // Whichever of them was served in, who is in sync by each has every order. Where none was, all orders are older than
     // they are, and each of them names only who had every order then. But the register may have gone back by more than one
     // record, so that they follow two different ones: in which of those was served, the epoch of the last entry shows.
@@ -151,7 +153,12 @@ pub(crate) fn rebuild(evidence: &Evidence<'_>) -> Result<Rebuild, String> {
         let by_those = if unserved { by_any(&status) } else { stand.iter().all(|held| by(status, held)) };
         by_those && (begun || twins.iter().all(|held| by(status, held)) || status.tail.epoch == farthest)
     };
-    let fit = |status: &&Status| has_every_order(status) && status.tail.seq >= seen && !status.leaving;
+    let older: Vec<_> = all.iter().copied().filter(|held| held.epoch < newest.epoch).collect();
+    let unproven = !begun && (twins.iter().all(|held| !goes_on(held)) || floor_value < newest.epoch);
+    let served = |held: &Configuration| unproven && may_have_served(held, floor, statuses);
+    let follows = |status: &Status| older.iter().all(|held| !served(held) || is_behind(status, held, &older));
+    let fit =
+        |status: &&Status| has_every_order(status) && follows(status) && status.tail.seq >= seen && !status.leaving;
     let fit: Vec<_> = statuses.iter().filter(fit).cloned().collect();
     // While a leader serves in that record, orders go on, and what was heard of the others is always a little old.
     let serves = |status: &Status| {
@@ -165,14 +172,15 @@ pub(crate) fn rebuild(evidence: &Evidence<'_>) -> Result<Rebuild, String> {
     // Whoever served had its epoch on disk. A record that no replica has adopted may be lost again, and must not leave a
     // floor behind that nobody can explain.
     let adopted = held().map(|held| held.epoch).max().unwrap_or_default();
-    Ok(Rebuild {
-        newest: Some(newest.clone()),
-        epoch: newest.epoch.next(),
-        floor: floor.value().is_none().then_some(adopted),
-        sole: twins.iter().all(|held| held.nonce == newest.nonce),
-        serving,
-        fit,
-    })
+    // Of two records of one epoch, or of an older one that not everybody here follows.
+    let may_begin = |held: &Configuration| floor_value < held.epoch && !is_over(held, statuses);
+    let two = !sole && unserved && twins.iter().any(|held| may_begin(held));
+    let astray = older.iter().any(|held| may_begin(held) && !fit.iter().all(|status| is_behind(status, held, &older)));
+    let floor = match floor.value() {
+        None => Some(adopted),
+        Some(_) => (serving.is_none() && (two || astray)).then_some(newest.epoch),
+    };
+    Ok(Rebuild { newest: Some(newest.clone()), epoch: newest.epoch.next(), floor, sole, serving, fit })
 }
 
 /// Whether a replica has written the first entry of that epoch, as leader or from one.
@@ -181,10 +189,35 @@ fn is_begun(held: &Configuration, statuses: &[Status]) -> bool {
 }
 
 /// Whether nobody has served by any of these records of one epoch: the floor, which a leader raises first, is below it, or
-/// the leader has ended.
+/// the leader has ended or given it up.
 fn is_unserved(twins: &[&Configuration], floor: &Slot<Epoch>, statuses: &[Status]) -> bool {
     let below = |held: &Configuration| floor.value().is_some_and(|floor| *floor < held.epoch);
     twins.iter().all(|held| !is_begun(held, statuses) && (below(held) || is_void(held, statuses)))
+        || twins.iter().all(|held| is_over(held, statuses))
+}
+
+/// Whether nobody has served by that record, nor will: its leader has ended before its first entry, or has given it up.
+fn is_over(held: &Configuration, statuses: &[Status]) -> bool {
+    let given_up = |status: &Status| {
+        let leader = Leader { id: status.id, boot: status.boot };
+        status.contested && leader == held.leader && holds(status, held.nonce)
+    };
+    !is_begun(held, statuses) && (is_void(held, statuses) || statuses.iter().any(given_up))
+}
+
+/// Whether somebody may have served by an older record than the newest: the register may have gone back by several records before
+/// anybody served in them, and then given the lower one of their epochs to others.
+fn may_have_served(held: &Configuration, floor: &Slot<Epoch>, statuses: &[Status]) -> bool {
+    let reached = floor.value().is_none_or(|floor| *floor >= held.epoch);
+    reached && (goes_on(held) || statuses.iter().any(|status| status.tail.epoch == held.epoch))
+}
+
+/// Whether a replica has what was committed by an older record: it is named there, or was added later by the same leader, or
+/// by one who had begun by then.
+fn is_behind(status: &Status, held: &Configuration, older: &[&Configuration]) -> bool {
+    let by = |held: &Configuration| held.is_in_sync(status.id, status.store);
+    let later = |other: &&&Configuration| other.epoch > held.epoch && other.leader == held.leader && goes_on(other);
+    by(held) || status.tail.epoch >= held.epoch || older.iter().filter(later).any(|other| by(other))
 }
 
 /// Whoever is newly elected commits nothing before its first entry; a leader who goes on may have, without a new one.
@@ -556,8 +589,114 @@ mod tests {
         check([4, 5], 6, &[2], false, &[]);
         check([4, 4], 6, &[2], false, &[1]);
         // It says that it will not.
-        check([4, 4], 6, &[2], true, &[2]);
-        check([5, 4], 6, &[2], true, &[]);
+        check([4, 4], 6, &[2], true, &[1, 2]);
+        check([5, 4], 6, &[2], true, &[1]);
+    }
+
+    #[test]
+    fn that_nobody_begins_by_an_epoch_that_was_given_twice_is_made_sure_of_before_anybody_else_is_elected() {
+        /// The register went back to epoch 4 and gave 5 to order-1 and to order-2, each in sync alone. Which floor is written
+        /// first, and who may lead.
+        #[track_caller]
+        fn check(floor: u64, change: impl FnOnce(&mut [Status; 3]), expected: (Option<u64>, &[u8])) {
+            let (one, two) = (record(5, 1, &[1]), Configuration { nonce: Nonce(99), ..record(5, 2, &[2]) });
+            let mut statuses = [status(1, Some(one.clone()), 9), status(2, Some(two), 9), status(3, Some(one), 9)];
+            statuses.iter_mut().for_each(|status| status.tail.epoch = Epoch(4));
+            change(&mut statuses);
+            let (configuration, floor, seen) = (present(record(4, 3, &[1, 2, 3])), present(Epoch(floor)), SeqNum(9));
+            let evidence = Evidence { configuration: &configuration, floor: &floor, statuses: &statuses, seen };
+            let (floor, fit) = rebuild(&evidence).map_or((None, Vec::new()), |rebuild| (rebuild.floor, rebuild.fit));
+            let fit: Vec<_> = fit.iter().map(|status| status.id.get()).collect();
+            assert_eq!((floor, &fit[..]), (expected.0.map(Epoch), expected.1));
+        }
+        let end = |statuses: &mut [Status; 3], number: usize| statuses[number - 1].boot = Boot(99);
+        let give_up = |statuses: &mut [Status; 3], number: usize| statuses[number - 1].contested = true;
+        check(4, |_| {}, (Some(5), &[1, 2]));
+        check(4, |statuses| end(statuses, 1), (Some(5), &[1, 2]));
+        // Raised, by the clerk or by one of the two leaders, who may have begun and not yet have an entry.
+        check(5, |_| {}, (None, &[]));
+        check(5, |statuses| give_up(statuses, 1), (None, &[2]));
+        check(5, |statuses| [1, 2].iter().for_each(|number| give_up(statuses, *number)), (None, &[1, 2]));
+        check(5, |statuses| (end(statuses, 1), give_up(statuses, 2)).0, (None, &[1, 2]));
+        // It has begun in between.
+        check(5, |statuses| statuses[0].tail.epoch = Epoch(5), (None, &[1]));
+        // Nobody is left who could begin.
+        check(4, |statuses| [1, 2].iter().for_each(|number| end(statuses, *number)), (None, &[1, 2]));
+    }
+
+    #[test]
+    fn who_leads_by_a_record_that_nobody_served_in_has_what_was_served_by_an_older_one_that_it_may_not_follow() {
+        /// order-2 was elected in 5 and then in 6, and the register lost both; then order-1 got 5. The floor, where the logs of the
+        /// two end, who is in sync by the 5 of order-1, and who may lead.
+        #[track_caller]
+        fn check(floor: Option<u64>, tails: [u64; 2], in_sync: &[u8], goes_on: bool, expected: &[u8]) {
+            let (mut five, six) = (record(5, 1, in_sync), record(6, 2, &[2]));
+            if goes_on {
+                five.by = Node::Order(five.leader.id, five.leader.boot);
+            }
+            let mut statuses = [status(1, Some(five), 9), status(2, Some(six), 9), status(3, None, 9)];
+            statuses.iter_mut().zip(tails).for_each(|(status, epoch)| status.tail.epoch = Epoch(epoch));
+            let (configuration, seen) = (present(record(4, 3, &[1, 2, 3])), SeqNum(9));
+            let floor = floor.map_or(Slot::KeyMissing, |floor| present(Epoch(floor)));
+            let evidence = Evidence { configuration: &configuration, floor: &floor, statuses: &statuses, seen };
+            let fit = rebuild(&evidence).map_or_else(|_| Vec::new(), |rebuild| rebuild.fit);
+            assert_eq!(fit.iter().map(|status| status.id.get()).collect::<Vec<_>>(), expected);
+        }
+        check(Some(5), [5, 4], &[1], false, &[]);
+        check(None, [5, 4], &[1], false, &[]);
+        check(Some(5), [4, 4], &[1], true, &[]);
+        // The floor: nobody has served in 5 either.
+        check(Some(4), [5, 4], &[1], false, &[2]);
+        // 6 was begun, so that nobody can have served in 5 behind it.
+        check(Some(6), [5, 6], &[1], false, &[2]);
+        // It is in sync by 5, too, so that nothing was committed in it without it.
+        check(Some(5), [5, 4], &[1, 2], false, &[2]);
+        check(Some(5), [5, 5], &[1], false, &[2]);
+        check(Some(5), [4, 4], &[1], false, &[2]);
+    }
+
+    #[test]
+    fn a_leader_of_an_older_record_that_may_still_begin_is_kept_from_it_first() {
+        /// order-2 was elected in 6, which the register lost, and order-1 is about to begin in 5: which floor is written.
+        #[track_caller]
+        fn check(in_sync: &[u8], change: impl FnOnce(&mut [Status; 3]), expected: Option<u64>) {
+            let (five, six) = (record(5, 1, in_sync), record(6, 2, &[2]));
+            let mut statuses = [status(1, Some(five.clone()), 9), status(2, Some(six), 9), status(3, None, 9)];
+            statuses.iter_mut().for_each(|status| status.tail.epoch = Epoch(4));
+            change(&mut statuses);
+            let (configuration, floor, seen) = (present(five), present(Epoch(4)), SeqNum(9));
+            let evidence = Evidence { configuration: &configuration, floor: &floor, statuses: &statuses, seen };
+            assert_eq!(rebuild(&evidence).map(|rebuild| rebuild.floor), Ok(expected.map(Epoch)));
+        }
+        check(&[1], |_| {}, Some(6));
+        check(&[1], |statuses| statuses[0].contested = true, None);
+        check(&[1], |statuses| statuses[0].boot = Boot(99), None);
+        // It needs the word of order-2.
+        check(&[1, 2], |_| {}, None);
+    }
+
+    #[test]
+    fn who_was_added_by_the_leader_of_an_older_record_has_what_was_committed_by_it_without_an_entry_of_that_epoch() {
+        /// order-3 leads from 4 on, and goes on alone in 6; then order-1 is added by a record that order-3 holds, and elected in 8.
+        #[track_caller]
+        fn check(adds: impl FnOnce(&mut Configuration), expected: &[u8]) {
+            let goes_on = |epoch, in_sync: &[u8]| {
+                let held = record(epoch, 3, in_sync);
+                Configuration { by: Node::Order(held.leader.id, held.leader.boot), ..held }
+            };
+            let (six, mut seven, eight) = (goes_on(6, &[3]), goes_on(7, &[1, 3]), record(8, 1, &[1]));
+            adds(&mut seven);
+            let mut statuses = [status(1, Some(eight), 9), status(2, Some(six), 9), status(3, Some(seven), 9)];
+            statuses.iter_mut().for_each(|status| status.tail.epoch = Epoch(4));
+            statuses[2].boot = Boot(99);
+            let (configuration, floor, seen) = (Slot::KeyMissing, present(Epoch(7)), SeqNum(9));
+            let evidence = Evidence { configuration: &configuration, floor: &floor, statuses: &statuses, seen };
+            let fit = rebuild(&evidence).map_or_else(|_| Vec::new(), |rebuild| rebuild.fit);
+            assert_eq!(fit.iter().map(|status| status.id.get()).collect::<Vec<_>>(), expected);
+        }
+        check(|_| {}, &[1]);
+        check(|seven| seven.leader.boot = Boot(55), &[]);
+        check(|seven| seven.in_sync = vec![member(3)], &[]);
     }
 
     #[test]

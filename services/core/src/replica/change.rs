@@ -56,7 +56,8 @@ pub(super) struct Change {
     retry_at: Option<Mono>,
     /// A write was asked for: it may take effect at any time.
     written: bool,
-    /// The floor was asked for, here or by the own clerk: that it stands at the target's epoch is this leader's own doing.
+    /// The floor was asked for, here or by the own clerk, and not refused: that it stands at the target's epoch is this leader's own
+    /// doing.
     raised: bool,
     /// The target's epoch was given to another record, too.
     contested: bool,
@@ -119,7 +120,6 @@ impl Replica {
         change.asked = now;
         change.retry_at = None;
         change.written |= stage == Stage::Write;
-        change.raised |= stage == Stage::Floor;
         let request = match stage {
             Stage::Read | Stage::Verify => RegisterRequest::Read { ticket },
             Stage::Write => {
@@ -147,10 +147,13 @@ impl Replica {
             (Stage::Write, RegisterAnswer::Conflict { .. }) => self.ask_register(Stage::Read, None),
             // Read once more: between the last look and the raised floor the register may have gone back and the epoch's
             // number been given to somebody else, who finds the floor raised. Behind a raised floor that can't happen.
-            (Stage::Floor, RegisterAnswer::Written { .. } | RegisterAnswer::Conflict { .. }) => {
+            (Stage::Floor, RegisterAnswer::Written { .. }) => {
+                self.floor_was_asked_for();
                 self.ask_register(Stage::Verify, None);
             }
+            (Stage::Floor, RegisterAnswer::Conflict { .. }) => self.ask_register(Stage::Verify, None),
             (_, RegisterAnswer::Unknown { why, .. }) => {
+                self.floor_was_asked_for();
                 self.outputs.push_back(Output::debug(format!("the register did not answer: {why}")));
                 self.retry_change();
             }
@@ -176,6 +179,8 @@ impl Replica {
             return;
         }
         // Whatever was asked may have taken effect: look first.
+        self.floor_was_asked_for();
+        let Some(change) = self.leading.as_ref().and_then(|leading| leading.change.as_ref()) else { return };
         let stage = if matches!(change.stage, Stage::Read | Stage::Write) { Stage::Read } else { Stage::Verify };
         self.ask_register(stage, None);
     }
@@ -261,9 +266,12 @@ impl Replica {
             _ if bug(Bug::IgnoreReportedEpochs) => {}
             Slot::Present { value, .. } if value.epoch > target.epoch => return self.lost_to(&value.clone()),
             Slot::Present { value, .. } if value.epoch == target.epoch => return self.lost_the_epoch(),
+            // Older or gone; and somebody has seen to it that nobody begins by this record.
+            _ if floor.value() == Some(&target.epoch) && !self.raised_the_floor() => return self.lost_the_epoch(),
             other => return self.register_went_back(other),
         }
         match floor {
+            _ if self.is_contested() => self.lost_the_epoch(),
             _ if bug(Bug::ServeBelowTheFloor) => self.change_done(),
             Slot::Present { value, .. } if *value > target.epoch => self.register_went_back(slot),
             Slot::Present { value, .. } if *value == target.epoch && self.raised_the_floor() => self.change_done(),
@@ -275,12 +283,19 @@ impl Replica {
         }
     }
 
+    /// A floor that this change asked for may have been written.
+    fn floor_was_asked_for(&mut self) {
+        if let Some(change) = self.leading.as_mut().and_then(|leading| leading.change.as_mut()) {
+            change.raised |= change.stage == Stage::Floor && !change.contested;
+        }
+    }
+
     /// The clerk asks for a floor where the register has lost it, and no replica knows of another record of that epoch than
     /// this one. If it is the change under way, then the floor that the change finds is its own.
     pub(super) fn floor_is_raised_for(&mut self, record: Option<&Configuration>) {
         let change = self.leading.as_mut().and_then(|leading| leading.change.as_mut());
         if let (Some(change), Some(record)) = (change, record) {
-            change.raised |= change.target.nonce == record.nonce;
+            change.raised |= change.target.nonce == record.nonce && !change.contested;
         }
     }
 
