@@ -305,7 +305,7 @@ pub enum Message {
         /// The requests it did not take.
         requests: Vec<u64>,
     },
-    /// The leader cannot write any more, such as when its disk is full and no other is in sync.
+    /// The leader cannot do it at present, such as when its disk is full and no other is in sync.
     Unavailable {
         /// The requests it did not take.
         requests: Vec<u64>,

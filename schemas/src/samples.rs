@@ -22,7 +22,7 @@ pub(crate) fn answers(request: &str) -> &'static [&'static str] {
         "PreVote" => &["Vote"],
         "Propose" => &["Proposed"],
         "Submit" => &["Outcomes", "NotLeader", "Overloaded", "Unavailable"],
-        "Read" => &["Answer", "NotLeader", "Overloaded"],
+        "Read" => &["Answer", "NotLeader", "Overloaded", "Unavailable"],
         "Fetch" => &["Chunk"],
         "Authority" => &["Grant", "Snapshot", "NotLeader"],
         "List" => &["Listed", "NotLeader"],

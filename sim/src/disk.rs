@@ -46,6 +46,8 @@ pub enum Fails {
 pub struct Disk {
     /// The directory's identity.
     pub store: StoreId,
+    /// How many of the newest orders a snapshot has.
+    orders_kept: usize,
     /// The journal.
     pub file: Vec<u8>,
     /// The snapshots' files, by their last entries.
@@ -75,9 +77,10 @@ pub struct Disk {
 
 impl Disk {
     /// An empty directory.
-    pub fn new(store: StoreId, sync_us: u64) -> Self {
+    pub fn new(store: StoreId, sync_us: u64, orders_kept: usize) -> Self {
         Self {
             store,
+            orders_kept,
             file: Vec::new(),
             snapshots: BTreeMap::new(),
             configuration: None,
@@ -272,7 +275,8 @@ impl Disk {
                 None => bad.push(*seq),
             }
         }
-        let made = Making::new(before, until).run(&mut |offset, bytes_max| Ok(range(offset, bytes_max)))?;
+        let making = Making::keeping(before, until, self.orders_kept);
+        let made = making.run(&mut |offset, bytes_max| Ok(range(offset, bytes_max)))?;
         self.snapshots.retain(|seq, _| !bad.contains(seq));
         let (seq, file) = (made.position().seq, made.encode());
         let size = file.len() as u64;

@@ -25,6 +25,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use fastrand::Rng;
+use tradenet_core::exchange::ORDERS_KEPT;
 use tradenet_core::replica::Replica;
 use tradenet_core::times::Times;
 use tradenet_core::{
@@ -246,7 +247,7 @@ impl Situation {
         let place = |index: usize| {
             let id = u8::try_from(index + 1).ok().and_then(ReplicaId::new).filter(|_| index < count);
             let name = id.map_or_else(|| "frontend".to_owned(), |id| format!("order-{id}"));
-            let disk = Disk::new(StoreId(index as u64 + 1), 0);
+            let disk = Disk::new(StoreId(index as u64 + 1), 0, ORDERS_KEPT);
             let (asked, last_seen) = (VecDeque::new(), LastSeen::default());
             Rc::new(Place { id, name, incarnation: 0, decider: None, last_seen, disk, asked, cut: false })
         };
@@ -484,6 +485,7 @@ impl Situation {
                 configuration: place.disk.configuration.clone(),
                 journal_bytes: place.disk.file.len() as u64,
                 snapshot_every_bytes: u64::MAX,
+                orders_kept: ORDERS_KEPT,
             }))),
             None => {
                 let options = frontend::Options { boot, members, times: times(), cache_size: 0 };

@@ -139,11 +139,25 @@ impl World {
     /// A new, empty directory.
     pub(crate) fn wipe_disk(&mut self, machine: usize) {
         let store = StoreId(self.fresh());
-        let empty = crate::disk::Disk::new(store, self.sync_us);
+        let empty = crate::disk::Disk::new(store, self.sync_us, self.orders_kept);
         let before = std::mem::replace(&mut self.machines[machine].disk, empty);
         self.attic.push((machine, before));
         let (now, name) = (self.now, self.machines[machine].name.clone());
         self.trace.line(now, &name, "wiped", || format!("its disk is now store {store}"));
+    }
+    /// A bit of the line that makes that order goes bad on that replica's disk.
+    pub fn rot(&mut self, who: Who, number: OrderNumber) {
+        let machine = self.index(who);
+        let seq = self.invariants.truth.order(number).map(|(seq, _)| *seq).unwrap_or_default();
+        let disk = &mut self.machines[machine].disk;
+        if let Some(at) = disk.journal_up_to(seq).map(|lines| lines.len() - 10) {
+            disk.file[at] ^= 1;
+            disk.flipped = Some(at);
+        }
+    }
+    /// Whether that replica's journal is as it was written.
+    pub fn is_rotten(&self, who: Who) -> bool {
+        self.machines[self.index(who)].disk.flipped.is_some()
     }
     /// What a sync of that replica's disk takes, in milliseconds.
     pub fn slow_disk(&mut self, who: Who, ms: u64) {

@@ -40,6 +40,12 @@ fn snapshot_every_bytes(seed: u64) -> u64 {
     [1_500, 40_000, 6_000, 20_000, 40_000, 6_000, 20_000, 40_000][usize::from(seed.to_le_bytes()[0] % 8)]
 }
 
+/// How many of the newest orders replicas keep in memory, by the seed: so few that most runs look some up in the journal, and some at
+/// times none that is committed.
+fn orders_kept(seed: u64) -> usize {
+    [3, 1, 10, 2][usize::from(seed.to_le_bytes()[0] / 8 % 4)]
+}
+
 /// How large the exchange is.
 #[derive(Clone, Debug)]
 pub struct Size {
@@ -245,6 +251,8 @@ pub struct World {
     pub(crate) drift_ppm: i64,
     /// How much of the journal there is from one snapshot to the next.
     snapshot_every_bytes: u64,
+    /// How many of the newest orders replicas keep in memory.
+    pub(crate) orders_kept: usize,
     pub(crate) sync_us: u64,
     /// Named rare situations, counted.
     pub(crate) marks: BTreeMap<&'static str, u64>,
@@ -307,6 +315,7 @@ impl World {
             violation: None,
             drift_ppm: 0,
             snapshot_every_bytes: snapshot_every_bytes(seed),
+            orders_kept: orders_kept(seed),
             sync_us: 800,
             marks: BTreeMap::new(),
             size,
@@ -339,7 +348,7 @@ impl World {
             id,
             name: who.to_string(),
             clock: Clock::new(0, 0, 0, 1_700_000_000_000),
-            disk: Disk::new(store, self.sync_us),
+            disk: Disk::new(store, self.sync_us, self.orders_kept),
             incarnation: 0,
             process: None,
             link: Link::default(),
@@ -476,6 +485,7 @@ impl World {
                 configuration: place.disk.configuration.clone(),
                 journal_bytes: place.disk.file.len() as u64,
                 snapshot_every_bytes: self.snapshot_every_bytes,
+                orders_kept: self.orders_kept,
             }))),
             (Who::Catalog(_), _) => Decided::Catalog(Box::new(catalog::Catalog::new(catalog::Options {
                 boot,

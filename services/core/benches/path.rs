@@ -18,6 +18,7 @@ use counting::count;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use tradenet_core::cache::Cache;
 use tradenet_core::catalog::{self, Catalog};
+use tradenet_core::exchange::ORDERS_KEPT;
 use tradenet_core::frontend::{self, Frontend};
 use tradenet_core::replica::snapshot::{MakeError, SNAPSHOT_EVERY_BYTES};
 use tradenet_core::replica::{self, Replica};
@@ -78,6 +79,7 @@ impl World {
                 configuration: None,
                 journal_bytes: 0,
                 snapshot_every_bytes: SNAPSHOT_EVERY_BYTES,
+                orders_kept: ORDERS_KEPT,
             }))
         };
         let listed = catalog::Options { boot: boot(CATALOG), members: members.clone(), times, stocks: vec![stock()] };

@@ -1,24 +1,33 @@
-//! What a start costs: from the journal's first byte, and from a snapshot with 64 MiB of journal behind it.
+//! What a start costs: from the journal's first byte, and from a snapshot with 64 MiB of journal behind it; what orders cost in
+//! memory and in a snapshot, were all of them kept and as they are; and what it costs to look an old one up.
 //!
 //! `cargo bench -p tradenet-core --bench restart -- [MILLIONS]` prints a table. A follower starts on a journal in memory, and has
 //! started when it has applied all that its leader calls committed: the disk's part is left out. No harness: one start takes seconds.
 
 #![allow(clippy::unwrap_used, clippy::disallowed_methods, clippy::disallowed_types, clippy::disallowed_macros)]
 
+use std::sync::Arc;
 use std::time::Instant;
 
+use allocation_counter::measure;
 use bytes::Bytes;
-use tradenet_core::exchange::{Decision, Exchange};
+use tradenet_core::exchange::{Decision, Exchange, ORDERS_KEPT};
 use tradenet_core::replica::snapshot::{Making, SNAPSHOT_EVERY_BYTES, Snapshot};
 use tradenet_core::replica::{Options, Replica};
 use tradenet_core::times::Times;
-use tradenet_core::{Decider, DiskAnswer, DiskRequest, Input, Mono, Now, Output, Packet, journal};
-use tradenet_schemas::ids::{Boot, Chain, ClusterId, Epoch, Leader, Member, Node, Nonce, ReplicaId, SeqNum, StoreId};
+use tradenet_core::{
+    Decider, DiskAnswer, DiskRequest, Input, Mono, Now, Output, Packet, RegisterAnswer, RegisterRequest, ReplyTo, Slot,
+    journal,
+};
+use tradenet_schemas::ids::{
+    Boot, Chain, ClusterId, Epoch, Leader, Member, Node, Nonce, OrderNumber, ReplicaId, SeqNum, StoreId,
+};
 use tradenet_schemas::journal::{Entry, Event};
-use tradenet_schemas::message::{Configuration, Envelope, Message};
+use tradenet_schemas::message::{Answer, Configuration, Envelope, Message, Query};
 use tradenet_schemas::trade::{Command, CommandKey, Price, Quantity, Side, Stock, Symbol};
 
 const NOW: Now = Now { mono: Mono(1_000_000), wall_ms: 0 };
+const LOOK_UPS: u64 = 1_000;
 
 fn main() {
     // Cargo's own arguments are no numbers.
@@ -28,16 +37,31 @@ fn main() {
     let journal = journal_of(orders);
     let length = journal.len() as u64;
     println!("{orders} orders: {} MB of journal", length / 1_000_000);
+    for (name, kept) in [("all orders kept", usize::MAX), ("the newest kept", ORDERS_KEPT)] {
+        let mut made = None;
+        let memory = measure(|| {
+            let read = &mut |offset, bytes_max| Ok(piece(&journal, offset, bytes_max).to_vec());
+            made = Some(Making::keeping(None, length, kept).run(read).unwrap());
+        });
+        let file = made.map(|made| made.encode().len()).unwrap_or_default();
+        let memory = memory.bytes_current as f64 / 1e6;
+        println!("{name}             {memory:>8.1} MB of memory, a snapshot of {:.2} MB", file as f64 / 1e6);
+    }
+    let mut leading = start(&journal, None);
+    lead(&mut leading, &journal);
+    for (name, last) in [("one that is kept", orders), ("an old one", orders.saturating_sub(ORDERS_KEPT as u64))] {
+        // Spread over the journal; each part is read once for one look-up.
+        let numbers = (1..=LOOK_UPS).map(|at| if last == orders { orders - at } else { last * at / LOOK_UPS });
+        let (took, ()) = timed(|| numbers.for_each(|number| look_up(&mut leading, &journal, number)));
+        println!("looking up {name:<17}{:>8.1} us", took * 1e6 / LOOK_UPS as f64);
+    }
     let (whole, _) = timed(|| start(&journal, None));
     println!("from the first byte         {whole:>8.2} s");
     let until = (length.saturating_sub(SNAPSHOT_EVERY_BYTES)) / SNAPSHOT_EVERY_BYTES * SNAPSHOT_EVERY_BYTES;
     if until == 0 {
         return println!("no snapshot: the journal is shorter than {} MB", 2 * SNAPSHOT_EVERY_BYTES / 1_000_000);
     }
-    let read = |offset: u64, bytes_max: usize| {
-        let rest = &journal[usize::try_from(offset).unwrap()..];
-        Ok(rest[..rest.len().min(bytes_max)].to_vec())
-    };
+    let read = |offset, bytes_max| Ok(piece(&journal, offset, bytes_max).to_vec());
     let before = Making::new(None, until).run(&mut |offset, max| read(offset, max)).unwrap().encode();
     let (making, file) = timed(|| {
         let before = Snapshot::decode(&before).unwrap();
@@ -122,6 +146,7 @@ fn start(journal: &[u8], mut snapshot: Option<Vec<u8>>) -> Replica {
         configuration: Some(configuration),
         journal_bytes: journal.len() as u64,
         snapshot_every_bytes: u64::MAX,
+        orders_kept: ORDERS_KEPT,
     });
     settle(&mut replica, journal, &mut snapshot);
     let tail = replica.tail();
@@ -135,12 +160,81 @@ fn start(journal: &[u8], mut snapshot: Option<Vec<u8>>) -> Replica {
     replica
 }
 
+/// The other leader has gone.
+fn lead(replica: &mut Replica, journal: &[u8]) {
+    let value = Configuration {
+        cluster: ClusterId(1),
+        epoch: Epoch(2),
+        nonce: Nonce(2),
+        leader: Leader { id: id(1), boot: Boot(1) },
+        in_sync: vec![Member { id: id(1), store: StoreId(1) }],
+        members: vec![id(1), id(2)],
+        by: Node::Frontend(Boot(1)),
+        why: String::new(),
+        at: 0,
+    };
+    hear(replica, Node::Order(id(2), Boot(2)), Message::Announce(Box::new(value.clone())));
+    let mut raised = Epoch(1);
+    while let Some(output) = replica.poll_output() {
+        let input = match output {
+            Output::Register(RegisterRequest::Read { ticket }) => {
+                let configuration = Slot::Present { value: value.clone(), revision: 1 };
+                let floor = Slot::Present { value: raised, revision: 1 };
+                Input::Register(RegisterAnswer::Read { ticket, configuration, floor })
+            }
+            Output::Register(RegisterRequest::Floor { ticket, floor, .. }) => {
+                raised = floor;
+                Input::Register(RegisterAnswer::Written { ticket })
+            }
+            Output::Disk(DiskRequest::Append { ticket, .. } | DiskRequest::Persist { ticket, .. }) => {
+                Input::Disk(DiskAnswer::Done { ticket, took: std::time::Duration::ZERO })
+            }
+            Output::Disk(DiskRequest::Read { ticket, offset, bytes_max }) => {
+                Input::Disk(DiskAnswer::Read { ticket, bytes: piece(journal, offset, bytes_max) })
+            }
+            _ => continue,
+        };
+        replica.handle(NOW, input);
+    }
+    assert!(replica.serves_in().is_some());
+}
+
+fn hear(replica: &mut Replica, from: Node, body: Message) {
+    let envelope = Envelope { cluster: Some(ClusterId(1)), epoch: Epoch(2), from, body };
+    let (packet, reply) = (Packet::new(envelope, Bytes::new()), Some(ReplyTo(Arc::from("frontend"))));
+    replica.handle(NOW, Input::Received { packet, reply });
+}
+
+fn look_up(replica: &mut Replica, journal: &[u8], number: u64) {
+    let query = Query::Order(OrderNumber(number));
+    hear(replica, Node::Frontend(Boot(5)), Message::Read { request: number, query });
+    let mut found = false;
+    while let Some(output) = replica.poll_output() {
+        match output {
+            Output::Disk(DiskRequest::Read { ticket, offset, bytes_max }) => {
+                let bytes = piece(journal, offset, bytes_max);
+                replica.handle(NOW, Input::Disk(DiskAnswer::Read { ticket, bytes }));
+            }
+            Output::Reply { packet, .. } => {
+                let order = |answer: &Answer| matches!(answer, Answer::Order(Some(order)) if order.number.0 == number);
+                found |= matches!(packet.body(), Message::Answer { answer, .. } if order(answer));
+            }
+            _ => {}
+        }
+    }
+    assert!(found, "order {number}");
+}
+
+fn piece(journal: &[u8], offset: u64, bytes_max: usize) -> Bytes {
+    let rest = &journal[usize::try_from(offset).unwrap()..];
+    Bytes::copy_from_slice(&rest[..rest.len().min(bytes_max)])
+}
+
 fn settle(replica: &mut Replica, journal: &[u8], snapshot: &mut Option<Vec<u8>>) {
     while let Some(output) = replica.poll_output() {
         let answer = match output {
             Output::Disk(DiskRequest::Read { ticket, offset, bytes_max }) => {
-                let rest = &journal[usize::try_from(offset).unwrap()..];
-                DiskAnswer::Read { ticket, bytes: Bytes::copy_from_slice(&rest[..rest.len().min(bytes_max)]) }
+                DiskAnswer::Read { ticket, bytes: piece(journal, offset, bytes_max) }
             }
             Output::Disk(DiskRequest::LoadSnapshot { ticket, .. }) => {
                 let file = snapshot.take().map(|file| ("snapshot-1".to_owned(), file.into()));

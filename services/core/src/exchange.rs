@@ -9,11 +9,13 @@
 //! - [`house`]: what is listed, and trades at the listed price.
 //! - [`market`]: accounts, and what they trade with each other.
 //! - [`public`]: what everybody may know of an entry.
+//! - [`orders`]: the newest orders by number;
 //! - [`keys`]: which commands were done already.
 
 mod house;
 mod keys;
 pub mod market;
+mod orders;
 mod public;
 
 use serde::{Deserialize, Serialize};
@@ -27,9 +29,12 @@ use tradenet_schemas::trade::{Command, CommandKey, Order, Outcome, Quantity, Rec
 use xxhash_rust::xxh3::{Xxh3, xxh3_64, xxh3_64_with_seed};
 
 use house::House;
-use keys::{Done, Keys, Receipts};
+use keys::{Deed, Done, Keys, Receipts};
 use market::views::When;
 use market::{Listings as _, Market};
+use orders::{Filled, Orders};
+
+pub use orders::ORDERS_KEPT;
 
 /// What [`Exchange::decide`] says of a command.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -53,37 +58,16 @@ impl Decision {
     }
 }
 
-/// An order; its number is its place. There are as many as there ever were.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-enum Numbered {
-    /// A trade with the house, in 24 bytes.
-    House(Filled),
-    /// An account's: the market has it.
-    Account,
-}
-
-/// A trade with the house.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-struct Filled {
-    quantity: Quantity,
-    seq: SeqNum,
-    /// Which listing.
-    listing: u32,
-    side: Side,
-}
-
 /// The whole state of the exchange after some entry of the log.
 ///
-/// Memory grows by 24 bytes an order and by what the [market](market) keeps; everything else is bounded by [`STOCKS_MAX`]
-/// and [`IDEMPOTENCY_KEYS_MAX`].
+/// Memory grows by what the [market](market) keeps; everything else is bounded by [`STOCKS_MAX`], [`ORDERS_KEPT`] and
+/// [`IDEMPOTENCY_KEYS_MAX`].
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Exchange {
     applied: SeqNum,
     house: House,
     market: Market,
-    orders: Vec<Numbered>,
-    /// A hash of all orders with the house, each chained to the one before.
-    orders_hash: u64,
+    orders: Orders,
     /// Two tables, so that traffic without keys of its own can't push out the keys that clients rely on.
     client_keys: Keys,
     generated_keys: Keys,
@@ -93,7 +77,7 @@ pub struct Exchange {
 
 impl Default for Exchange {
     fn default() -> Self {
-        Self::with_key_capacity(IDEMPOTENCY_KEYS_MAX)
+        Self::keeping(IDEMPOTENCY_KEYS_MAX, ORDERS_KEPT)
     }
 }
 
@@ -103,15 +87,14 @@ impl Exchange {
         Self::default()
     }
 
-    /// One that remembers so many keys of clients, and as many generated ones. All replicas must remember the same number;
-    /// any but [`IDEMPOTENCY_KEYS_MAX`] is for tests.
-    pub fn with_key_capacity(keys: usize) -> Self {
+    /// One that remembers so many keys of clients, and as many generated ones, and so many of the newest orders. All replicas
+    /// must remember the same numbers; any but [`IDEMPOTENCY_KEYS_MAX`] and [`ORDERS_KEPT`] are for tests.
+    pub fn keeping(keys: usize, orders: usize) -> Self {
         Self {
             applied: SeqNum::default(),
             house: House::default(),
             market: Market::default(),
-            orders: Vec::new(),
-            orders_hash: 0,
+            orders: Orders::keeping(orders),
             client_keys: Keys::with_capacity(keys),
             generated_keys: Keys::with_capacity(keys),
             receipts: Receipts::default(),
@@ -130,7 +113,7 @@ impl Exchange {
         match command {
             Command::Trade { symbol, side, quantity } => self.decide_trade(done, symbol, *side, *quantity),
             Command::Open { account, token } => {
-                let same = done.map(|done| done.command == Some(opening(account)));
+                let same = done.map(|done| done.deed == Deed::Command(opening(account)));
                 match same {
                     Some(false) => Decision::Refuse(Refusal::KeyReused),
                     _ if same == Some(true) && self.market.has_token(account, *token) => replay(done),
@@ -142,14 +125,13 @@ impl Exchange {
     }
 
     fn decide_trade(&self, done: Option<Done>, symbol: &Symbol, side: Side, quantity: Quantity) -> Decision {
+        let listing = self.house.find(symbol);
         // The key comes first: a command that was done is answered so, whatever the stock is like by now.
         if let Some(done) = done {
-            let same = self
-                .order(done.order)
-                .is_some_and(|(order, _)| order.symbol == *symbol && order.side == side && order.quantity == quantity);
+            let same = listing.is_some_and(|listing| done.deed == Deed::Trade { listing, side, quantity });
             return if same { replay(Some(done)) } else { Decision::Refuse(Refusal::KeyReused) };
         }
-        let Some(listing) = self.house.find(symbol).map(|listing| self.house.get(listing)) else {
+        let Some(listing) = listing.map(|listing| self.house.get(listing)) else {
             return Decision::Refuse(Refusal::UnknownSymbol);
         };
         let order = OrderNumber(self.orders() + 1);
@@ -165,7 +147,7 @@ impl Exchange {
             Err(refusal) => return Decision::Refuse(refusal),
         };
         match done {
-            Some(done) if done.command == Some(fingerprint(instruction)) => replay(Some(done)),
+            Some(done) if done.deed == Deed::Command(fingerprint(instruction)) => replay(Some(done)),
             Some(_) => Decision::Refuse(Refusal::KeyReused),
             None => {
                 let next = OrderNumber(self.orders() + 1);
@@ -256,9 +238,7 @@ impl Exchange {
             Event::Traded { order, symbol, side, quantity, price } => {
                 self.assert_next(seq, *order);
                 let listing = self.house.apply_traded(seq, symbol, *side, *quantity, *price);
-                let filled = Filled { quantity: *quantity, seq, listing, side: *side };
-                self.orders_hash = filled.chained_hash(self.orders_hash);
-                self.orders.push(Numbered::House(filled));
+                self.orders.push_house(Filled { quantity: *quantity, seq, listing, side: *side });
             }
             Event::Opened { account, token } => self.market.apply_opened(seq, account, *token),
             Event::Deposited { account, asset } => self.market.apply_moved(seq, &self.house, account, asset, true),
@@ -269,7 +249,7 @@ impl Exchange {
                 let listing = self.house.find(&placed.symbol);
                 let listing = listing.unwrap_or_else(|| panic!("entry {seq}: {} is not listed", placed.symbol));
                 self.market.apply_placed(seq, listing, *order, account, &placed);
-                self.orders.push(Numbered::Account);
+                self.orders.push_account();
             }
             Event::Matched { trade, maker, symbol, price, quantity } => {
                 let listing = self.market.apply_matched(seq, entry.at, (*trade, *maker), *price, *quantity);
@@ -290,19 +270,18 @@ impl Exchange {
     /// Remembers the entry's key, with what it is answered with when it comes again.
     fn apply_key(&mut self, entry: &Entry) {
         let seq = entry.seq;
-        let first = entry.events.first().and_then(deed);
+        let first = entry.events.first().and_then(|event| self.deed(event));
         let places = matches!(entry.events.first(), Some(Event::Placed { .. }));
-        let is_command =
-            |event: &&Event| deed(event).is_some() && !(places && matches!(event, Event::Cancelled { .. }));
+        let is_command = |event: &&Event| is_deed(event) && !(places && matches!(event, Event::Cancelled { .. }));
         let commands = entry.events.iter().filter(is_command).count();
         let keyed = usize::from(entry.key.is_some());
         assert_eq!(commands, keyed, "entry {seq}: an entry with a key does one command, one without does none");
-        let (Some(key), Some((order, command))) = (&entry.key, first) else { return };
-        let done = Done { order, command, seq };
+        let (Some(key), Some((order, deed))) = (&entry.key, first) else { return };
+        let done = Done { order, deed, seq };
         let keys = if key.is_of_client() { &mut self.client_keys } else { &mut self.generated_keys };
         // An account that has done nothing can be opened again, for another token.
         let again = matches!(entry.events.first(), Some(Event::Opened { .. }))
-            && keys.get(key).is_some_and(|known| known.command == command);
+            && keys.get(key).is_some_and(|known| known.deed == deed);
         assert!(again || keys.remember(key, done), "entry {seq}: the key {key} was done already");
         if let Some(Event::Deposited { account, .. } | Event::Withdrawn { account, .. }) = entry.events.first()
             && key.is_of_client()
@@ -327,7 +306,7 @@ impl Exchange {
         let mut add = |number: u64| hash.update(&number.to_le_bytes());
         add(self.applied.0);
         add(self.orders());
-        add(self.orders_hash);
+        add(self.orders.hash());
         add(self.market.digest());
         add(self.client_keys.digest());
         add(self.generated_keys.digest());
@@ -357,17 +336,37 @@ impl Exchange {
         self.house.first()
     }
 
-    /// The order with the house of that number, if there is one, and the entry that made it.
+    /// The order with the house of that number and the entry that made it, if it is kept ([`ORDERS_KEPT`]).
     pub fn order(&self, number: OrderNumber) -> Option<(Order, SeqNum)> {
-        let index = usize::try_from(number.0.checked_sub(1)?).ok()?;
-        let Numbered::House(filled) = self.orders.get(index)? else { return None };
+        let filled = self.orders.house(number)?;
         let symbol = self.house.symbol(filled.listing).clone();
         Some((Order { number, symbol, side: filled.side, quantity: filled.quantity }, filled.seq))
     }
 
+    /// Whether there is an order of that number that is too old to be kept: the journal says what it is.
+    pub fn is_too_old(&self, number: OrderNumber) -> bool {
+        (1..=self.orders.before()).contains(&number.0)
+    }
+
     /// How many orders there are, which is the number of the last one.
     pub fn orders(&self) -> u64 {
-        self.orders.len() as u64
+        self.orders.count()
+    }
+
+    /// How many orders an entry makes.
+    pub fn orders_made(entry: &Entry) -> u64 {
+        entry.events.iter().filter(|event| matches!(event, Event::Traded { .. } | Event::Placed { .. })).count() as u64
+    }
+
+    /// The order of that number, if that entry made it: with the house, or none that [`Exchange::order`] shows.
+    pub fn made(entry: &Entry, number: OrderNumber) -> Option<Option<Order>> {
+        entry.events.iter().find_map(|event| match event {
+            Event::Traded { order, symbol, side, quantity, .. } if *order == number => {
+                Some(Some(Order { number, symbol: symbol.clone(), side: *side, quantity: *quantity }))
+            }
+            Event::Placed { order, .. } if *order == number => Some(None),
+            _ => None,
+        })
     }
 
     /// Answers an account that asks about itself.
@@ -430,33 +429,35 @@ fn new_order(event: &Event) -> Option<NewOrder> {
     Some(NewOrder { symbol, side, quantity, price, time_in_force: *time_in_force, post_only: *post_only })
 }
 
-/// What a command did, from the first event of its entry: the order that it made, and the command's fingerprint, where
-/// the order does not say it all.
-fn deed(first: &Event) -> Option<(OrderNumber, Option<u64>)> {
-    let instruction = match first {
-        Event::Traded { order, .. } => return Some((*order, None)),
-        Event::Opened { account, .. } => return Some((OrderNumber(0), Some(opening(account)))),
-        Event::Deposited { asset, .. } => Instruction::Deposit(asset.clone()),
-        Event::Withdrawn { asset, .. } => Instruction::Withdraw(asset.clone()),
-        Event::Placed { .. } => Instruction::Place(new_order(first)?),
-        Event::Cancelled { order, .. } => Instruction::Cancel(*order),
-        _ => return None,
-    };
-    let order = if let Event::Placed { order, .. } = first { *order } else { OrderNumber(0) };
-    Some((order, Some(fingerprint(&instruction))))
+/// Whether a command did this, by itself or with others.
+fn is_deed(event: &Event) -> bool {
+    matches!(
+        event,
+        Event::Traded { .. }
+            | Event::Opened { .. }
+            | Event::Deposited { .. }
+            | Event::Withdrawn { .. }
+            | Event::Placed { .. }
+            | Event::Cancelled { .. }
+    )
 }
 
-impl Filled {
-    fn chained_hash(&self, prev: u64) -> u64 {
-        let side = match self.side {
-            Side::Buy => 0,
-            Side::Sell => 1,
+impl Exchange {
+    /// What a command did, from the first event of its entry: the order that it made, and what the command was.
+    fn deed(&self, first: &Event) -> Option<(OrderNumber, Deed)> {
+        let instruction = match first {
+            Event::Traded { order, symbol, side, quantity, .. } => {
+                let listing = self.house.find(symbol).expect("the stock was found when the event was applied");
+                return Some((*order, Deed::Trade { listing, side: *side, quantity: *quantity }));
+            }
+            Event::Opened { account, .. } => return Some((OrderNumber(0), Deed::Command(opening(account)))),
+            Event::Deposited { asset, .. } => Instruction::Deposit(asset.clone()),
+            Event::Withdrawn { asset, .. } => Instruction::Withdraw(asset.clone()),
+            Event::Placed { .. } => Instruction::Place(new_order(first)?),
+            Event::Cancelled { order, .. } => Instruction::Cancel(*order),
+            _ => return None,
         };
-        let mut bytes = [0; 20];
-        bytes[..8].copy_from_slice(&self.seq.0.to_le_bytes());
-        // A quantity is below 2^53: the side has room above it.
-        bytes[8..16].copy_from_slice(&(self.quantity.get() | side << 63).to_le_bytes());
-        bytes[16..].copy_from_slice(&self.listing.to_le_bytes());
-        xxh3_64_with_seed(&bytes, prev)
+        let order = if let Event::Placed { order, .. } = first { *order } else { OrderNumber(0) };
+        Some((order, Deed::Command(fingerprint(&instruction))))
     }
 }

@@ -239,6 +239,18 @@ impl<'a> Scan<'a> {
     pub fn position(&self) -> Position {
         self.prev
     }
+    /// Passes over the next lines as long as `passes` holds of their entry's bytes. Their checksums are compared, and no more,
+    /// which takes a tenth of the time: the epoch of [`Scan::position`] is that of the last line that was decoded.
+    pub fn pass_over(&mut self, passes: impl Fn(&[u8]) -> bool) {
+        while self.bad.is_none()
+            && let Some(end) = memchr(b'\n', self.rest)
+            && let Ok(chain) = checked(&mut self.json, &self.rest[..end], self.prev.chain)
+            && passes(&self.json)
+        {
+            self.prev = Position { seq: self.prev.seq.next(), chain, ..self.prev };
+            self.rest = &self.rest[end + 1..];
+        }
+    }
     /// Once the iterator has ended at the end of a file: whether the rest can be cut, see [`is_torn_tail`]. `false` if
     /// nothing is left.
     pub fn is_torn(&self) -> bool {

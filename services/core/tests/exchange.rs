@@ -5,7 +5,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use proptest::prelude::*;
-use tradenet_core::exchange::{Decision, Exchange};
+use tradenet_core::exchange::{Decision, Exchange, ORDERS_KEPT};
 use tradenet_schemas::ids::{Boot, Digest, Epoch, Leader, OrderNumber, ReplicaId, SeqNum};
 use tradenet_schemas::journal::{Entry, Event};
 use tradenet_schemas::limits::{QUANTITY_MAX, STOCKS_MAX};
@@ -76,7 +76,7 @@ fn house() -> Vec<Stock> {
 /// Three stocks (entry 1), a catalog (entry 2), then the commands, each of which must be accepted. Two keys of each kind
 /// are remembered.
 fn given(commands: &[(&str, &str, Side, u64)]) -> Exchange {
-    let mut exchange = Exchange::with_key_capacity(2);
+    let mut exchange = Exchange::keeping(2, ORDERS_KEPT);
     exchange.apply(&entry_at(1, None, exchange.list(&house())));
     exchange.apply(&entry_at(2, None, vec![Event::Attached { catalog: CATALOG }]));
     for (text, name, side, quantity) in commands {
@@ -192,6 +192,7 @@ fn what_was_applied_can_be_looked_up() {
     assert_eq!(exchange.order(OrderNumber(2)), Some((order, SeqNum(4))));
     let missing = [0, 4, u64::MAX].map(|number| exchange.order(OrderNumber(number)));
     assert_eq!(missing, [None, None, None]);
+    assert_eq!([0, 1, 3, 4].map(|number| exchange.is_too_old(OrderNumber(number))), [false; 4]);
     assert_eq!((exchange.orders(), exchange.applied(), exchange.catalog()), (3, SeqNum(5), Some(CATALOG)));
 }
 
@@ -270,6 +271,8 @@ fn check_apply(behaviour: &str, seq: u64, text: Option<&str>, events: Vec<Event>
 // ---------------------------------------------------------------- against a model
 
 const CAPACITY: usize = 3;
+/// Fewer orders than keys: a key is known for longer than what it did is kept.
+const KEPT: usize = 2;
 const NAMES: [&str; 4] = ["Zoo", "GameStart", "Max", "Later"];
 
 /// What happens in a random history.
@@ -356,7 +359,7 @@ struct Pair {
 
 impl Pair {
     fn run(steps: &[Step]) -> Self {
-        let exchange = Exchange::with_key_capacity(CAPACITY);
+        let exchange = Exchange::keeping(CAPACITY, KEPT);
         let mut pair = Self { exchange, model: Model::default(), log: vec![] };
         pair.apply(None, house().iter().map(listed).collect());
         pair.model.listed = house().into_iter().map(|stock| (stock, 1)).collect();
@@ -425,7 +428,12 @@ impl Pair {
         assert_eq!(exchange.stocks(), stocks);
         assert_eq!(exchange.orders(), model.orders.len() as u64);
         for ((_, command, entry), number) in model.orders.iter().zip(1..) {
-            let (Order { number: found, symbol, side, quantity }, seq) = exchange.order(OrderNumber(number)).unwrap();
+            let kept = exchange.order(OrderNumber(number));
+            assert_eq!(kept.is_none(), exchange.is_too_old(OrderNumber(number)), "order {number}");
+            assert_eq!(kept.is_some(), number + KEPT as u64 > exchange.orders(), "order {number}");
+            let of_log = |entry: &Entry| Some((Exchange::made(entry, OrderNumber(number))??, entry.seq));
+            let (order, seq) = kept.or_else(|| self.log.iter().find_map(of_log)).unwrap();
+            let Order { number: found, symbol, side, quantity } = order;
             assert_eq!((found.0, seq.0, Command::Trade { symbol, side, quantity }), (number, *entry, command.clone()));
         }
     }
@@ -454,7 +462,7 @@ proptest! {
     #[test]
     fn it_decides_and_applies_as_the_model_does(steps in prop::collection::vec(any_step(), 0..60)) {
         let pair = Pair::run(&steps);
-        let mut again = Exchange::with_key_capacity(CAPACITY);
+        let mut again = Exchange::keeping(CAPACITY, KEPT);
         for entry in &pair.log {
             again.apply(entry);
         }

@@ -9,6 +9,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context as _, bail};
 use clap::value_parser;
+use tradenet_core::exchange::ORDERS_KEPT;
 use tradenet_core::replica::snapshot::SNAPSHOT_EVERY_BYTES;
 use tradenet_core::replica::{Options, Replica};
 use tradenet_core::times::Times;
@@ -89,6 +90,7 @@ pub async fn run(args: Args, shutdown: Shutdown) -> anyhow::Result<()> {
         configuration,
         journal_bytes,
         snapshot_every_bytes: args.snapshot_every_bytes.get(),
+        orders_kept: ORDERS_KEPT,
     });
     let name = format!("order-{id}");
     let (scraper, scrapes) = scraper(name.clone(), env!("CARGO_PKG_VERSION"));

@@ -13,16 +13,25 @@ use serde::{Deserialize, Serialize};
 use tradenet_schemas::account::Balance;
 use tradenet_schemas::ids::{OrderNumber, SeqNum};
 use tradenet_schemas::limits::RECEIPT_HOLDINGS_MAX;
-use tradenet_schemas::trade::CommandKey;
+use tradenet_schemas::trade::{CommandKey, Quantity, Side};
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
+
+/// What a command was.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub(super) enum Deed {
+    /// A trade with the house: all that it said.
+    Trade { listing: u32, side: Side, quantity: Quantity },
+    /// Any other: its fingerprint.
+    Command(u64),
+}
 
 /// What was done under a key.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub(super) struct Done {
     /// The order that it made; 0 for none.
     pub(super) order: OrderNumber,
-    /// The command's fingerprint, where the order does not say what the command was.
-    pub(super) command: Option<u64>,
+    /// What the command was, to tell it from another under the same key.
+    pub(super) deed: Deed,
     /// The entry.
     pub(super) seq: SeqNum,
 }
@@ -161,8 +170,12 @@ fn size(balance: &Balance) -> usize {
 }
 
 fn share(key: &CommandKey, done: Done) -> u64 {
-    let Done { order, command, seq } = done;
-    let command = command.map_or(0, |fingerprint| fingerprint.wrapping_add(1));
+    let Done { order, deed, seq } = done;
+    let command = match deed {
+        // Of the orders there is a hash beside this one.
+        Deed::Trade { .. } => 0,
+        Deed::Command(fingerprint) => fingerprint.wrapping_add(1),
+    };
     let text = xxh3_64(key.as_str().as_bytes());
     [order.0, command, seq.0].iter().fold(text, |hash, number| xxh3_64_with_seed(&number.to_le_bytes(), hash))
 }

@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use tradenet_schemas::feed::PublicEvent;
 use tradenet_schemas::ids::EventNumber;
 use tradenet_schemas::journal::Entry;
+use tradenet_schemas::limits::IDEMPOTENCY_KEYS_MAX;
 use tradenet_schemas::message::{Answer, Message};
 use tradenet_schemas::subjects::Peer;
 
@@ -44,9 +45,10 @@ pub(super) struct State {
 }
 
 impl State {
-    /// Before the first entry.
-    pub(super) fn new() -> Self {
-        Self { exchange: Exchange::new(), events: Window::new(FEED_BYTES_MAX) }
+    /// Before the first entry; so many of the newest orders are kept.
+    pub(super) fn keeping(orders: usize) -> Self {
+        let exchange = Exchange::keeping(IDEMPOTENCY_KEYS_MAX, orders);
+        Self { exchange, events: Window::new(FEED_BYTES_MAX) }
     }
 
     /// Carries out the next entry.

@@ -26,6 +26,7 @@ use tradenet_schemas::trade::{Command, CommandKey, Outcome, Receipt, Refusal};
 use super::attach::Attachment;
 use super::change::{Change, Kind};
 use super::feed::{Published, Watchers};
+use super::lookup::Lookups;
 use super::observe::Verdict;
 use super::queue::{Queue, Queued};
 use super::remembered::Remembered;
@@ -153,6 +154,7 @@ pub(super) struct Leading {
     turned_away: Remembered<()>,
     queue: Queue,
     waiting: Vec<Waiting>,
+    pub(super) lookups: Lookups,
     pub(super) watchers: Watchers,
     pub(super) published: Published,
     pub(super) released: SeqNum,
@@ -252,6 +254,7 @@ impl Replica {
             turned_away: Remembered::default(),
             queue: Queue::default(),
             waiting: Vec::new(),
+            lookups: Lookups::default(),
             watchers: Watchers::default(),
             published: Published::default(),
             released: SeqNum(0),
@@ -308,7 +311,7 @@ impl Replica {
                 orphans.entry(waiting.reply).or_default().push(request);
             }
         }
-        for (reply, request) in leading.watchers.into_requests() {
+        for (reply, request) in leading.lookups.into_requests().chain(leading.watchers.into_requests()) {
             orphans.entry(reply).or_default().push(request);
         }
         for (reply, requests) in orphans {
@@ -406,6 +409,11 @@ impl Replica {
             // While a catalog may answer, only the catalog does (C1).
             let catalog = self.state.exchange.catalog();
             return self.reply(reply, Message::NotLeader { requests: vec![request], configuration: None, catalog });
+        }
+        if let Query::Order(number) = query
+            && self.state.exchange.is_too_old(number)
+        {
+            return self.look_up(request, number, reply);
         }
         let confirm = if bug(Bug::ReadWithoutConfirmation) { 0 } else { leading.coming_round() };
         let (answer, seq, round) = match query {
@@ -735,6 +743,13 @@ impl Replica {
         }
     }
 
+    /// Owes an answer that only has to wait until that entry is released.
+    pub(super) fn owe_released(&mut self, reply: ReplyTo, seq: SeqNum, request: u64, answer: Answer) {
+        if let Some(leading) = &mut self.leading {
+            leading.owe(reply, seq, 0, Due::Answer { request, answer });
+        }
+    }
+
     pub(super) fn owe_confirmed(&mut self, reply: ReplyTo, seq: SeqNum, due: Due) {
         let Some(leading) = &mut self.leading else { return };
         if leading.waiting.len() <= WAITING_MAX {
@@ -754,6 +769,7 @@ impl Replica {
         self.give_snapshots();
         self.decide();
         self.send_what_is_due();
+        self.read_parts();
         self.tell_watchers();
         self.publish_events();
     }
@@ -809,7 +825,7 @@ impl Replica {
         let settled =
             leading.serves && leading.change.is_none() && leading.joining.is_none() && leading.draining.is_none();
         let untroubled = leading.trouble.is_none() && !leading.slow_sync && now >= leading.grace_until;
-        let answered = leading.depths() == (0, 0, 0);
+        let answered = leading.depths() == (0, 0, 0) && leading.lookups.len() == 0;
         let committed = self.committed == self.log.tail().seq && leading.facts.is_empty();
         let is_fine = |follower: &Follower| {
             let slow = follower.behind.is_some_and(|(_, since)| now.since(since) >= PROBE_AFTER);

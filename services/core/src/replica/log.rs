@@ -3,7 +3,8 @@
 //! Problem: enough must be at hand to compare logs (`(epoch, seq, chain)`), to cut them, and to find an entry in the file; but
 //! the log grows without end, and memory must not grow with each entry.
 //! Idea: identity and place of the newest entries, and the newest entries themselves; of all before those, one *mark* for each
-//! [`MARK_EVERY_BYTES`] of the file, from which reading can begin, and where each epoch begins.
+//! [`MARK_EVERY_BYTES`] of the file, from which reading can begin, and where each epoch begins. A place tells how many orders
+//! there are up to it, so that an order's number leads to the part of the file in which it stands.
 //! Rule kept: what can still be cut is among the newest. A leader decides the next batch when the one before is committed, so
 //! all but the last of the newest are committed. Of an older entry the epoch says which one it is: one process leads in an
 //! epoch, and numbers its entries once (rule R2).
@@ -13,19 +14,22 @@
 use std::collections::VecDeque;
 
 use serde::{Deserialize, Serialize};
-use tradenet_schemas::ids::{Chain, Epoch, Position, SeqNum};
+use tradenet_schemas::ids::{Chain, Epoch, OrderNumber, Position, SeqNum};
 use tradenet_schemas::journal::Entry;
+
+use crate::exchange::Exchange;
 
 /// How many of the newest entries are kept decoded, each with its place.
 const NEWEST_MAX: usize = 8_192;
 /// The first entry that ends behind a multiple of this, in bytes of the file, gets a mark.
 pub(super) const MARK_EVERY_BYTES: usize = 64 * 1024;
 
-/// An entry, and where it ends in the file.
+/// An entry, where it ends in the file, and how many orders there are up to it.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
 pub(super) struct Place {
     pub(super) position: Position,
     pub(super) end: u64,
+    pub(super) orders: u64,
 }
 
 /// The part of the index that grows with the log.
@@ -81,14 +85,22 @@ impl Marks {
     }
 }
 
+/// What is kept of a new entry beside itself; see [`Place`].
+#[derive(Clone, Copy, Debug)]
+struct Newest {
+    chain: Chain,
+    end: u64,
+    orders: u64,
+}
+
 /// The log's index.
 #[derive(Clone, Default, Debug)]
 pub(super) struct Log {
     marks: Marks,
     /// The entry before the newest.
     base: Place,
-    /// Chain and end of each of the newest entries.
-    newest: VecDeque<(Chain, u64)>,
+    /// The newest entries.
+    newest: VecDeque<Newest>,
     /// The entries themselves.
     window: VecDeque<Entry>,
 }
@@ -108,23 +120,31 @@ impl Log {
     pub(super) fn tail(&self) -> Position {
         match self.newest.back() {
             None => self.base.position,
-            Some((chain, _)) => {
+            Some(Newest { chain, .. }) => {
                 let seq = SeqNum(self.base.position.seq.0 + self.newest.len() as u64);
                 Position { epoch: self.marks.epoch(seq), seq, chain: *chain }
             }
         }
     }
 
+    /// How many orders there are.
+    pub(super) fn orders(&self) -> u64 {
+        self.newest.back().map_or(self.base.orders, |newest| newest.orders)
+    }
+
     /// Where the file ends when all of the log is in it.
     pub(super) fn bytes(&self) -> u64 {
-        self.newest.back().map_or(self.base.end, |(_, end)| *end)
+        self.newest.back().map_or(self.base.end, |newest| newest.end)
     }
 
     /// An entry among the newest, or the one before them.
     fn recent(&self, seq: SeqNum) -> Option<Place> {
         let Some(index) = index(SeqNum(seq.0.checked_sub(self.base.position.seq.0)?)) else { return Some(self.base) };
-        let (chain, end) = *self.newest.get(index)?;
-        Some(Place { position: Position { epoch: self.marks.epoch(seq), seq, chain }, end })
+        Some(self.place(seq, *self.newest.get(index)?))
+    }
+
+    fn place(&self, seq: SeqNum, Newest { chain, end, orders }: Newest) -> Place {
+        Place { position: Position { epoch: self.marks.epoch(seq), seq, chain }, end, orders }
     }
 
     /// The last entry up to `seq` behind which the file can be read; the default one for the beginning.
@@ -146,7 +166,7 @@ impl Log {
         if bytes < self.base.end {
             return self.marks.last_of(|place| place.end <= bytes).position.seq;
         }
-        let within = self.newest.partition_point(|(_, end)| *end <= bytes);
+        let within = self.newest.partition_point(|newest| newest.end <= bytes);
         SeqNum(self.base.position.seq.0 + within as u64)
     }
 
@@ -166,6 +186,14 @@ impl Log {
         let last = self.place_at_or_before(safe);
         let next = self.marks.behind(from.end).filter(|mark| mark.end < last.end);
         Some(next.unwrap_or(last)).filter(|to| to.end > from.end)
+    }
+
+    /// Between which places the file is read to find the order of that number: one part, in which the orders behind the first
+    /// up to the second stand. None if it is not in entries up to `safe`.
+    pub(super) fn part_with(&self, number: OrderNumber, safe: SeqNum) -> Option<(Place, Place)> {
+        let from = self.marks.last_of(|place| place.orders < number.0);
+        let to = self.part_behind(from, safe)?;
+        (to.orders >= number.0).then_some((from, to))
     }
 
     /// Whether this very entry is in the log, and so everything before it.
@@ -194,26 +222,25 @@ impl Log {
 
     /// Appends an entry of `bytes` bytes.
     pub(super) fn push(&mut self, entry: Entry, position: Position, bytes: usize) {
-        self.push_place(position, bytes);
+        self.push_place(position, bytes, Exchange::orders_made(&entry));
         self.window.push_back(entry);
         if self.window.len() > NEWEST_MAX {
             self.window.pop_front();
         }
     }
 
-    /// The same where nobody will ask for the entry itself.
-    pub(super) fn push_place(&mut self, position: Position, bytes: usize) {
-        let (tail, start) = (self.tail(), self.bytes());
+    /// The same where nobody will ask for the entry itself, which makes so many orders.
+    pub(super) fn push_place(&mut self, position: Position, bytes: usize, orders_made: u64) {
+        let (tail, start, orders) = (self.tail(), self.bytes(), self.orders() + orders_made);
         assert_eq!(position.seq, tail.seq.next(), "the log has no gaps");
         assert!(position.epoch >= tail.epoch, "epochs never fall within a log");
         let end = start + bytes as u64;
-        self.marks.push(Place { position, end }, start);
-        self.newest.push_back((position.chain, end));
+        self.marks.push(Place { position, end, orders }, start);
+        self.newest.push_back(Newest { chain: position.chain, end, orders });
         if self.newest.len() > NEWEST_MAX
-            && let Some((chain, end)) = self.newest.pop_front()
+            && let Some(oldest) = self.newest.pop_front()
         {
-            let seq = self.base.position.seq.next();
-            self.base = Place { position: Position { epoch: self.marks.epoch(seq), seq, chain }, end };
+            self.base = self.place(self.base.position.seq.next(), oldest);
         }
     }
 
@@ -300,7 +327,7 @@ mod tests {
         assert_eq!((log.position(SeqNum(65)), log.position(SeqNum(first_kept - 1))), (None, None));
         assert_eq!(log.position(SeqNum(first_kept)), Some(at(2, first_kept)));
         assert_eq!(log.place_at_or_before(SeqNum(65)), Place::default());
-        assert_eq!(log.place_at_or_before(SeqNum(100)), Place { position: at(1, 66), end: 66_000 });
+        assert_eq!(log.place_at_or_before(SeqNum(100)), Place { position: at(1, 66), end: 66_000, orders: 0 });
         assert_eq!(log.last_within(131_000), SeqNum(66), "a mark is as good as it gets");
         assert!(log.contains(at(1, 65)), "by its epoch");
         assert!(!log.contains(at(2, 65)));
@@ -316,7 +343,7 @@ mod tests {
         (1..=200).for_each(|seq| push(&mut whole, 1 + seq / 50, seq, 1_000));
         let mut first = Log::default();
         (1..=120).for_each(|seq| push(&mut first, 1 + seq / 50, seq, 1_000));
-        let base = Place { position: first.tail(), end: first.bytes() };
+        let base = Place { position: first.tail(), end: first.bytes(), orders: first.orders() };
         let mut again = Log::behind(base, first.into_marks());
         assert_eq!((again.tail(), again.bytes()), (at(3, 120), 120_000));
         (121..=200).for_each(|seq| push(&mut again, 1 + seq / 50, seq, 1_000));

@@ -16,6 +16,7 @@
 //! - [`follow`]: appending what the leader sends, catching up;
 //! - [`lead`]: activation, batches, commit, release; [`change`]: changes of the configuration; [`attach`]: the catalog;
 //! - [`feed`]: what everybody may know, told to frontends and to who follows the market on the broker;
+//! - [`lookup`]: orders that only the journal has any more;
 //! - [`clerk`]: what frontends propose, checked and written;
 //! - [`queue`]: commands that wait to be decided; [`remembered`]: what was answered without an entry;
 //! - [`keep`]: which snapshot a start begins with, and when one is made; [`snapshot`]: what is in it;
@@ -30,6 +31,7 @@ mod follow;
 mod keep;
 mod lead;
 mod log;
+mod lookup;
 mod observe;
 mod queue;
 mod remembered;
@@ -62,6 +64,7 @@ use follow::Following;
 use keep::Keeping;
 use lead::{Acknowledgement, Leading};
 use log::{Log, Place};
+use lookup::Part;
 use observe::Counts;
 use scrub::Scrubbing;
 use snapshot::Snapshot;
@@ -112,6 +115,8 @@ pub struct Options {
     /// How much of the journal there is from one snapshot to the next, in bytes:
     /// [`snapshot::SNAPSHOT_EVERY_BYTES`] but in tests.
     pub snapshot_every_bytes: u64,
+    /// How many of the newest orders the state keeps: [`ORDERS_KEPT`](crate::exchange::ORDERS_KEPT) but in tests.
+    pub orders_kept: usize,
 }
 
 /// Why a part of the journal is read.
@@ -130,6 +135,8 @@ enum ReadFor {
     LastLine(Box<Snapshot>, usize),
     /// To see whether it is as it was written, up to there.
     Scrub(Place),
+    /// To find old orders that somebody asked for.
+    Orders(Part),
 }
 
 /// A pre-vote that waits for a sign of life of the leader.
@@ -211,7 +218,7 @@ impl Replica {
             starting: Some((0, Vec::new())),
             keeping: Keeping::new(options.snapshot_every_bytes),
             scrubbing: Scrubbing::new(),
-            state: State::new(),
+            state: State::keeping(options.orders_kept),
             committed: SeqNum(0),
             following: Following::default(),
             leading: None,
@@ -549,7 +556,7 @@ impl Replica {
             return false;
         }
         if self.state.exchange.applied() > seq {
-            self.state = State::new();
+            self.state = State::keeping(self.options.orders_kept);
             self.load_snapshot(0);
         }
         let request = self.disk.cut(self.log.bytes());
@@ -819,6 +826,7 @@ impl Replica {
             ReadFor::Apply(applied, from) => self.read_to_apply(applied, from, bytes, self.apply_target()),
             ReadFor::LastLine(snapshot, skip) => self.last_line_read(*snapshot, skip, bytes),
             ReadFor::Scrub(to) => self.scrub_read(to, bytes),
+            ReadFor::Orders(part) => self.part_read(part, bytes),
             ReadFor::Snapshot(_) => {} // It is answered otherwise.
             ReadFor::Peer { reply, asked, from, cuts } if cuts == self.cuts => {
                 self.read_for_peer(reply, asked, from, bytes);

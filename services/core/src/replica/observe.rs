@@ -6,6 +6,7 @@
 use super::change::Kind as Change;
 use super::follow::APPENDS_WAITING_MAX;
 use super::lead::{QUEUE_COMMANDS_MAX, WAITING_MAX};
+use super::lookup::LOOKUPS_MAX;
 use super::{HELD_MAX, READS_MAX, Replica, VOTES_MAX, feed};
 use crate::metric_table;
 use crate::metrics::{DURATION_BOUNDS_US, ENTRY_BOUNDS, EPOCH, Histogram, Readings, SIZE_BOUNDS_BYTES};
@@ -38,11 +39,23 @@ const ROLES: [(Role, &str); 5] = [
     (Role::Leader, "leader"),
 ];
 
+/// What became of look-ups of old orders.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Lookup {
+    Answered,
+    Overloaded,
+    Unavailable,
+}
+
+const LOOKUPS: [(Lookup, &str); 3] =
+    [(Lookup::Answered, "answered"), (Lookup::Overloaded, "overloaded"), (Lookup::Unavailable, "unavailable")];
+
 /// What a replica has counted since its start.
 #[derive(Clone)]
 pub(super) struct Counts {
     verdicts: [u64; VERDICTS.len()],
     changes: [u64; CHANGES.len()],
+    lookups: [u64; LOOKUPS.len()],
     pub(super) batch_entries: Histogram,
     pub(super) batch_bytes: Histogram,
     pub(super) commit_us: Histogram,
@@ -56,6 +69,7 @@ impl Default for Counts {
         Self {
             verdicts: [0; VERDICTS.len()],
             changes: [0; CHANGES.len()],
+            lookups: [0; LOOKUPS.len()],
             batch_entries: Histogram::new(ENTRY_BOUNDS),
             batch_bytes: Histogram::new(SIZE_BOUNDS_BYTES),
             commit_us: Histogram::new(DURATION_BOUNDS_US),
@@ -69,6 +83,9 @@ impl Default for Counts {
 impl Counts {
     pub(super) fn verdict(&mut self, verdict: Verdict, commands: usize) {
         self.verdicts[verdict as usize] += commands as u64;
+    }
+    pub(super) fn lookup(&mut self, lookup: Lookup, requests: usize) {
+        self.lookups[lookup as usize] += requests as u64;
     }
     pub(super) fn change(&mut self, kind: Change) {
         self.changes[kind as usize] += 1;
@@ -107,6 +124,8 @@ metric_table! {
         "Messages of a former leader that were answered with the news that its epoch is over.";
     WAITED_OUT = Counter "tradenet_authorities_waited_out" [],
         "As leader: silent catalogs whose authority was waited out before releasing without them.";
+    OLD_LOOKUPS = Counter "tradenet_old_order_lookups" ["outcome"],
+        "As leader: look-ups of orders that only the journal has any more, by what became of them.";
     SNAPSHOT = Gauge "tradenet_snapshot_last" [],
         "The last entry in the replica's newest snapshot, as far as it knows; 0 for none.";
     SNAPSHOT_BYTES = Gauge "tradenet_snapshot_bytes" [],
@@ -151,6 +170,9 @@ impl Replica {
         }
         readings.count(&FENCED, &[], self.counts.fenced);
         readings.count(&WAITED_OUT, &[], self.counts.authorities_waited_out);
+        for (lookup, name) in LOOKUPS {
+            readings.count(&OLD_LOOKUPS, &[name], self.counts.lookups[lookup as usize]);
+        }
         readings.level(&SNAPSHOT, &[], self.keeping.newest().0);
         readings.level(&SNAPSHOT_BYTES, &[], self.keeping.size_bytes());
         readings.count(&SNAPSHOT_FAULTS, &[], self.keeping.faults());
@@ -161,6 +183,8 @@ impl Replica {
         let (commands, answers, watchers) = self.leading.as_ref().map_or((0, 0, 0), |leading| leading.depths());
         readings.queue("commands", commands, QUEUE_COMMANDS_MAX);
         readings.queue("answers", answers, WAITING_MAX);
+        let lookups = self.leading.as_ref().map_or(0, |leading| leading.lookups.len());
+        readings.queue("old_orders", lookups, LOOKUPS_MAX);
         readings.queue("event_readers", watchers, feed::WATCHERS_MAX);
         readings.queue("appends", self.disk.waiting(), APPENDS_WAITING_MAX);
         readings.queue("journal_reads", self.reads.len(), READS_MAX);
@@ -177,5 +201,6 @@ mod tests {
     fn each_value_is_counted_under_its_own_name() {
         VERDICTS.iter().enumerate().for_each(|(at, (verdict, _))| assert_eq!(*verdict as usize, at));
         CHANGES.iter().enumerate().for_each(|(at, (kind, _))| assert_eq!(*kind as usize, at));
+        LOOKUPS.iter().enumerate().for_each(|(at, (lookup, _))| assert_eq!(*lookup as usize, at));
     }
 }

@@ -10,7 +10,7 @@
 //! so nothing in it is ever cut.
 //!
 //! ```text
-//! {"snapshot":1,"seq":290123,"epoch":4,"chain":"44c179021f97d442","bytes":67108911}\n
+//! {"snapshot":2,"seq":290123,"epoch":4,"chain":"44c179021f97d442","bytes":67108911}\n
 //! the body (postcard)
 //! xxh3_64 of all bytes before, 8 bytes, the lowest first
 //! ```
@@ -21,12 +21,12 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use super::feed::State;
 use super::log::{Log, Marks, Place};
-use crate::exchange::Exchange;
+use crate::exchange::{Exchange, ORDERS_KEPT};
 use crate::journal::{self, BadLine};
 
 /// The number of the form that this release writes and reads. Every change of what is in the body is a new one: a snapshot of
 /// another form is passed over, and made again of the journal.
-pub const FORMAT: u32 = 1;
+pub const FORMAT: u32 = 2;
 /// A snapshot is made for each so many bytes of the journal: what a start reads at most, but for what came in while the last
 /// one was made.
 pub const SNAPSHOT_EVERY_BYTES: u64 = 64 << 20;
@@ -138,7 +138,8 @@ impl Snapshot {
             return Err(BadSnapshot::Damaged);
         }
         let position = Position { epoch: header.epoch, seq: header.seq, chain: header.chain };
-        Ok(Self { end: Place { position, end: header.bytes }, body })
+        let orders = body.state.exchange.orders();
+        Ok(Self { end: Place { position, end: header.bytes, orders }, body })
     }
 
     /// The bytes of its file.
@@ -204,9 +205,14 @@ impl Making {
     /// Of the first entry that ends at byte `until` of the journal or behind it, and all before; `before`: an older snapshot of
     /// the same journal to go on from, or none to begin with the first byte.
     pub fn new(before: Option<Snapshot>, until: u64) -> Self {
+        Self::keeping(before, until, ORDERS_KEPT)
+    }
+
+    /// The same where so many orders are kept in the state: any number but [`ORDERS_KEPT`] is for tests.
+    pub fn keeping(before: Option<Snapshot>, until: u64, orders: usize) -> Self {
         let (log, state) = before
             .filter(|before| before.bytes() < until)
-            .map_or_else(|| (Log::default(), State::new()), Snapshot::into_parts);
+            .map_or_else(|| (Log::default(), State::keeping(orders)), Snapshot::into_parts);
         Self { until, log, state, last: None }
     }
 
@@ -227,7 +233,7 @@ impl Making {
                 MakeError::Rotten { seq, byte: self.log.bytes(), why }
             })?;
             self.last = Some((self.log.tail(), good.bytes as u64));
-            self.log.push_place(good.position, good.bytes);
+            self.log.push_place(good.position, good.bytes, Exchange::orders_made(&good.entry));
             self.state.apply(&good.entry);
             if self.log.bytes() >= self.until {
                 return Ok(Some(self.done()));
@@ -240,9 +246,11 @@ impl Making {
     }
 
     fn done(&mut self) -> Snapshot {
-        let (log, state) = (std::mem::take(&mut self.log), std::mem::replace(&mut self.state, State::new()));
+        let (log, nothing) = (std::mem::take(&mut self.log), State::keeping(ORDERS_KEPT));
+        let state = std::mem::replace(&mut self.state, nothing);
         let (before, line_bytes) = self.last.unwrap_or_default();
-        let end = Place { position: log.tail(), end: log.bytes() };
+        let end = Place { position: log.tail(), end: log.bytes(), orders: log.orders() };
+        assert_eq!(end.orders, state.exchange.orders(), "the index and the state know of the same orders");
         Snapshot { end, body: Body { before, line_bytes, marks: log.into_marks(), state } }
     }
 

@@ -1,0 +1,432 @@
+//! Old orders are looked up in the journal: with the answers that memory would have given, or with none.
+
+#![allow(clippy::unwrap_used, reason = "a helper of a test fails the test")]
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tradenet_core::exchange::{Decision, Exchange, ORDERS_KEPT};
+use tradenet_core::journal::encode;
+use tradenet_core::replica::snapshot::Making;
+use tradenet_core::replica::{Options, Replica};
+use tradenet_core::times::Times;
+use tradenet_core::{
+    Decider, DiskAnswer, DiskRequest, Input, Mono, Now, Output, Packet, RegisterAnswer, RegisterRequest, ReplyTo, Slot,
+    Stop,
+};
+use tradenet_schemas::account::{Account, Asset, Credentials, Instruction, NewOrder, TimeInForce, TokenHash};
+use tradenet_schemas::ids::{
+    Boot, Chain, ClusterId, Epoch, Leader, Member, Node, Nonce, OrderNumber, ReplicaId, SeqNum, StoreId,
+};
+use tradenet_schemas::journal::{Entry, Event};
+use tradenet_schemas::message::{Answer, Configuration, Envelope, Message, Query, Submission};
+use tradenet_schemas::trade::{Command, CommandKey, Order, Price, Quantity, Side, Stock, Symbol};
+
+const NOW: Now = Now { mono: Mono(1), wall_ms: 0 };
+const STOCKS: [&str; 3] = ["GameStart", "Zoo", "Zoom"];
+const ME: Boot = Boot(77);
+
+fn id(id: u8) -> ReplicaId {
+    ReplicaId::new(id).unwrap()
+}
+
+fn symbol(number: u64) -> Symbol {
+    Symbol::new(STOCKS[usize::try_from(number % 3).unwrap()]).unwrap()
+}
+
+fn quantity(count: u64) -> Quantity {
+    Quantity::new(count).unwrap()
+}
+
+fn trade(number: u64) -> Command {
+    let side = if number.is_multiple_of(2) { Side::Buy } else { Side::Sell };
+    Command::Trade { symbol: symbol(number), side, quantity: quantity(1 + number % 7) }
+}
+
+/// One order in four is an account's.
+fn command(number: u64) -> Command {
+    let (account, token) = (Account::new("ann").unwrap(), TokenHash([1; 32]));
+    let caller = Credentials { account, token };
+    let instruction = match number {
+        0 => return Command::Open { account: caller.account, token },
+        1 => Instruction::Deposit(Asset::Stock(symbol(0), quantity(1_000_000))),
+        number if number.is_multiple_of(4) => Instruction::Place(NewOrder {
+            symbol: symbol(0),
+            side: Side::Sell,
+            quantity: quantity(1),
+            price: Price::from_cents(900),
+            time_in_force: TimeInForce::Gtc,
+            post_only: false,
+        }),
+        number if number % 4 == 1 => Instruction::Cancel(OrderNumber(number / 4 * 3)),
+        number => return trade(number),
+    };
+    Command::Account { caller, instruction }
+}
+
+/// A journal, and what was ordered in it.
+#[derive(Default)]
+struct History {
+    exchange: Exchange,
+    chain: Chain,
+    bytes: Vec<u8>,
+    /// Where each line ends, and the order that it makes.
+    lines: Vec<(usize, Option<OrderNumber>)>,
+    /// By number; none where it is an account's.
+    orders: Vec<Option<Order>>,
+}
+
+impl History {
+    fn of(commands: u64) -> Self {
+        let mut history = Self::default();
+        let leader = Leader { id: id(1), boot: Boot(1) };
+        history.enter(None, vec![Event::EpochStart { leader, digest: history.exchange.digest() }]);
+        let stock = |number| Stock {
+            symbol: symbol(number),
+            price: Price::from_cents(500).unwrap(),
+            quantity: quantity(1_000_000),
+            volume: Quantity::ZERO,
+        };
+        let listed = history.exchange.list(&[0, 1, 2].map(stock));
+        history.enter(None, listed);
+        for number in 0..commands {
+            let key = CommandKey::generated(Boot(9), number);
+            match history.exchange.decide(&key, &command(number)) {
+                Decision::Accept(events) => history.enter(Some(key), events),
+                other => assert!(matches!(other, Decision::Refuse(_)), "{other:?}"),
+            }
+        }
+        history
+    }
+
+    fn enter(&mut self, key: Option<CommandKey>, events: Vec<Event>) {
+        let seq = self.exchange.applied().next();
+        let made = match &events[0] {
+            Event::Traded { order: number, symbol, side, quantity, .. } => {
+                let (symbol, side, quantity) = (symbol.clone(), *side, *quantity);
+                Some((*number, Some(Order { number: *number, symbol, side, quantity })))
+            }
+            Event::Placed { order, .. } => Some((*order, None)),
+            _ => None,
+        };
+        let entry = Entry { seq, epoch: Epoch(1), at: 1_000 * seq.0, key, events };
+        self.exchange.apply(&entry);
+        self.chain = encode(&entry, self.chain, &mut self.bytes);
+        self.lines.push((self.bytes.len(), made.as_ref().map(|(number, _)| *number)));
+        self.orders.extend(made.map(|(_, order)| order));
+    }
+
+    fn order(&self, number: u64) -> Option<Order> {
+        self.orders.get(usize::try_from(number.checked_sub(1)?).unwrap())?.clone()
+    }
+
+    fn last(&self) -> u64 {
+        self.orders.len() as u64
+    }
+
+    fn snapshot(&self, until: usize, kept: usize) -> Vec<u8> {
+        let read = &mut |offset: u64, _| Ok(self.bytes[usize::try_from(offset).unwrap()..].to_vec());
+        Making::keeping(None, until as u64, kept).run(read).unwrap().encode()
+    }
+}
+
+/// A replica that is alone in sync, with all that it asks for; it leads.
+#[derive(Clone)]
+struct Alone {
+    replica: Replica,
+    journal: Vec<u8>,
+    snapshot: Option<Vec<u8>>,
+    floor: Epoch,
+    /// Requests to the disk of that kind are not carried out yet.
+    holds: Option<fn(&DiskRequest) -> bool>,
+    held: Vec<DiskRequest>,
+    replies: Vec<Message>,
+    reads: Vec<usize>,
+    stopped: Option<Stop>,
+}
+
+fn configuration(epoch: u64, leader: Leader) -> Configuration {
+    Configuration {
+        cluster: ClusterId(1),
+        epoch: Epoch(epoch),
+        nonce: Nonce(epoch),
+        leader,
+        in_sync: vec![Member { id: id(1), store: StoreId(1) }],
+        members: vec![id(1), id(2)],
+        by: Node::Frontend(Boot(1)),
+        why: String::new(),
+        at: 0,
+    }
+}
+
+impl Alone {
+    fn leads(journal: &[u8], snapshot: Option<Vec<u8>>, orders_kept: usize) -> Self {
+        let replica = Replica::new(Options {
+            id: id(1),
+            boot: ME,
+            store: StoreId(1),
+            members: vec![id(1), id(2)],
+            times: Times::default(),
+            configuration: Some(configuration(1, Leader { id: id(1), boot: Boot(1) })),
+            journal_bytes: journal.len() as u64,
+            snapshot_every_bytes: 1 << 40,
+            orders_kept,
+        });
+        let (held, replies, reads) = (Vec::new(), Vec::new(), Vec::new());
+        let (journal, floor) = (journal.to_vec(), Epoch(1));
+        let mut alone = Self { replica, journal, snapshot, floor, holds: None, held, replies, reads, stopped: None };
+        alone.settle();
+        alone.hears(Message::Announce(Box::new(configuration(2, Leader { id: id(1), boot: ME }))));
+        assert!(alone.replica.serves_in().is_some(), "it leads");
+        alone.reads.clear();
+        alone
+    }
+
+    fn handle(&mut self, now: Now, input: Input) {
+        self.replica.handle(now, input);
+        self.settle();
+    }
+
+    /// Another replica says so.
+    fn hears(&mut self, body: Message) {
+        let from = Node::Order(id(2), Boot(2));
+        let packet = Packet::new(Envelope { cluster: Some(ClusterId(1)), epoch: Epoch(2), from, body }, Bytes::new());
+        self.handle(NOW, Input::Received { packet, reply: None });
+    }
+
+    fn asked(&mut self, body: Message) {
+        let from = Node::Frontend(Boot(5));
+        let packet = Packet::new(Envelope { cluster: Some(ClusterId(1)), epoch: Epoch(2), from, body }, Bytes::new());
+        self.handle(NOW, Input::Received { packet, reply: Some(ReplyTo(Arc::from("frontend"))) });
+    }
+
+    fn looks_up(&mut self, number: u64) {
+        self.asked(Message::Read { request: number, query: Query::Order(OrderNumber(number)) });
+    }
+
+    /// The one answer to that.
+    fn order(&mut self, number: u64) -> Result<Option<Order>, String> {
+        self.replies.clear();
+        self.looks_up(number);
+        match &self.replies[..] {
+            [Message::Answer { request, answer: Answer::Order(order), .. }] if *request == number => Ok(order.clone()),
+            [Message::Unavailable { requests, why }] if requests[..] == [number] => Err(why.clone()),
+            other => panic!("order {number}: {other:?}"),
+        }
+    }
+
+    fn settle(&mut self) {
+        while let Some(output) = self.replica.poll_output() {
+            let input = match output {
+                Output::Disk(request) if self.holds.is_some_and(|holds| holds(&request)) => {
+                    self.held.push(request);
+                    continue;
+                }
+                Output::Disk(request) => Input::Disk(self.carry_out(request)),
+                Output::Register(RegisterRequest::Read { ticket }) => {
+                    let value = configuration(2, Leader { id: id(1), boot: ME });
+                    let (configuration, floor) =
+                        (Slot::Present { value, revision: 1 }, Slot::Present { value: self.floor, revision: 1 });
+                    Input::Register(RegisterAnswer::Read { ticket, configuration, floor })
+                }
+                Output::Register(RegisterRequest::Floor { ticket, floor, .. }) => {
+                    self.floor = floor;
+                    Input::Register(RegisterAnswer::Written { ticket })
+                }
+                Output::Reply { packet, .. } => {
+                    self.replies.push(packet.envelope.body);
+                    continue;
+                }
+                Output::Stop(stop) => {
+                    self.stopped = Some(stop);
+                    continue;
+                }
+                _ => continue,
+            };
+            self.replica.handle(NOW, input);
+        }
+    }
+
+    fn carry_out(&mut self, request: DiskRequest) -> DiskAnswer {
+        match request {
+            DiskRequest::Read { ticket, offset, bytes_max } => {
+                let rest = &self.journal[usize::try_from(offset).unwrap().min(self.journal.len())..];
+                let bytes = Bytes::copy_from_slice(&rest[..rest.len().min(bytes_max)]);
+                self.reads.push(bytes.len());
+                DiskAnswer::Read { ticket, bytes }
+            }
+            DiskRequest::LoadSnapshot { ticket, .. } => {
+                let file = self.snapshot.take().map(|file| ("snapshot".to_owned(), file.into()));
+                DiskAnswer::Loaded { ticket, file }
+            }
+            DiskRequest::Append { ticket, lines } => {
+                self.journal.extend_from_slice(&lines);
+                DiskAnswer::Done { ticket, took: Duration::ZERO }
+            }
+            DiskRequest::Rewrite { ticket, offset, lines } => {
+                let start = usize::try_from(offset).unwrap();
+                self.journal[start..start + lines.len()].copy_from_slice(&lines);
+                DiskAnswer::Done { ticket, took: Duration::ZERO }
+            }
+            DiskRequest::Persist { ticket, .. } => DiskAnswer::Done { ticket, took: Duration::ZERO },
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// What was held is carried out after all.
+    fn let_go(&mut self) {
+        self.holds = None;
+        for request in std::mem::take(&mut self.held) {
+            let answer = self.carry_out(request);
+            self.handle(NOW, Input::Disk(answer));
+        }
+    }
+}
+
+fn submission(request: u64) -> Submission {
+    let key = CommandKey::generated(Boot(5), request);
+    Submission { request, key, command: trade(request), known: SeqNum(0), again: false }
+}
+
+fn is_read(request: &DiskRequest) -> bool {
+    matches!(request, DiskRequest::Read { .. })
+}
+
+#[test]
+fn every_order_is_answered_from_the_journal_as_it_is_from_memory() {
+    let history = History::of(2_000);
+    let (last, bytes) = (history.last(), history.bytes.len());
+    let (houses, accounts): (Vec<u64>, Vec<u64>) = (1..=last).partition(|number| history.order(*number).is_some());
+    assert!(bytes > 4 * 65_536 && houses.len() > 900 && accounts.len() > 400, "{bytes} {last}");
+    let check = |snapshot: Option<Vec<u8>>, kept: usize| {
+        let mut alone = Alone::leads(&history.bytes, snapshot, kept);
+        for number in 0..=last + 2 {
+            assert_eq!(alone.order(number), Ok(history.order(number)), "order {number}, {kept} kept");
+        }
+        let old = usize::try_from(last).unwrap().saturating_sub(kept);
+        assert_eq!(alone.reads.len(), old, "what is kept needs no reading");
+        assert!(alone.reads.iter().all(|read| *read < 65_536 + 2 * 300), "one part and a line: {:?}", alone.reads);
+    };
+    check(None, ORDERS_KEPT);
+    check(None, 10);
+    check(None, 1);
+    for until in [1, bytes / 3, bytes - 300, bytes] {
+        check(Some(history.snapshot(until, 10)), 10);
+    }
+}
+
+#[test]
+fn what_has_rotted_is_never_answered_wrong_and_is_answered_when_it_is_got_back() {
+    let history = History::of(60);
+    let first = Alone::leads(&history.bytes, None, 3);
+    let old = history.last() - 3;
+    let good: Vec<_> = (1..=old).map(|number| Ok(history.order(number))).collect();
+    for byte in (0..history.bytes.len()).step_by(11) {
+        let mut alone = first.clone();
+        alone.journal[byte] ^= 1 << (byte % 8);
+        let bad = history.lines.partition_point(|(end, _)| *end <= byte);
+        let before = history.lines[..bad].iter().filter_map(|(_, order)| *order).max().map_or(0, |order| order.0);
+        for number in 1..=old {
+            match alone.order(number) {
+                Ok(order) => assert_eq!((order, number <= before), (history.order(number), true), "byte {byte}"),
+                Err(why) => assert!(number > before && why.contains("try again"), "byte {byte}, {number}: {why}"),
+            }
+        }
+        for second in 0..3 {
+            alone.handle(Now { mono: NOW.mono.after(Duration::from_secs(3 * second)), ..NOW }, Input::Timer);
+        }
+        assert!(alone.journal.starts_with(&history.bytes), "byte {byte} is not got back");
+        let again: Vec<_> = (1..=old).map(|number| alone.order(number)).collect();
+        assert_eq!(again, good, "byte {byte}");
+    }
+}
+
+#[test]
+fn who_waits_for_an_old_order_is_told_when_the_lead_is_lost() {
+    let history = History::of(60);
+    let mut alone = Alone::leads(&history.bytes, None, 3);
+    alone.holds = Some(is_read);
+    alone.looks_up(2);
+    alone.looks_up(7);
+    assert_eq!((alone.replies.len(), alone.held.len()), (0, 1), "one read is for both");
+    alone.hears(Message::Announce(Box::new(configuration(3, Leader { id: id(2), boot: Boot(2) }))));
+    let told = std::mem::take(&mut alone.replies);
+    let [Message::NotLeader { requests, configuration: Some(newer), .. }] = &told[..] else { panic!("{told:?}") };
+    assert_eq!((&requests[..], newer.epoch), (&[2, 7][..], Epoch(3)));
+    alone.let_go();
+    assert_eq!((alone.replies.len(), alone.stopped), (0, None), "nobody waits for what was read");
+}
+
+#[test]
+fn a_disk_that_breaks_under_a_look_up_ends_the_replica_and_nothing_is_answered() {
+    let mut alone = Alone::leads(&History::of(60).bytes, None, 3);
+    alone.holds = Some(is_read);
+    alone.looks_up(2);
+    let Some(DiskRequest::Read { ticket, .. }) = alone.held.pop() else { panic!("{:?}", alone.held) };
+    alone.handle(NOW, Input::Disk(DiskAnswer::Broken { ticket, why: "Input/output error".to_owned() }));
+    assert!(matches!(alone.stopped, Some(Stop::Broken(_))), "{:?}", alone.stopped);
+    assert_eq!(alone.replies.len(), 0);
+}
+
+#[test]
+fn few_parts_are_read_at_once_and_the_look_ups_that_wait_are_bounded() {
+    const LOOKUPS_MAX: u64 = 1_024;
+    let history = History::of(5_000);
+    let mut alone = Alone::leads(&history.bytes, None, 3);
+    alone.holds = Some(is_read);
+    let number = |lookup| 1 + lookup * 997 % (history.last() - 3);
+    (0..LOOKUPS_MAX).for_each(|lookup| alone.looks_up(number(lookup)));
+    assert_eq!((alone.replies.len(), alone.held.len()), (0, 4));
+    alone.looks_up(1);
+    assert_eq!(alone.replies.pop(), Some(Message::Overloaded { requests: vec![1] }));
+    alone.let_go();
+    let mut answered = Vec::new();
+    for reply in &alone.replies {
+        let Message::Answer { request, answer: Answer::Order(order), .. } = reply else { panic!("{reply:?}") };
+        assert_eq!(*order, history.order(*request));
+        answered.push(*request);
+    }
+    let mut asked: Vec<_> = (0..LOOKUPS_MAX).map(number).collect();
+    asked.sort_unstable();
+    answered.sort_unstable();
+    assert_eq!(answered, asked);
+    assert!(alone.reads.len() < 20, "one read for all who ask for orders of a part: {}", alone.reads.len());
+}
+
+#[test]
+fn an_order_that_is_neither_kept_nor_committed_yet_is_not_said_not_to_be_there() {
+    let history = History::of(60);
+    let mut alone = Alone::leads(&history.bytes, None, 1);
+    let last = history.last();
+    alone.holds = Some(|request| matches!(request, DiskRequest::Append { .. }));
+    alone.asked(Message::Submit((1..=3).map(submission).collect()));
+    assert_eq!(alone.held.len(), 1, "a batch of three is on its way");
+    assert!(alone.order(last + 2).unwrap_err().contains("try again"));
+    assert_eq!(alone.order(last - 1), Ok(history.order(last - 1)));
+    alone.let_go();
+    let ordered = trade(2);
+    let found = alone.order(last + 2).unwrap().map(|Order { symbol, side, quantity, .. }| (symbol, side, quantity));
+    assert_eq!(found.map(|(symbol, side, quantity)| Command::Trade { symbol, side, quantity }), Some(ordered));
+}
+
+#[test]
+fn who_asks_for_an_order_that_came_after_a_read_began_waits_for_another_read() {
+    let history = History::of(60);
+    let mut alone = Alone::leads(&history.bytes, None, 1);
+    let last = history.last();
+    alone.holds = Some(is_read);
+    alone.looks_up(2);
+    alone.asked(Message::Submit((1..=3).map(submission).collect()));
+    alone.replies.clear();
+    alone.looks_up(last + 1);
+    alone.looks_up(4);
+    assert_eq!((alone.replies.len(), alone.held.len()), (0, 2));
+    alone.let_go();
+    let found = |reply: &Message| match reply {
+        Message::Answer { request, answer: Answer::Order(Some(order)), .. } => (*request, order.number.0),
+        other => panic!("{other:?}"),
+    };
+    let found: Vec<_> = alone.replies.iter().map(found).collect();
+    assert_eq!(found, [2, 4, last + 1].map(|number| (number, number)));
+}
