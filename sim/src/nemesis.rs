@@ -7,10 +7,12 @@
 //! Rule kept: what no protocol can survive is not done: the last disk that has an order is not emptied or damaged,
 //! configuration and floor do not both go back at once, empty twins of all replicas do not meet an empty register.
 
-use tradenet_core::Input;
+use tradenet_core::{ClientRequest, Input};
+use tradenet_schemas::ids::OrderNumber;
 
 use crate::clock::DRIFT_PPM_MAX;
 use crate::disk::Fails;
+use crate::machine::frontend;
 use crate::workload::Load;
 use crate::world::{Event, World};
 
@@ -93,6 +95,8 @@ pub const KINDS: [(Kind, &str); 22] = [
 pub(crate) const FAULTS_MIN: u64 = 20;
 /// So many strikes in a row that find nothing to harm are followed by a kill.
 const MISSES_MAX: u32 = 20;
+/// How many orders are looked up when a bit of a journal has flipped.
+const LOOK_UPS: u64 = 16;
 /// Of a write that fails, fewer bytes than these are in the file.
 const FAILED_WRITE_BYTES_MAX: usize = 400;
 /// A wall clock may jump to any time before this, in milliseconds since 1970.
@@ -421,8 +425,19 @@ impl World {
         self.trace.line(now, &name, "flipped", || format!("a bit of its disk, journal byte {at:?}"));
         if self.rng.bool() {
             self.kill_and_start(machine, false);
+        } else {
+            self.look_up_some_orders();
         }
         true
+    }
+
+    /// Before a replica has read again by itself what has just rotted.
+    fn look_up_some_orders(&mut self) {
+        for _ in 0..LOOK_UPS.min(self.invariants.truth.orders()) {
+            let number = OrderNumber(self.rng.u64(1..=self.invariants.truth.orders()));
+            let through = frontend(self.rng.u8(1..=self.size.frontends));
+            self.ask_later(through, ClientRequest::Order(number));
+        }
     }
 
     fn empty_disk(&mut self, machine: usize) -> bool {

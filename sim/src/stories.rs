@@ -25,6 +25,7 @@ macro_rules! with_stories {
             a_key_asked_again_gets_the_same_order,
             reads_come_from_the_cache_until_a_trade_changes_the_stock,
             an_order_is_found_by_its_number,
+            an_old_order_that_has_rotted_is_found_when_it_is_got_back,
             the_leader_is_killed_and_the_next_highest_leads,
             a_retried_key_is_replayed_by_the_next_leader,
             one_replica_alone_goes_on,
@@ -125,6 +126,22 @@ fn an_order_is_found_by_its_number() {
     assert!(matches!(answer, Answered::With(ClientAnswer::Order(Some(order))) if order.number == number));
     let answer = world.ask(frontend(2), ClientRequest::Order(number.next()));
     assert_eq!(answer, Answered::With(ClientAnswer::Order(None)));
+}
+
+fn an_old_order_that_has_rotted_is_found_when_it_is_got_back() {
+    let mut world = World::up(9); // Replicas keep one order.
+    let first = world.buy(frontend(1), "MILD", "first");
+    let last = (0..5).map(|key| world.buy(frontend(1), "HOT", &key.to_string())).last();
+    let found = |answer: &Answered, number| matches!(answer, Answered::With(ClientAnswer::Order(Some(order))) if order.number == number);
+    let look_up = |world: &mut World, number| world.ask(frontend(2), ClientRequest::Order(number));
+    assert!(found(&look_up(&mut world, first), first));
+    world.rot(order(3), first);
+    let told = look_up(&mut world, first);
+    assert!(matches!(&told, Answered::With(ClientAnswer::Unavailable(why)) if why.contains("rotted")), "{told:?}");
+    let last = last.unwrap_or(first);
+    assert!(found(&look_up(&mut world, last), last));
+    world.run_until(|world| !world.is_rotten(order(3)), "the line is got back");
+    assert!(found(&look_up(&mut world, first), first));
 }
 
 fn the_leader_is_killed_and_the_next_highest_leads() {

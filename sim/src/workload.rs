@@ -148,10 +148,12 @@ impl World {
             70..80 => ClientRequest::Stocks,
             _ => {
                 let last = self.clients[client].order.unwrap_or(OrderNumber(1));
-                match self.rng.u64(0..4) {
+                match self.rng.u64(0..8) {
                     // There are about as many events as orders, so some of these wait for the next one.
-                    3 => ClientRequest::Market(Query::Events(EventNumber(last.0 + 2))),
-                    near => ClientRequest::Order(OrderNumber(last.0 + near)),
+                    7 => ClientRequest::Market(Query::Events(EventNumber(last.0 + 2))),
+                    near @ 0..3 => ClientRequest::Order(OrderNumber(last.0 + near)),
+                    // Mostly too old to be in the leader's memory.
+                    _ => ClientRequest::Order(OrderNumber(self.rng.u64(1..=last.0))),
                 }
             }
         }
