@@ -14,7 +14,8 @@ use tradenet_core::replica::snapshot::SNAPSHOT_EVERY_BYTES;
 use tradenet_core::replica::{Options, Replica};
 use tradenet_core::times::Times;
 use tradenet_runtime::clock::Clock;
-use tradenet_runtime::disk::{Directory, Disk, JOURNAL, Opened};
+use tradenet_runtime::disk::segments::SEGMENT_BYTES;
+use tradenet_runtime::disk::{Directory, Disk, LogOptions, Opened};
 use tradenet_runtime::driver::{self, Ports};
 use tradenet_runtime::members::Members;
 use tradenet_runtime::metrics::scraper;
@@ -48,6 +49,13 @@ pub struct Args {
     /// How much of the journal there is from one snapshot to the next, in bytes; less only for tests.
     #[arg(long, env = "TRADENET_SNAPSHOT_EVERY_BYTES", default_value_t = SNAPSHOT_EVERY, value_name = "BYTES", hide = true)]
     pub snapshot_every_bytes: NonZeroU64,
+    /// How much of the journal is in one file, in bytes; less only for tests.
+    #[arg(long, default_value_t = SEGMENT_BYTES, value_name = "BYTES", hide = true)]
+    pub segment_bytes: NonZeroU64,
+    /// Move old segments of the journal to `order-N` below this directory, which must be there, and read them from there.
+    /// [default: they stay]
+    #[arg(long, env = "TRADENET_ARCHIVE_DIR", value_name = "DIR")]
+    pub archive_dir: Option<PathBuf>,
     /// Also hand out every entry of the log to this stream of JetStream, for others to read: message N is entry N. It is made if it
     /// is missing. Name the same at every replica; docs/nats.md
     // Compose sets what is not wanted to nothing.
@@ -77,9 +85,10 @@ pub async fn run(args: Args, shutdown: Shutdown) -> anyhow::Result<()> {
     if let Err(rule) = times.check() {
         bail!("the protocol's periods do not fit together: {rule}");
     }
-    let Opened { store, configuration, journal_bytes, directory } = Directory::open(&args.data_dir, id)?;
+    let options = LogOptions { segment_bytes: args.segment_bytes, archive_dir: args.archive_dir };
+    let Opened { store, configuration, journal_bytes, directory } = Directory::open(&args.data_dir, id, &options)?;
     tracing::info!("replica {id}, boot {boot}, on {} ({journal_bytes} bytes)", directory.path().display());
-    let place = directory.path().to_owned();
+    let (place, journal) = (directory.path().to_owned(), directory.files().clone());
     let disk = Disk::start(directory).context("starting the disk's thread")?;
     let replica = Replica::new(Options {
         id,
@@ -99,7 +108,7 @@ pub async fn run(args: Args, shutdown: Shutdown) -> anyhow::Result<()> {
     let bulk = Some(nats::connect_aside(&args.connect, &name, "bulk").await?);
     let outlet = match args.feed_stream {
         Wanted(Some(stream)) => {
-            let options = outlet::Options { stream, bytes_max: args.feed_stream_bytes, journal: place.join(JOURNAL) };
+            let options = outlet::Options { stream, bytes_max: args.feed_stream_bytes, journal };
             let broker = nats::connect_aside(&args.connect, &name, "feed").await?;
             Some(Outlet::start(options, broker, clock).context("opening the journal for the feed")?)
         }

@@ -10,19 +10,21 @@
 //! DATA_DIR/order-3/lock                held by the running process, whose id is in it
 //!                  store.json          who the directory is; written once
 //!                  configuration.json  the newest configuration that was adopted
-//!                  orders.jsonl        the journal
+//!                  orders.jsonl        the journal's newest segment
+//!                  orders-<byte>.jsonl the segments before it, by their first byte in the log
 //!                  snapshot-<seq>      what the journal comes to up to that entry; the newest two
 //!                  reserve             room for one more configuration when the disk is full
 //!                  *.damaged           what was not as it was written, for people
 //! ```
 
+pub mod segments;
 pub mod snapshots;
 
 use std::collections::VecDeque;
 use std::fs::{self, File, OpenOptions};
 use std::future::poll_fn;
 use std::io::{self, ErrorKind, Read as _, Write as _};
-use std::os::unix::fs::FileExt as _;
+use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
@@ -42,6 +44,8 @@ use tradenet_schemas::message::Configuration;
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::metrics::{self, Shared};
+pub use segments::JOURNAL;
+use segments::{Behind, Files, Journal, LogError, SEGMENT_BYTES, Segments};
 use snapshots::{Job, Maker};
 
 /// How many requests wait for the disk; then the driver waits too.
@@ -50,15 +54,13 @@ const REQUESTS_MAX: usize = 4_096;
 const WRITE_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// How often it is looked at whether the thread has ended.
 const CLOSE_CHECK_EVERY: Duration = Duration::from_millis(2);
-/// How much of the journal's end is written again at the start: more than can be under way at once, in bytes.
-const REWRITTEN_BYTES_MAX: u64 = 8 << 20;
+/// How much of a journal is copied at once, in bytes.
+const COPIED_BYTES: usize = 1 << 20;
 /// The size of the reserve. A configuration of 63 replicas takes about 6 kB.
 const RESERVE_BYTES: usize = 64 * 1024;
 /// Largest file that is read as a record.
 const RECORD_BYTES_MAX: u64 = 1024 * 1024;
 
-/// The journal's file name.
-pub const JOURNAL: &str = "orders.jsonl";
 const STORE: &str = "store.json";
 const CONFIGURATION: &str = "configuration.json";
 const LOCK: &str = "lock";
@@ -106,6 +108,21 @@ pub enum DirectoryError {
         /// What is not.
         missing: &'static str,
     },
+    /// The archive holds the log of a directory that is not this one.
+    #[error(
+        "{} holds a log, but {} is new: bring back the directory that it belongs to, or move that archive away, so that the          replica starts empty and is filled by the others",
+        archive.display(),
+        dir.display()
+    )]
+    OthersArchive {
+        /// The replica's directory in the archive.
+        archive: PathBuf,
+        /// The replica's directory.
+        dir: PathBuf,
+    },
+    /// The journal's files can't be used.
+    #[error(transparent)]
+    Log(#[from] LogError),
 }
 
 trait At<T> {
@@ -208,12 +225,27 @@ struct Store {
     store: StoreId,
 }
 
+/// How a journal is kept.
+#[derive(Clone, Debug)]
+pub struct LogOptions {
+    /// See [`SEGMENT_BYTES`]; less only for tests.
+    pub segment_bytes: NonZeroU64,
+    /// Below which directory old segments are moved, if anywhere.
+    pub archive_dir: Option<PathBuf>,
+}
+
+impl Default for LogOptions {
+    fn default() -> Self {
+        Self { segment_bytes: SEGMENT_BYTES, archive_dir: None }
+    }
+}
+
 /// The directory of one replica, open and locked.
 #[derive(Debug)]
 pub struct Directory {
     dir: PathBuf,
-    journal: File,
-    bytes: u64,
+    files: Files,
+    journal: Journal,
     _lock: Lock,
 }
 
@@ -235,18 +267,28 @@ impl Directory {
     ///
     /// # Errors
     /// Another process has it, a file is damaged or missing, or the system refuses.
-    pub fn open(data_dir: &Path, id: ReplicaId) -> Result<Opened, DirectoryError> {
-        let dir = data_dir.join(format!("order-{id}"));
+    pub fn open(data_dir: &Path, id: ReplicaId, options: &LogOptions) -> Result<Opened, DirectoryError> {
+        let name = format!("order-{id}");
+        let dir = data_dir.join(&name);
         let lock = Lock::take(&dir)?;
+        if let Some(archive) = options.archive_dir.as_ref().filter(|archive| !archive.is_dir()) {
+            return Err(LogError::NoArchive { dir: archive.clone() }.into());
+        }
+        let archive = options.archive_dir.as_ref().map(|archive| archive.join(&name));
+        let files = Files::new(dir.clone(), archive.clone());
         let journal_path = dir.join(JOURNAL);
         let store = match read_record::<Store>(&dir.join(STORE))? {
             Some(Store { store }) => store,
             None => {
                 // Whoever lost its name must not get another one together with its old log: rule R3.
-                for path in [&journal_path, &dir.join(CONFIGURATION)] {
-                    if path.exists() {
+                let configuration = dir.join(CONFIGURATION);
+                for (path, exists) in [(&journal_path, files.exist()), (&configuration, configuration.exists())] {
+                    if exists {
                         return Err(DirectoryError::Missing { path: path.clone(), missing: STORE });
                     }
+                }
+                if let Some(archive) = archive.filter(|archive| Files::new(archive.clone(), None).exist()) {
+                    return Err(DirectoryError::OthersArchive { archive, dir });
                 }
                 let store = StoreId(rand::random());
                 write_record(&dir, STORE, &Store { store }).at(&dir)?;
@@ -254,21 +296,20 @@ impl Directory {
             }
         };
         let (store, configuration) = match read_record(&dir.join(CONFIGURATION)) {
-            Err(DirectoryError::Damaged { why, .. }) => (begin_anew(&dir, &why).at(&dir)?, None),
+            Err(DirectoryError::Damaged { why, .. }) => (begin_anew(&files, &why)?, None),
             read => (store, read?),
         };
-        let journal = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&journal_path);
-        let journal = journal.at(&journal_path)?;
-        let journal_bytes = journal.metadata().at(&journal_path)?.len();
+        segments::tidy(&files)?;
+        let journal = Journal::open(&files, options.segment_bytes)?;
+        let journal_bytes = journal.bytes();
         if configuration.is_none() && journal_bytes > 0 {
             // Every entry was acknowledged in an epoch that was written first: rule R4.
             return Err(DirectoryError::Missing { path: journal_path, missing: CONFIGURATION });
         }
-        write_tail_again(&journal, journal_bytes).at(&journal_path)?;
         make_reserve(&dir);
         snapshots::clean(&dir).at(&dir)?;
         sync_dir(&dir).at(&dir)?;
-        let directory = Self { dir, journal, bytes: journal_bytes, _lock: lock };
+        let directory = Self { dir, files, journal, _lock: lock };
         Ok(Opened { store, configuration, journal_bytes, directory })
     }
 
@@ -281,7 +322,7 @@ impl Directory {
         data_dir: &Path,
         member: Member,
         configuration: &Configuration,
-        journal: &Path,
+        journal: &Files,
     ) -> Result<(), DirectoryError> {
         let dir = data_dir.join(format!("order-{}", member.id));
         let aside = data_dir.join(format!("order-{}.new", member.id));
@@ -289,8 +330,7 @@ impl Directory {
             fs::remove_dir_all(&aside).at(&aside)?;
         }
         create_dir_synced(&aside)?;
-        let copy = aside.join(JOURNAL);
-        fs::copy(journal, &copy).and_then(|_| File::open(&copy)?.sync_all()).at(&copy)?;
+        copy_log(journal, u64::MAX, &aside)?;
         write_record(&aside, STORE, &Store { store: member.store }).at(&aside)?;
         write_record(&aside, CONFIGURATION, configuration).at(&aside)?;
         // Onto a directory that holds something it fails.
@@ -303,37 +343,49 @@ impl Directory {
     pub fn path(&self) -> &Path {
         &self.dir
     }
+
+    /// The journal's files.
+    #[must_use]
+    pub fn files(&self) -> &Files {
+        &self.files
+    }
+}
+
+/// Copies the first bytes of a log into a directory that has none; they are on disk then.
+///
+/// # Errors
+/// The log can't be read, or the directory not be written.
+pub fn copy_log(from: &Files, bytes: u64, to: &Path) -> Result<(), LogError> {
+    let failed = |source| LogError::Io { path: to.to_owned(), source };
+    let mut source = Segments::open(from)?;
+    let mut copy = Journal::open(&Files::new(to.to_owned(), None), SEGMENT_BYTES)?;
+    while copy.bytes() < bytes {
+        let most = usize::try_from(bytes - copy.bytes()).unwrap_or(usize::MAX).min(COPIED_BYTES);
+        let read = source.read(copy.bytes(), most).map_err(failed)?;
+        if read.is_empty() {
+            break;
+        }
+        copy.append(&read).map_err(failed)?;
+    }
+    Ok(())
 }
 
 /// Which epochs this directory has promised not to go below is not known any more (rule R4). So it is not the one that any
 /// record names: what it holds is set aside, and under another name it begins empty. In this order, so that it is done
 /// again where it was cut short.
-fn begin_anew(dir: &Path, why: &str) -> io::Result<StoreId> {
-    let aside = |name: &str| dir.join(format!("{name}.damaged"));
-    match fs::rename(dir.join(JOURNAL), aside(JOURNAL)) {
-        Err(error) if error.kind() == ErrorKind::NotFound => {}
-        moved => moved?,
-    }
-    snapshots::drop_behind(dir, 0)?;
+fn begin_anew(files: &Files, why: &str) -> Result<StoreId, DirectoryError> {
+    let dir = files.dir();
+    segments::set_aside(files)?;
+    snapshots::drop_behind(dir, 0).at(dir)?;
     let store = StoreId(rand::random());
-    write_record(dir, STORE, &Store { store })?;
-    fs::rename(dir.join(CONFIGURATION), aside(CONFIGURATION))?;
-    sync_dir(dir)?;
+    write_record(dir, STORE, &Store { store }).at(dir)?;
+    fs::rename(dir.join(CONFIGURATION), dir.join(format!("{CONFIGURATION}.damaged"))).at(dir)?;
+    sync_dir(dir).at(dir)?;
     tracing::warn!(
         "{} was damaged ({why}): set aside with the journal; beginning empty, to be filled by the others",
         dir.join(CONFIGURATION).display()
     );
     Ok(store)
-}
-
-/// Writes the newest part of the journal again and syncs it. What a killed process left may be in memory only, and pages
-/// whose sync has failed count as clean, so a later sync alone would prove nothing about them.
-fn write_tail_again(journal: &File, bytes: u64) -> io::Result<()> {
-    let tail = bytes.min(REWRITTEN_BYTES_MAX);
-    let mut held = vec![0; usize::try_from(tail).map_err(io::Error::other)?];
-    journal.read_exact_at(&mut held, bytes - tail)?;
-    journal.write_all_at(&held, bytes - tail)?;
-    journal.sync_all()
 }
 
 /// Keeps room for one more configuration. Without it there is only less to fall back on, so failing is fine.
@@ -374,8 +426,7 @@ impl Disk {
         let answers = Arc::new(Answers::default());
         let syncs = Arc::new(Shared::new(DURATION_BOUNDS_US));
         let answer = Answering(Arc::clone(&answers));
-        let journal = directory.journal.try_clone()?;
-        let maker = Maker::new(directory.dir.clone(), journal, Arc::clone(&answers));
+        let maker = Maker::new(directory.files.clone(), Arc::clone(&answers));
         let worker = Worker { maker, directory, answer, syncs: Arc::clone(&syncs), full: false, broken: None };
         let thread = std::thread::Builder::new().name("disk".to_owned()).spawn(move || worker.run(asked))?;
         Ok(Self { requests, syncs, answers, thread })
@@ -562,28 +613,24 @@ impl Worker {
     /// Writes behind the journal's end and syncs. Without room the journal is as before, and [`Worker::full`] is set.
     fn write(&mut self, appends: &[(DiskTicket, Bytes)]) -> io::Result<()> {
         let began = Instant::now();
-        let Directory { journal, bytes, .. } = &mut self.directory;
+        let journal = &mut self.directory.journal;
+        let before = journal.bytes();
         let written = match appends {
-            [(_, lines)] => journal.write_all_at(lines, *bytes).map(|()| lines.len()),
-            several => {
-                let lines = several.iter().map(|(_, lines)| &lines[..]).collect::<Vec<_>>().concat();
-                journal.write_all_at(&lines, *bytes).map(|()| lines.len())
-            }
+            [(_, lines)] => journal.append(lines),
+            several => journal.append(&several.iter().map(|(_, lines)| &lines[..]).collect::<Vec<_>>().concat()),
         };
         match written {
-            Ok(length) => {
-                journal.sync_data()?;
+            Ok(()) => {
                 self.syncs.record(began.elapsed());
                 // By this an operator sees how many orders one sync carries.
-                tracing::debug!("synced {length} bytes of {} appends at once", appends.len());
-                *bytes += length as u64;
+                tracing::debug!("synced {} bytes of {} appends at once", journal.bytes() - before, appends.len());
                 Ok(())
             }
             Err(error) if is_full(&error) => {
                 // The replica says it for people.
                 tracing::debug!("no room for the journal: {error}");
                 self.full = true;
-                journal.set_len(*bytes)
+                journal.cut(before, Behind::Remove)
             }
             Err(error) => Err(error),
         }
@@ -598,7 +645,7 @@ impl Worker {
                 (ticket, self.unless_broken(|worker| worker.give_up(store, bytes)))
             }
             DiskRequest::Rewrite { ticket, offset, lines } => {
-                (ticket, self.unless_broken(|worker| worker.rewrite(offset, &lines)))
+                (ticket, self.unless_broken(|worker| worker.directory.journal.rewrite(&lines, offset)))
             }
             DiskRequest::Persist { ticket, configuration } => {
                 (ticket, self.unless_broken(|worker| worker.persist(&configuration)))
@@ -611,8 +658,8 @@ impl Worker {
             },
             DiskRequest::Read { ticket, offset, bytes_max } => {
                 // A disk that cannot be written may still be read: a peer may need it.
-                match self.read(offset, bytes_max) {
-                    Ok(bytes) => return self.tell(DiskAnswer::Read { ticket, bytes }),
+                match self.directory.journal.read(offset, bytes_max) {
+                    Ok(bytes) => return self.tell(DiskAnswer::Read { ticket, bytes: bytes.into() }),
                     Err(error) => (ticket, Err(format!("reading the journal: {error}"))),
                 }
             }
@@ -637,37 +684,31 @@ impl Worker {
     }
 
     fn cut(&mut self, to: u64) -> io::Result<()> {
-        let Directory { journal, bytes, .. } = &mut self.directory;
+        self.cut_off(to, Behind::Remove)
+    }
+
+    fn cut_off(&mut self, to: u64, behind: Behind) -> io::Result<()> {
+        let journal = &mut self.directory.journal;
+        let bytes = journal.bytes();
         // What found no room is not there to be cut; whoever asked may not have heard of that yet.
-        let to = if self.full { to.min(*bytes) } else { to };
-        if to > *bytes {
+        let to = if self.full { to.min(bytes) } else { to };
+        if to > bytes {
             return Err(io::Error::other(format!("cannot cut the journal's {bytes} bytes to {to}")));
         }
-        journal.set_len(to)?;
-        journal.sync_all()?;
-        *bytes = to;
+        journal.cut(to, behind)?;
         self.full = false;
         Ok(())
     }
 
-    fn rewrite(&mut self, offset: u64, lines: &[u8]) -> io::Result<()> {
-        let Directory { journal, bytes, .. } = &self.directory;
-        if offset.checked_add(lines.len() as u64).is_none_or(|end| end > *bytes) {
-            return Err(io::Error::other(format!("{} bytes at {offset} are not within the journal", lines.len())));
-        }
-        journal.write_all_at(lines, offset)?;
-        journal.sync_data()
-    }
-
     /// Another name before the cut: from then on nobody counts on what is cut.
     fn give_up(&mut self, store: StoreId, bytes: u64) -> io::Result<()> {
-        let dir = &self.directory.dir;
-        if let Err(error) = fs::copy(dir.join(JOURNAL), dir.join(format!("{JOURNAL}.damaged"))) {
+        let Directory { dir, journal, .. } = &self.directory;
+        if let Err(error) = journal.keep_copy(bytes) {
             tracing::warn!("no copy of the damaged journal was kept: {error}");
         }
         write_record(dir, STORE, &Store { store })?;
         snapshots::drop_behind(dir, bytes)?;
-        self.cut(bytes)
+        self.cut_off(bytes, Behind::SetAside)
     }
 
     /// On a full disk the reserve makes room: a replica without room for orders must still be able to follow an epoch.
@@ -681,13 +722,6 @@ impl Worker {
         }
         make_reserve(dir);
         Ok(())
-    }
-
-    fn read(&self, offset: u64, bytes_max: usize) -> io::Result<Bytes> {
-        let left = usize::try_from(self.directory.bytes.saturating_sub(offset)).unwrap_or(usize::MAX);
-        let mut bytes = vec![0; bytes_max.min(left)];
-        self.directory.journal.read_exact_at(&mut bytes, offset)?;
-        Ok(bytes.into())
     }
 
     fn tell(&self, answer: DiskAnswer) {

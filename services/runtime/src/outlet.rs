@@ -8,7 +8,6 @@
 mod entries;
 
 use std::fmt;
-use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -30,6 +29,7 @@ use tradenet_core::outlet::{Counts, Input, Outlet as Decider, Output};
 use tradenet_schemas::ids::SeqNum;
 
 use crate::clock::Clock;
+use crate::disk::segments::Files;
 use crate::metrics;
 use crate::nats::{Broker, Failure, request, token};
 use crate::register::{Got, is_conflict};
@@ -74,7 +74,7 @@ pub struct Options {
     /// How many bytes it keeps at most, when it is made here; the oldest entries go.
     pub bytes_max: i64,
     /// The replica's journal.
-    pub journal: PathBuf,
+    pub journal: Files,
 }
 
 /// The driver's end of an outlet.
@@ -276,9 +276,9 @@ impl Stream {
     }
 }
 
-fn open(journal: &Path) -> anyhow::Result<Entries> {
+fn open(journal: &Files) -> anyhow::Result<Entries> {
     use anyhow::Context as _;
-    Entries::open(journal).with_context(|| journal.display().to_string())
+    Entries::open(journal).with_context(|| journal.dir().display().to_string())
 }
 
 const fn limit() -> Duration {

@@ -14,7 +14,7 @@ use tempfile::TempDir;
 use tokio::time::timeout;
 use tradenet_core::journal::encode;
 use tradenet_core::{DiskAnswer, DiskRequest};
-use tradenet_runtime::disk::{Directory, DirectoryError, Disk, JOURNAL, Lock, Opened, snapshots};
+use tradenet_runtime::disk::{Directory, DirectoryError, Disk, JOURNAL, Lock, LogOptions, Opened, snapshots};
 use tradenet_schemas::ids::{Boot, Chain, ClusterId, Epoch, Leader, Member, Node, Nonce, ReplicaId, SeqNum, StoreId};
 use tradenet_schemas::journal::{Entry, Event};
 use tradenet_schemas::message::Configuration;
@@ -70,9 +70,13 @@ async fn ask(disk: &mut Disk, request: DiskRequest) -> String {
 
 /// Opens it; a program that another test starts in this moment has a copy of its lock until it runs.
 fn try_to_open(data_dir: &Path) -> Result<Opened, DirectoryError> {
+    try_to_open_by(data_dir, &LogOptions::default())
+}
+
+fn try_to_open_by(data_dir: &Path, options: &LogOptions) -> Result<Opened, DirectoryError> {
     let deadline = Instant::now() + PATIENCE;
     loop {
-        match Directory::open(data_dir, id()) {
+        match Directory::open(data_dir, id(), options) {
             Err(DirectoryError::InUse { .. }) if Instant::now() < deadline => std::thread::yield_now(),
             opened => return opened,
         }
@@ -177,7 +181,7 @@ async fn a_cut_that_makes_no_sense_breaks_the_disk_but_not_what_is_on_it() {
 fn a_second_process_is_refused_and_told_who_is_there() {
     let dir = TempDir::new().unwrap();
     let first = open(dir.path());
-    let text = one_line(&Directory::open(dir.path(), id()).unwrap_err());
+    let text = one_line(&Directory::open(dir.path(), id(), &LogOptions::default()).unwrap_err());
     assert!(text.contains(&format!("in use by process {}", std::process::id())), "{text}");
     assert!(text.contains("order-3") && text.contains("--data-dir"), "{text}");
     drop(first);
@@ -278,19 +282,25 @@ async fn good_lines_are_written_over_bad_ones_and_nowhere_else() {
     disk.close(PATIENCE).await;
 }
 
-#[tokio::test]
-async fn a_snapshot_is_made_of_the_journal_and_the_one_before_and_two_are_kept() {
-    let dir = TempDir::new().unwrap();
-    let mut disk = Disk::start(open(dir.path()).directory).unwrap();
-    let (mut lines, mut chain) = (Vec::new(), Chain::default());
-    for seq in 1..=4 {
+/// A journal of some entries, and where each ends.
+fn listings(count: u64) -> (String, Vec<u64>) {
+    let (mut lines, mut ends, mut chain) = (Vec::new(), Vec::new(), Chain::default());
+    for seq in 1..=count {
         let (price, quantity) = (Price::from_cents(seq).unwrap(), Quantity::new(seq).unwrap());
         let events = vec![Event::Listed { symbol: Symbol::new(&format!("Stock{seq}")).unwrap(), price, quantity }];
         let entry = Entry { seq: SeqNum(seq), epoch: Epoch(1), at: 0, key: None, events };
         chain = encode(&entry, chain, &mut lines);
+        ends.push(lines.len() as u64);
     }
-    let line = lines.len() as u64 / 4;
-    let journal = String::from_utf8(lines).unwrap();
+    (String::from_utf8(lines).unwrap(), ends)
+}
+
+#[tokio::test]
+async fn a_snapshot_is_made_of_the_journal_and_the_one_before_and_two_are_kept() {
+    let dir = TempDir::new().unwrap();
+    let mut disk = Disk::start(open(dir.path()).directory).unwrap();
+    let (journal, ends) = listings(4);
+    let line = ends[0];
     assert_eq!(ask(&mut disk, append(1, &journal)).await, "done");
     let load = |skip| DiskRequest::LoadSnapshot { ticket: 9, skip };
     assert_eq!(ask(&mut disk, load(0)).await, "none");
@@ -319,6 +329,78 @@ async fn a_snapshot_is_made_of_the_journal_and_the_one_before_and_two_are_kept()
     assert_eq!(ask(&mut disk, DiskRequest::GiveUp { ticket: 6, store, bytes: line }).await, "done");
     assert_eq!(names(), [0; 0], "nor is one left of what is given up");
     disk.close(PATIENCE).await;
+}
+
+/// Names and contents of a journal's files, and of those that were set aside.
+fn journal_files(dir: &Path) -> Vec<(String, String)> {
+    let files = fs::read_dir(dir).into_iter().flatten().map(|file| file.unwrap().path());
+    let files = files.map(|path| (path.file_name().unwrap().to_str().unwrap().to_owned(), path));
+    let files = files.filter(|(name, _)| name.starts_with("orders"));
+    let mut files: Vec<_> = files.map(|(name, path)| (name, fs::read_to_string(path).unwrap())).collect();
+    files.sort();
+    files
+}
+
+#[tokio::test]
+async fn what_is_given_up_over_several_segments_is_kept_for_people() {
+    let dir = TempDir::new().unwrap();
+    let options = LogOptions { segment_bytes: 8.try_into().unwrap(), archive_dir: None };
+    let opened = try_to_open_by(dir.path(), &options).unwrap();
+    let mut disk = Disk::start(opened.directory).unwrap();
+    assert_eq!(ask(&mut disk, DiskRequest::Persist { ticket: 1, configuration: configuration(1) }).await, "done");
+    assert_eq!(ask(&mut disk, append(2, "one\ntwo\nthree\nfour\nfive\nsix\n")).await, "done");
+    assert_eq!(ask(&mut disk, read(3, 2, 15)).await, "e\ntwo\nthree\nfou");
+    let store = StoreId(opened.store.0 ^ 1);
+    assert_eq!(ask(&mut disk, DiskRequest::GiveUp { ticket: 4, store, bytes: 4 }).await, "done");
+    assert_eq!(ask(&mut disk, append(5, "2\n")).await, "done");
+    disk.close(PATIENCE).await;
+    let place = dir.path().join("order-3");
+    let file = |name: &str, content: &str| (name.to_owned(), content.to_owned());
+    let aside = [
+        file("orders-000000000000000.jsonl.damaged", "one\ntwo\n"),
+        file("orders-000000000000008.jsonl.damaged", "three\nfour\n"),
+        file("orders-000000000000019.jsonl.damaged", "five\n"),
+    ];
+    let newest = [file("orders.jsonl", "one\n2\n"), file("orders.jsonl.damaged", "six\n")];
+    assert_eq!(journal_files(&place), [&aside[..], &newest].concat());
+
+    // A damaged configuration takes all of it out of the log.
+    fs::write(place.join("configuration.json"), "{").unwrap();
+    fs::rename(place.join("orders-000000000000008.jsonl.damaged"), place.join("orders-000000000000006.jsonl")).unwrap();
+    assert_eq!(try_to_open_by(dir.path(), &options).unwrap().journal_bytes, 0);
+    assert!(journal_files(&place).iter().all(|(name, content)| name.ends_with(".damaged") || content.is_empty()));
+}
+
+#[tokio::test]
+async fn what_is_before_both_snapshots_is_moved_to_the_archive_which_must_be_there() {
+    let dir = TempDir::new().unwrap();
+    let archive = dir.path().join("archive");
+    let (lines, ends) = listings(8);
+    let options = LogOptions { segment_bytes: ends[0].try_into().unwrap(), archive_dir: Some(archive.clone()) };
+    let text = one_line(&try_to_open_by(dir.path(), &options).unwrap_err());
+    assert!(text.contains("is not there: mount or make that directory"), "{text}");
+    fs::create_dir(&archive).unwrap();
+    let mut disk = Disk::start(try_to_open_by(dir.path(), &options).unwrap().directory).unwrap();
+    assert_eq!(ask(&mut disk, DiskRequest::Persist { ticket: 1, configuration: configuration(1) }).await, "done");
+    assert_eq!(ask(&mut disk, append(2, &lines)).await, "done");
+    let make = |end: usize| DiskRequest::MakeSnapshot { ticket: 3, until: ends[end] };
+    assert_eq!(ask(&mut disk, make(2)).await, "made 3");
+    assert_eq!(ask(&mut disk, make(5)).await, "made 6");
+    assert_eq!(ask(&mut disk, read(4, 0, lines.len())).await, lines);
+    assert_eq!(ask(&mut disk, make(6)).await, "made 7");
+    // Done behind what the last one moves.
+    assert_eq!(ask(&mut disk, DiskRequest::DropSnapshots { ticket: 5, bytes: ends[7] }).await, "done");
+    let count = |dir: &Path| journal_files(dir).len();
+    assert_eq!((count(&archive.join("order-3")), count(&dir.path().join("order-3"))), (6, 3));
+    assert_eq!(ask(&mut disk, read(6, 0, lines.len())).await, lines);
+    disk.close(PATIENCE).await;
+    let text = one_line(&try_to_open_by(dir.path(), &LogOptions::default()).unwrap_err());
+    assert!(text.contains("--archive-dir"), "{text}");
+    assert_eq!(try_to_open_by(dir.path(), &options).unwrap().journal_bytes, lines.len() as u64);
+    // A new disk does not go on with the archive of the old one.
+    fs::remove_dir_all(dir.path().join("order-3")).unwrap();
+    let text = one_line(&try_to_open_by(dir.path(), &options).unwrap_err());
+    assert!(text.contains("move that archive away"), "{text}");
 }
 
 #[test]
@@ -350,15 +432,34 @@ impl Drop for Small {
     }
 }
 
+/// How many bytes of a journal are in a replica's directory.
+fn journal_bytes(dir: &Path) -> u64 {
+    let files = fs::read_dir(dir).unwrap().map(|file| file.unwrap());
+    let files = files.filter(|file| file.file_name().to_str().unwrap().ends_with(".jsonl"));
+    files.map(|file| file.metadata().unwrap().len()).sum()
+}
+
 #[tokio::test]
 async fn a_full_disk_takes_nothing_until_it_is_cut_and_can_still_follow_an_epoch() {
+    check_full(LogOptions::default()).await;
+}
+
+/// What has found no room is cut off again, over the ends of segments too.
+#[tokio::test]
+async fn a_disk_that_is_full_of_small_segments_does_the_same() {
+    check_full(LogOptions { segment_bytes: 70_000.try_into().unwrap(), archive_dir: None }).await;
+    check_full(LogOptions { segment_bytes: 10_000.try_into().unwrap(), archive_dir: None }).await;
+}
+
+async fn check_full(options: LogOptions) {
     let dir = TempDir::new().unwrap();
     let Some(small) = Small::mount(dir.path()) else {
         eprintln!("SKIPPED: no small file system can be mounted here, so a full disk is not tested");
         return;
     };
-    let mut disk = Disk::start(open(&small.0).directory).unwrap();
-    let line = format!("{}\n", "x".repeat(30_000));
+    let mut disk = Disk::start(try_to_open_by(&small.0, &options).unwrap().directory).unwrap();
+    // Three lines at once, so that some of them find room.
+    let line = format!("{0}\n{0}\n{0}\n", "x".repeat(10_000));
     let mut ticket = 0;
     let mut whole = 0;
     loop {
@@ -371,7 +472,7 @@ async fn a_full_disk_takes_nothing_until_it_is_cut_and_can_still_follow_an_epoch
     }
     assert!(whole > 0);
     let bytes = whole * line.len() as u64;
-    assert_eq!(fs::metadata(small.0.join("order-3").join(JOURNAL)).unwrap().len(), bytes, "nothing of it is there");
+    assert_eq!(journal_bytes(&small.0.join("order-3")), bytes, "nothing of it is there");
     assert_eq!(ask(&mut disk, append(ticket + 1, "small\n")).await, "full", "or the journal would have a hole");
     fs::write(small.0.join("filler"), "y".repeat(300_000)).unwrap_err();
     assert_eq!(ask(&mut disk, DiskRequest::Persist { ticket: 100, configuration: configuration(4) }).await, "done");
@@ -380,6 +481,6 @@ async fn a_full_disk_takes_nothing_until_it_is_cut_and_can_still_follow_an_epoch
     assert_eq!(ask(&mut disk, DiskRequest::Cut { ticket: 102, bytes: line.len() as u64 }).await, "done");
     assert_eq!(ask(&mut disk, append(103, "small\n")).await, "done");
     disk.close(PATIENCE).await;
-    let again = open(&small.0);
+    let again = try_to_open_by(&small.0, &options).unwrap();
     assert_eq!((again.journal_bytes, again.configuration), (line.len() as u64 + 6, Some(*configuration(4))));
 }

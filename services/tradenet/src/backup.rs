@@ -15,7 +15,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, bail};
 use serde::{Deserialize, Serialize};
-use tradenet_runtime::disk::Directory;
+use tradenet_runtime::disk::segments::Files;
+use tradenet_runtime::disk::{Directory, copy_log};
 use tradenet_runtime::members::Members;
 use tradenet_schemas::ids::{Boot, ClusterId, Leader, Member, Node, Nonce, Position, SeqNum, StoreId};
 use tradenet_schemas::message::Configuration;
@@ -23,7 +24,7 @@ use tradenet_schemas::message::Configuration;
 use crate::exit::HELP;
 use crate::export::{choose, committed_by};
 use crate::http::Origin;
-use crate::journal::{FILE, FileArgs, Reader};
+use crate::journal::{FileArgs, Reader};
 use crate::out;
 
 /// What says where a backup ends.
@@ -95,13 +96,12 @@ pub(crate) async fn backup(args: &BackupArgs) -> anyhow::Result<()> {
             "tradenet: no frontend says what is committed, so that all of the file is taken; name one with --url",
         );
     }
-    let (position, bytes) = end_of(&found.path, until.unwrap_or(SeqNum(u64::MAX)))?;
+    let (position, bytes) = end_of(&found.files, until.unwrap_or(SeqNum(u64::MAX)))?;
     fs::create_dir_all(to).with_context(|| format!("{} can't be made", to.display()))?;
-    let copy = to.join(FILE);
-    copied(&found.path, &copy, bytes).with_context(|| format!("{} can't be written", copy.display()))?;
-    let read = end_of(&copy, SeqNum(u64::MAX))?;
+    copy_log(&found.files, bytes, to).with_context(|| format!("{} can't be written", to.display()))?;
+    let read = end_of(&Files::new(to.clone(), None), SeqNum(u64::MAX))?;
     if read != (position, bytes) {
-        bail!("{} is not what was copied: check the disk, then remove it and try again", copy.display());
+        bail!("{} does not hold what was copied: check the disk, then remove it and try again", to.display());
     }
     let at = now_ms();
     let manifest = serde_json::to_vec(&Manifest { backup: FORMAT, position, bytes, at })?;
@@ -120,12 +120,12 @@ pub(crate) async fn backup(args: &BackupArgs) -> anyhow::Result<()> {
 /// The backup is not whole, a directory is there already, or can't be written.
 pub(crate) fn restore(args: &RestoreArgs) -> anyhow::Result<()> {
     let manifest = manifest_of(&args.from)?;
-    let journal = args.from.join(FILE);
+    let journal = Files::new(args.from.clone(), None);
     let (position, bytes) = end_of(&journal, SeqNum(u64::MAX))?;
     if (position, bytes) != (manifest.position, manifest.bytes) {
         bail!(
-            "{} ends at entry {}, byte {bytes}, and the backup with entry {}, byte {}: it is not whole, take another copy",
-            journal.display(),
+            "the log in {} ends at entry {}, byte {bytes}, and the backup with entry {}, byte {}: it is not whole, take another copy",
+            args.from.display(),
             position.seq,
             manifest.position.seq,
             manifest.bytes
@@ -175,8 +175,8 @@ fn manifest_of(dir: &Path) -> anyhow::Result<Manifest> {
 }
 
 /// Reads a journal up to an entry: the last one's position, and where it ends.
-fn end_of(path: &Path, until: SeqNum) -> anyhow::Result<(Position, u64)> {
-    let mut reader = Reader::open(path).with_context(|| format!("{} can't be read", path.display()))?;
+fn end_of(files: &Files, until: SeqNum) -> anyhow::Result<(Position, u64)> {
+    let mut reader = Reader::open(files).with_context(|| format!("{} can't be read", files.dir().display()))?;
     let mut end = (Position::default(), 0);
     reader.read(&mut |scanned| {
         if scanned.position.seq <= until {
@@ -185,13 +185,6 @@ fn end_of(path: &Path, until: SeqNum) -> anyhow::Result<(Position, u64)> {
         Ok(())
     })?;
     Ok(end)
-}
-
-/// Copies so many bytes, and syncs them.
-fn copied(from: &Path, to: &Path, bytes: u64) -> io::Result<()> {
-    let mut copy = File::create_new(to)?;
-    io::copy(&mut File::open(from)?.take(bytes), &mut copy)?;
-    copy.sync_all()
 }
 
 /// Last, and whole or not at all: without it there is no backup.

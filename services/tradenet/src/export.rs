@@ -65,7 +65,8 @@ pub(crate) async fn run(args: &Args) -> anyhow::Result<()> {
     let mut rows = Rows::new(args.what, io::stdout().lock());
     rows.header()?;
     let until = until.unwrap_or(SeqNum(u64::MAX));
-    let mut reader = Reader::open(&found.path).with_context(|| format!("{} can't be read", found.path.display()))?;
+    let unread = || format!("{} can't be read", found.files.dir().display());
+    let mut reader = Reader::open(&found.files).with_context(unread)?;
     reader.read(&mut |scanned| if scanned.entry.seq <= until { rows.entry(&scanned.entry) } else { Ok(()) })?;
     out::written(rows.csv.flush())
 }

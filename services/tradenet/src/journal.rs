@@ -7,20 +7,17 @@
 //! locked; only whole, checked lines are entries.
 
 use std::collections::VecDeque;
-use std::fs::File;
-use std::io::{self, Read as _, Seek as _, SeekFrom};
-use std::os::unix::fs::MetadataExt as _;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
 use serde::Deserialize;
 use tradenet_core::journal::{Scanned, scan};
+use tradenet_runtime::disk::segments::{Files, JOURNAL, LogError, Segments};
 use tradenet_schemas::ids::{Position, ReplicaId, SeqNum};
 
 use crate::exit::Unmet;
 
-/// A replica's file in its directory.
-pub(crate) const FILE: &str = "orders.jsonl";
 /// How much of a file is read at once.
 pub(crate) const READ_BYTES: usize = 1 << 20;
 /// A line that is longer than this is not a line.
@@ -37,14 +34,24 @@ pub(crate) struct FileArgs {
     /// Which replica's, where the directory holds several. [default: the one that is farthest]
     #[arg(long, value_name = "N")]
     pub(crate) replica: Option<ReplicaId>,
+    #[command(flatten)]
+    pub(crate) archive: ArchiveArgs,
 }
 
-/// A replica's file that was found.
+/// Where the rest of it may be.
+#[derive(clap::Args, Clone, Debug, Default)]
+pub(crate) struct ArchiveArgs {
+    /// Where replicas have moved old segments to, if they have: it holds `order-1` and so on.
+    #[arg(long, env = "TRADENET_ARCHIVE_DIR", value_name = "DIR", hide_env_values = true)]
+    pub(crate) archive_dir: Option<PathBuf>,
+}
+
+/// A replica's journal that was found.
 #[derive(Clone, Debug)]
 pub(crate) struct Found {
     /// `order-1`, or whatever its directory is called.
     pub(crate) name: String,
-    pub(crate) path: PathBuf,
+    pub(crate) files: Files,
 }
 
 impl Found {
@@ -60,7 +67,7 @@ impl FileArgs {
     /// # Errors
     /// There is none.
     pub(crate) fn all(&self) -> anyhow::Result<Vec<Found>> {
-        let mut found = below(&self.data_dir)?;
+        let mut found = below(&self.data_dir, &self.archive)?;
         if let Some(id) = self.replica {
             found.retain(|found| found.id() == Some(id.get()));
             if found.is_empty() {
@@ -75,29 +82,30 @@ impl FileArgs {
 ///
 /// # Errors
 /// There is none, or the directory can't be read.
-pub(crate) fn below(dir: &Path) -> anyhow::Result<Vec<Found>> {
-    let named = |path: PathBuf| {
-        let dir = path.parent().map(|dir| std::fs::canonicalize(dir).unwrap_or_else(|_| dir.to_owned()));
-        let name = dir.as_deref().and_then(Path::file_name).unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
-        Found { name, path }
+pub(crate) fn below(dir: &Path, archive: &ArchiveArgs) -> anyhow::Result<Vec<Found>> {
+    let found = |dir: PathBuf| {
+        let real = std::fs::canonicalize(&dir).unwrap_or_else(|_| dir.clone());
+        let name = real.file_name().unwrap_or(dir.as_os_str()).to_string_lossy().into_owned();
+        let archive = archive.archive_dir.as_ref().map(|archive| archive.join(&name));
+        let files = Files::new(dir, archive);
+        files.exist().then_some(Found { name, files })
     };
-    let own = dir.join(FILE);
-    if own.is_file() {
-        return Ok(vec![named(own)]);
+    if let Some(own) = found(dir.to_owned()) {
+        return Ok(vec![own]);
     }
     let help = "name the directory of a replica (order-1), or a data directory that holds some";
     let entries = std::fs::read_dir(dir).with_context(|| format!("{} can't be read; {help}", dir.display()))?;
     let mut below: Vec<_> = entries
         .filter_map(|entry| Some(entry.ok()?.path()))
         .filter(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("order-")))
-        .map(|path| path.join(FILE))
-        .filter(|path| path.is_file())
+        .filter(|path| path.is_dir())
         .collect();
     below.sort();
+    let below: Vec<_> = below.into_iter().filter_map(found).collect();
     if below.is_empty() {
-        bail!("{} holds no {FILE}; {help}", dir.display());
+        bail!("{} holds no {JOURNAL}; {help}", dir.display());
     }
-    Ok(below.into_iter().map(named).collect())
+    Ok(below)
 }
 
 /// The file that is farthest by its last whole line; of equals the last.
@@ -111,11 +119,9 @@ pub(crate) fn farthest(found: Vec<Found>) -> anyhow::Result<Found> {
         seq: u64,
     }
     let end = |found: &Found| -> Option<(u64, u64)> {
-        let mut file = File::open(&found.path).ok()?;
-        let start = file.metadata().ok()?.len().saturating_sub(LINE_BYTES_MAX as u64);
-        file.seek(SeekFrom::Start(start)).ok()?;
-        let mut bytes = Vec::new();
-        file.take(2 * LINE_BYTES_MAX as u64).read_to_end(&mut bytes).ok()?;
+        let mut log = Segments::open(&found.files).ok()?;
+        let start = log.bytes().ok()?.saturating_sub(LINE_BYTES_MAX as u64);
+        let bytes = log.read(start, 2 * LINE_BYTES_MAX).ok()?;
         let mut lines = bytes.split(|&byte| byte == b'\n').rev();
         lines.next();
         let head: Head = serde_json::from_slice(lines.next()?).ok()?;
@@ -130,6 +136,8 @@ pub(crate) enum ReadError {
     #[error("{0}")]
     Io(#[from] io::Error),
     #[error("{0}")]
+    Log(#[from] LogError),
+    #[error("{0}")]
     BadLine(String),
 }
 
@@ -142,12 +150,11 @@ pub(crate) enum Ended {
     CutBackTo(SeqNum),
 }
 
-/// One file, read on and on.
+/// One journal, read on and on.
 #[derive(Debug)]
 pub(crate) struct Reader {
-    path: PathBuf,
-    file: File,
-    inode: u64,
+    files: Files,
+    log: Segments,
     /// Bytes of whole lines so far.
     offset: u64,
     /// What was read behind them: the beginning of a line.
@@ -162,12 +169,10 @@ impl Reader {
     ///
     /// # Errors
     /// It can't be opened.
-    pub(crate) fn open(path: &Path) -> io::Result<Self> {
-        let file = File::open(path)?;
+    pub(crate) fn open(files: &Files) -> Result<Self, LogError> {
         Ok(Self {
-            path: path.to_owned(),
-            inode: file.metadata()?.ino(),
-            file,
+            files: files.clone(),
+            log: Segments::open(files)?,
             offset: 0,
             rest: Vec::new(),
             position: Position::default(),
@@ -181,14 +186,12 @@ impl Reader {
     /// # Errors
     /// It can't be read, a line is bad, or `each` fails.
     pub(crate) fn read(&mut self, each: &mut dyn FnMut(&Scanned) -> anyhow::Result<()>) -> anyhow::Result<Ended> {
-        let now = std::fs::metadata(&self.path).map_err(ReadError::from)?;
-        let whole = now.ino() == self.inode && now.len() >= self.offset + self.rest.len() as u64;
+        let whole = self.log.bytes().map_err(ReadError::from)? >= self.offset + self.rest.len() as u64;
         if whole {
             match self.read_on(each) {
                 // Cut and written anew between two looks, or damaged; from the beginning it is seen which.
                 Err(error) if error.downcast_ref().is_some_and(|e| matches!(e, ReadError::BadLine(_))) => {
                     self.rest.clear();
-                    self.file.seek(SeekFrom::Start(self.offset)).map_err(ReadError::from)?;
                 }
                 done => return done.map(|()| Ended::There),
             }
@@ -198,11 +201,11 @@ impl Reader {
 
     fn read_on(&mut self, each: &mut dyn FnMut(&Scanned) -> anyhow::Result<()>) -> anyhow::Result<()> {
         loop {
-            let before = self.rest.len();
-            (&self.file).take(READ_BYTES as u64).read_to_end(&mut self.rest).map_err(ReadError::from)?;
-            if self.rest.len() == before {
+            let read = self.log.read(self.offset + self.rest.len() as u64, READ_BYTES).map_err(ReadError::from)?;
+            if read.is_empty() {
                 return Ok(());
             }
+            self.rest.extend_from_slice(&read);
             let mut used = 0;
             let rest = std::mem::take(&mut self.rest);
             for scanned in scan(&rest, self.position) {
@@ -224,7 +227,7 @@ impl Reader {
     }
 
     fn read_again(&mut self, each: &mut dyn FnMut(&Scanned) -> anyhow::Result<()>) -> anyhow::Result<Ended> {
-        let mut again = Self::open(&self.path).map_err(ReadError::from)?;
+        let mut again = Self::open(&self.files).map_err(ReadError::from)?;
         let (first, tail) = (self.recent.front().map_or(1, |first| first.seq.0), self.position.seq);
         let mut same = SeqNum(first.saturating_sub(1));
         let mut differs = false;
@@ -246,13 +249,21 @@ impl Reader {
 
     fn bad_line(&self, why: impl std::fmt::Display) -> ReadError {
         let (line, byte) = (self.position.seq.0 + 1, self.offset);
-        ReadError::BadLine(format!("{}: line {line}, byte {byte}: {why}", self.path.display()))
+        let (path, _) = self.log.place(byte);
+        ReadError::BadLine(format!("{}: line {line}, byte {byte}{}: {why}", path.display(), within(&self.log, byte)))
     }
 
     /// Where the last entry stands.
     pub(crate) fn position(&self) -> Position {
         self.position
     }
+}
+
+/// Of a byte of a log in several files, the file, and which of its bytes that is; else nothing.
+pub(crate) fn within(log: &Segments, byte: u64) -> String {
+    let (path, at) = log.place(byte);
+    let name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy();
+    if log.are_several() { format!(" (byte {at} of {name})") } else { String::new() }
 }
 
 /// # Errors
@@ -270,6 +281,7 @@ pub(crate) fn check_from(from: SeqNum, reader: &Reader) -> anyhow::Result<()> {
 pub(crate) mod tests {
     use super::*;
     use tradenet_core::journal;
+    use tradenet_runtime::disk::segments::{Behind, Journal};
     use tradenet_schemas::ids::{Chain, Digest, Epoch, Leader};
     use tradenet_schemas::journal::{Entry, Event};
 
@@ -288,9 +300,9 @@ pub(crate) mod tests {
     #[test]
     fn a_file_is_followed_through_appends_torn_lines_cuts_and_replacement() {
         let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join(FILE);
+        let path = dir.path().join(JOURNAL);
         std::fs::write(&path, b"").unwrap();
-        let mut reader = Reader::open(&path).unwrap();
+        let mut reader = Reader::open(&Files::new(dir.path().to_owned(), None)).unwrap();
         let mut check = |bytes: &[u8], new_file: bool, expected: &[(u64, u64)], ended: Ended| {
             if new_file {
                 std::fs::write(dir.path().join("new"), bytes).unwrap();
@@ -322,14 +334,50 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn a_log_in_segments_is_followed_over_their_ends_and_cut_back_over_them() {
+        let dir = tempfile::tempdir().unwrap();
+        let files = Files::new(dir.path().to_owned(), None);
+        let mut journal = Journal::open(&files, 300.try_into().unwrap()).unwrap();
+        let mut reader = Reader::open(&files).unwrap();
+        let mut check = |journal: &mut Journal, epochs: &[u64], expected: std::ops::Range<u64>, ended: Ended| {
+            let bytes = lines(epochs);
+            journal.append(&bytes[usize::try_from(journal.bytes()).unwrap()..]).unwrap();
+            let mut seen = Vec::new();
+            let got = reader.read(&mut |scanned| {
+                seen.push(scanned.position.seq.0);
+                Ok(())
+            });
+            assert_eq!((got.unwrap(), seen), (ended, expected.collect()));
+        };
+        check(&mut journal, &[1; 10], 1..11, Ended::There);
+        check(&mut journal, &[1; 11], 11..12, Ended::There);
+        check(&mut journal, &[1; 40], 12..41, Ended::There);
+        let kept = lines(&[1; 20]).len() as u64;
+        journal.cut(kept, Behind::Remove).unwrap();
+        check(&mut journal, &[1; 20], 0..0, Ended::CutBackTo(SeqNum(20)));
+        journal.cut(kept, Behind::Remove).unwrap();
+        check(&mut journal, &[[1; 20], [2; 20]].concat(), 21..41, Ended::There);
+        journal.cut(kept, Behind::Remove).unwrap();
+        check(&mut journal, &[&[1; 20][..], &[3; 21]].concat(), 21..42, Ended::CutBackTo(SeqNum(20)));
+        assert_eq!(farthest(below(dir.path(), &ArchiveArgs::default()).unwrap()).unwrap().files, files);
+
+        // A bad line is named by the file it is in, too.
+        let bad = lines(&[1; 5]).len() as u64;
+        journal.rewrite(b"x", bad + 60).unwrap();
+        let error = Reader::open(&files).unwrap().read(&mut |_| Ok(())).unwrap_err().to_string();
+        assert!(error.contains(&format!("line 6, byte {bad} (byte ")) && error.contains(" of orders-000"), "{error}");
+    }
+
+    #[test]
     fn a_bad_line_is_named_by_line_and_byte() {
         let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join(FILE);
+        let path = dir.path().join(JOURNAL);
         let mut bytes = lines(&[1, 1, 2]);
         let second = lines(&[1]).len();
         bytes[second + 60] ^= 1;
         std::fs::write(&path, bytes).unwrap();
-        let error = Reader::open(&path).unwrap().read(&mut |_| Ok(())).unwrap_err().to_string();
+        let files = Files::new(dir.path().to_owned(), None);
+        let error = Reader::open(&files).unwrap().read(&mut |_| Ok(())).unwrap_err().to_string();
         assert!(error.contains(&format!("line 2, byte {second}: the checksum")), "{error}");
     }
 
@@ -338,9 +386,9 @@ pub(crate) mod tests {
         let dir = tempfile::tempdir().unwrap();
         for (id, epochs) in [(1, &[1, 1, 1, 1][..]), (2, &[1, 2][..]), (3, &[][..])] {
             std::fs::create_dir(dir.path().join(format!("order-{id}"))).unwrap();
-            std::fs::write(dir.path().join(format!("order-{id}")).join(FILE), lines(epochs)).unwrap();
+            std::fs::write(dir.path().join(format!("order-{id}")).join(JOURNAL), lines(epochs)).unwrap();
         }
-        let found = below(dir.path()).unwrap();
+        let found = below(dir.path(), &ArchiveArgs::default()).unwrap();
         assert_eq!(
             found.iter().map(|found| found.name.as_str()).collect::<Vec<_>>(),
             ["order-1", "order-2", "order-3"]

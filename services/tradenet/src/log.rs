@@ -56,7 +56,7 @@ pub(crate) async fn run(args: &Args) -> anyhow::Result<()> {
     args.color.apply();
     let shutdown = args.follow.then(Shutdown::on_signals).transpose()?;
     let found = farthest(args.file.all()?)?;
-    let mut reader = Reader::open(&found.path)?;
+    let mut reader = Reader::open(&found.files)?;
     let mut printer = Printer { from: SeqNum(args.from), json: args.json, text: String::new() };
     reader.read(&mut |scanned| printer.add(scanned))?;
     printer.flush()?;

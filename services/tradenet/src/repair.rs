@@ -9,19 +9,19 @@
 //! acknowledged is never replaced by what another one had instead. Where no file has the line, or nothing proves it,
 //! nothing is written, and it is said which entry that is. A directory at work is refused.
 
+use std::cell::RefCell;
 use std::fmt::Write as _;
-use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::unix::fs::FileExt as _;
 use std::path::PathBuf;
 
 use anyhow::{Context as _, bail};
 use tradenet_core::journal::{BadLine, Scanned, decode, scan};
 use tradenet_runtime::disk::Lock;
+use tradenet_runtime::disk::segments::{Files, Segments};
 use tradenet_schemas::ids::Position;
 
 use crate::exit::HELP;
-use crate::journal::{Found, LINE_BYTES_MAX, READ_BYTES, below};
+use crate::journal::{ArchiveArgs, Found, LINE_BYTES_MAX, READ_BYTES, below};
 use crate::out;
 
 /// How many bytes of damage in a row are looked at.
@@ -36,6 +36,8 @@ pub(crate) struct Args {
     /// Directories of stopped replicas (`order-1`), or data directories that hold some: damaged ones and good ones.
     #[arg(required = true)]
     dirs: Vec<PathBuf>,
+    #[command(flatten)]
+    archive: ArchiveArgs,
 }
 
 /// Behind which entry, and at which byte.
@@ -45,11 +47,11 @@ struct Place {
     byte: u64,
 }
 
-/// A journal's file.
+/// A replica's journal.
 struct Copy {
     name: String,
-    path: PathBuf,
-    file: File,
+    files: Files,
+    log: RefCell<Segments>,
 }
 
 /// How the good part of a file ends.
@@ -92,7 +94,7 @@ enum Lost {
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let mut copies = Vec::new();
     for dir in &args.dirs {
-        for found in below(dir)? {
+        for found in below(dir, &args.archive)? {
             copies.push(Copy::open(found)?);
         }
     }
@@ -142,7 +144,7 @@ fn mended(own: &Copy, others: &[&Copy]) -> Result<Vec<Patch>, Lost> {
             let candidates = others.iter().filter_map(|other| other.line_at(at).transpose());
             let candidates = candidates.collect::<io::Result<Vec<_>>>()?;
             let Some((theirs, position)) = candidates.into_iter().max_by_key(|(_, position)| position.epoch) else {
-                let end = own.file.metadata()?.len();
+                let end = own.log.borrow_mut().bytes()?;
                 // Where the file has come to its end all the same, something else than a line of others stood there.
                 return Err(if at.byte < end && at == good {
                     Lost::Nowhere { line, byte }
@@ -166,16 +168,14 @@ fn mended(own: &Copy, others: &[&Copy]) -> Result<Vec<Patch>, Lost> {
 
 impl Copy {
     fn open(found: Found) -> anyhow::Result<Self> {
-        let file = File::open(&found.path).with_context(|| format!("{} can't be read", found.path.display()))?;
-        Ok(Self { name: out::printable(&found.name), path: found.path, file })
+        let Found { name, files } = found;
+        let log = Segments::open(&files).with_context(|| format!("{} can't be read", files.dir().display()))?;
+        Ok(Self { name: out::printable(&name), files, log: RefCell::new(log) })
     }
 
     /// So many bytes, or as many as there are.
     fn read(&self, byte: u64, bytes_max: usize) -> io::Result<Vec<u8>> {
-        let left = usize::try_from(self.file.metadata()?.len().saturating_sub(byte)).unwrap_or(usize::MAX);
-        let mut bytes = vec![0; bytes_max.min(left)];
-        self.file.read_exact_at(&mut bytes, byte)?;
-        Ok(bytes)
+        self.log.borrow_mut().read(byte, bytes_max)
     }
 
     /// The end of the good lines behind `at`.
@@ -218,18 +218,16 @@ impl Copy {
 
     /// Writes lines to where they stood, and reads all of it again.
     fn put_back(&self, patches: &[Patch]) -> anyhow::Result<()> {
-        let dir = self.path.parent().context("a file is in a directory")?;
+        let dir = self.files.dir();
         let _lock = Lock::take(dir)?;
-        let unwritten = || format!("{} can't be written", self.path.display());
-        let file = OpenOptions::new().write(true).open(&self.path).with_context(unwritten)?;
+        let unwritten = || format!("the journal in {} can't be written", dir.display());
         for patch in patches {
-            file.write_all_at(&patch.line, patch.byte).with_context(unwritten)?;
+            self.log.borrow_mut().rewrite(&patch.line, patch.byte).with_context(unwritten)?;
         }
-        file.sync_all().with_context(unwritten)?;
         match self.good_from(Place::default())? {
             (_, Ends::Whole) => Ok(()),
             (at, Ends::Damaged(bad)) => {
-                bail!("{} is damaged again at byte {}: {bad}. Check the disk", self.path.display(), at.byte)
+                bail!("the journal in {} is damaged again at byte {}: {bad}. Check the disk", dir.display(), at.byte)
             }
         }
     }
@@ -263,7 +261,8 @@ mod tests {
             std::fs::create_dir(path(index).parent().unwrap()).unwrap();
             std::fs::write(path(index), file).unwrap();
         }
-        let copies: Vec<_> = below(home.path()).unwrap().into_iter().map(|found| Copy::open(found).unwrap()).collect();
+        let found = below(home.path(), &ArchiveArgs::default()).unwrap();
+        let copies: Vec<_> = found.into_iter().map(|found| Copy::open(found).unwrap()).collect();
         let mut said = Ok(());
         for own in 0..copies.len() {
             let others: Vec<_> = (0..copies.len()).filter(|&other| other != own).map(|other| &copies[other]).collect();

@@ -7,18 +7,18 @@
 //! Rule kept: nothing is written, and a replica that is merely behind is told apart from one that differs.
 
 use std::fmt::Write as _;
-use std::fs::File;
-use std::io::{self, Read, Seek, SeekFrom};
+use std::io;
 use std::path::PathBuf;
 
 use anyhow::{Context, bail};
 use tradenet_core::journal as lines;
 use tradenet_core::replica::snapshot::{MakeError, Making, Snapshot};
+use tradenet_runtime::disk::segments::{LogError, Segments};
 use tradenet_runtime::disk::snapshots;
 use tradenet_schemas::ids::{Chain, Position};
 
 use crate::exit::HELP;
-use crate::journal::{Found, LINE_BYTES_MAX, READ_BYTES, below};
+use crate::journal::{ArchiveArgs, Found, LINE_BYTES_MAX, READ_BYTES, below, within};
 use crate::out;
 
 /// `tradenet verify`
@@ -28,11 +28,14 @@ pub(crate) struct Args {
     /// Directories of replicas (`order-1`), or data directories that hold some.
     #[arg(required = true)]
     dirs: Vec<PathBuf>,
+    #[command(flatten)]
+    archive: ArchiveArgs,
 }
 
 /// What a journal holds.
 struct Journal {
     name: String,
+    log: Segments,
     chains: Vec<Chain>,
     tail: Position,
     bytes: u64,
@@ -58,8 +61,8 @@ enum Fault {
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let mut journals = Vec::new();
     for dir in &args.dirs {
-        for found in below(dir)? {
-            let unread = || format!("{} can't be read", found.path.display());
+        for found in below(dir, &args.archive)? {
+            let unread = || format!("{} can't be read", found.files.dir().display());
             let mut journal = read(&found).with_context(unread)?;
             journal.check_snapshots(&found).with_context(unread)?;
             journals.push(journal);
@@ -78,11 +81,10 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     );
 }
 
-fn read(found: &Found) -> io::Result<Journal> {
-    let mut file = File::open(&found.path)?;
-    let name = out::printable(&found.name);
+fn read(found: &Found) -> Result<Journal, LogError> {
     let mut journal = Journal {
-        name,
+        name: out::printable(&found.name),
+        log: Segments::open(&found.files)?,
         chains: Vec::new(),
         tail: Position::default(),
         bytes: 0,
@@ -92,9 +94,10 @@ fn read(found: &Found) -> io::Result<Journal> {
     };
     let mut rest = Vec::new();
     loop {
-        let before = rest.len();
-        file.by_ref().take(READ_BYTES as u64).read_to_end(&mut rest)?;
-        let ended = rest.len() == before;
+        let read = journal.log.read(journal.bytes + rest.len() as u64, READ_BYTES);
+        let read = read.map_err(|source| LogError::Io { path: found.files.dir().to_owned(), source })?;
+        rest.extend_from_slice(&read);
+        let ended = read.is_empty();
         let used = journal.take(&rest, ended);
         if journal.fault.is_some() || ended {
             return Ok(journal);
@@ -137,9 +140,11 @@ impl Journal {
 
     /// Each must be what the journal comes to. Of a journal that is not whole this can't be said.
     fn check_snapshots(&mut self, found: &Found) -> io::Result<()> {
-        let Some(dir) = found.path.parent().filter(|_| self.fault.is_none()) else { return Ok(()) };
+        if self.fault.is_some() {
+            return Ok(());
+        }
         // Oldest first, so that the next goes on from there.
-        let mut files = snapshots::files(dir)?;
+        let mut files = snapshots::files(found.files.dir())?;
         files.reverse();
         let mut before = None;
         for (seq, path) in files {
@@ -148,7 +153,7 @@ impl Journal {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
                 read => read?,
             };
-            match check_snapshot(&file, before.take(), &found.path) {
+            match check_snapshot(&file, before.take(), &mut self.log) {
                 Ok(snapshot) => {
                     self.snapshots += 1;
                     before = Some(snapshot);
@@ -160,7 +165,7 @@ impl Journal {
     }
 
     fn bad_line(&self, why: &str) -> String {
-        format!("line {}, byte {}: {why}", self.chains.len() + 1, self.bytes)
+        format!("line {}, byte {}{}: {why}", self.chains.len() + 1, self.bytes, within(&self.log, self.bytes))
     }
 
     /// The first entry in which two journals differ, if they do.
@@ -170,15 +175,10 @@ impl Journal {
 }
 
 /// Whether a file is what is made of the journal, of which `before` is a snapshot that is.
-fn check_snapshot(file: &[u8], before: Option<Snapshot>, journal: &std::path::Path) -> Result<Snapshot, String> {
+fn check_snapshot(file: &[u8], before: Option<Snapshot>, log: &mut Segments) -> Result<Snapshot, String> {
     let snapshot = Snapshot::decode(file).map_err(|error| error.to_string())?;
-    let failed = |error: io::Error| MakeError::Io(error.to_string());
-    let made = Making::new(before, snapshot.bytes()).run(&mut |offset, bytes_max| {
-        let (mut file, mut bytes) = (File::open(journal).map_err(failed)?, Vec::new());
-        file.seek(SeekFrom::Start(offset)).map_err(failed)?;
-        file.take(bytes_max as u64).read_to_end(&mut bytes).map_err(failed)?;
-        Ok(bytes)
-    });
+    let made = Making::new(before, snapshot.bytes())
+        .run(&mut |offset, bytes_max| log.read(offset, bytes_max).map_err(|error| MakeError::Io(error.to_string())));
     match made {
         Ok(made) if made.encode() == file => Ok(made),
         Ok(_) => Err("it is not what the journal comes to".to_owned()),
@@ -272,7 +272,7 @@ mod tests {
         let file = dir.path().join("snapshot-2");
         let check = |content: &[u8], faults: usize, says: &str| {
             std::fs::write(&file, content).unwrap();
-            let found = &below(dir.path()).unwrap()[0];
+            let found = &below(dir.path(), &ArchiveArgs::default()).unwrap()[0];
             let mut journal = read(found).unwrap();
             journal.check_snapshots(found).unwrap();
             let (text, counted) = report(&[journal]);
@@ -300,7 +300,8 @@ mod tests {
                 std::fs::create_dir(&own).unwrap();
                 std::fs::write(own.join("orders.jsonl"), file).unwrap();
             }
-            let journals: Vec<_> = below(dir.path()).unwrap().iter().map(|found| read(found).unwrap()).collect();
+            let found = below(dir.path(), &ArchiveArgs::default()).unwrap();
+            let journals: Vec<_> = found.iter().map(|found| read(found).unwrap()).collect();
             let (text, found) = report(&journals);
             assert_eq!(found, faults, "{text}");
             assert!(text.contains(says), "{text}");

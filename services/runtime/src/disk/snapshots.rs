@@ -4,10 +4,11 @@
 //! made by a thread of its own with the lowest claim to a processor, one after the other, which answers when it is on disk. What is in one is decided by
 //! [`tradenet_core::replica::snapshot`]. The rules: a snapshot's file is whole or not there; the newest [`SNAPSHOTS_MAX`] are kept; one
 //! that can't be used is removed when the next is made.
+//!
+//! The same thread moves segments of the journal to the archive that no start from a snapshot needs.
 
 use std::fs::{self, File};
 use std::io::{self, ErrorKind, Write as _};
-use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -19,6 +20,7 @@ use tradenet_core::replica::snapshot::{Header, MakeError, Making, SNAPSHOTS_MAX,
 use tradenet_core::{DiskAnswer, DiskTicket};
 use tradenet_schemas::ids::SeqNum;
 
+use super::segments::{Files, Segments, archive};
 use super::{Answers, sync_dir};
 
 /// What the names of snapshots begin with; the number of their last entry follows.
@@ -60,15 +62,19 @@ pub(super) fn load(dir: &Path, skip: usize) -> io::Result<Option<(String, Bytes)
 /// Removes those of more than `bytes` bytes of the journal, and those that don't say.
 pub(super) fn drop_behind(dir: &Path, bytes: u64) -> io::Result<()> {
     for (_, path) in files(dir)? {
-        let mut head = Vec::new();
-        let read = File::open(&path)
-            .and_then(|file| io::Read::read_to_end(&mut io::Read::take(file, HEADER_BYTES), &mut head));
-        let covers = read.ok().and_then(|_| Header::read(&head)).map(|header| header.bytes);
-        if covers.is_none_or(|covers| covers > bytes) {
+        if covers(&path).is_none_or(|covers| covers > bytes) {
             fs::remove_file(&path)?;
         }
     }
     sync_dir(dir)
+}
+
+/// Up to which byte of the journal a snapshot is, if it says so.
+fn covers(path: &Path) -> Option<u64> {
+    let mut head = Vec::new();
+    let file = File::open(path).ok()?;
+    io::Read::read_to_end(&mut io::Read::take(file, HEADER_BYTES), &mut head).ok()?;
+    Header::read(&head).map(|header| header.bytes)
 }
 
 /// What a process left that was killed while it wrote one.
@@ -116,8 +122,8 @@ pub(super) struct Maker {
 }
 
 impl Maker {
-    pub(super) fn new(dir: PathBuf, journal: File, answers: Arc<Answers>) -> Self {
-        Self { worker: Arc::new(Worker { dir, journal, answers, ends: AtomicBool::new(false) }), last: None }
+    pub(super) fn new(files: Files, answers: Arc<Answers>) -> Self {
+        Self { worker: Arc::new(Worker { files, answers, ends: AtomicBool::new(false) }), last: None }
     }
 
     pub(super) fn ask(&mut self, job: Job) {
@@ -153,8 +159,7 @@ impl Drop for Maker {
 
 #[derive(Debug)]
 struct Worker {
-    dir: PathBuf,
-    journal: File,
+    files: Files,
     answers: Arc<Answers>,
     ends: AtomicBool,
 }
@@ -167,31 +172,55 @@ impl Worker {
                 Ok((seq, size_bytes)) => DiskAnswer::SnapshotMade { ticket, seq, size_bytes, took: began.elapsed() },
                 Err(error) => DiskAnswer::NoSnapshot { ticket, error },
             },
-            Job::Drop { ticket, bytes } => match drop_behind(&self.dir, bytes) {
+            Job::Drop { ticket, bytes } => match drop_behind(self.files.dir(), bytes) {
                 Ok(()) => DiskAnswer::Done { ticket, took: began.elapsed() },
                 Err(error) => {
-                    let why = format!("removing snapshots in {}: {error}", self.dir.display());
+                    let why = format!("removing snapshots in {}: {error}", self.files.dir().display());
                     DiskAnswer::Broken { ticket, why }
                 }
             },
         };
+        let made = matches!(answer, DiskAnswer::SnapshotMade { .. });
         self.answers.change(|given| given.waiting.push_back(answer));
+        if made {
+            self.archive();
+        }
+    }
+
+    /// Moves what is before the older of the kept snapshots: with both, no start reads it.
+    fn archive(&self) {
+        let kept = files(self.files.dir()).unwrap_or_default();
+        let Some(before) = kept.get(SNAPSHOTS_MAX - 1).and_then(|(_, path)| covers(path)) else { return };
+        match archive(&self.files, before, &|| self.ends.load(Ordering::Relaxed)) {
+            Ok(0) => {}
+            Ok(moved) => tracing::info!("moved {moved} segments of the journal to the archive"),
+            Err(error) => tracing::warn!(
+                "old segments of the journal were not moved to the archive: {error}. They stay where they are; it is tried                  again after the next snapshot"
+            ),
+        }
     }
 
     fn make(&self, until: u64) -> Result<(SeqNum, u64), MakeError> {
-        let before = self.newest_before(until).map_err(io_error)?;
-        let made = Making::new(before, until).run(&mut |offset, bytes_max| self.read(offset, bytes_max))?;
+        let dir = self.files.dir();
+        let mut journal = Segments::open(&self.files).map_err(|error| MakeError::Io(error.to_string()))?;
+        let before = self.newest_before(until, &mut journal).map_err(io_error)?;
+        let made = Making::new(before, until).run(&mut |offset, bytes_max| {
+            if self.ends.load(Ordering::Relaxed) {
+                return Err(MakeError::Given);
+            }
+            journal.read(offset, bytes_max).map_err(io_error)
+        })?;
         let (seq, content) = (made.position().seq, made.encode());
         drop(made);
-        write(&self.dir, seq, &content).map_err(io_error)?;
+        write(dir, seq, &content).map_err(io_error)?;
         Ok((seq, content.len() as u64))
     }
 
     /// Removes those on the way to it that can't be used.
-    fn newest_before(&self, until: u64) -> io::Result<Option<Snapshot>> {
-        for (_, path) in files(&self.dir)? {
+    fn newest_before(&self, until: u64, journal: &mut Segments) -> io::Result<Option<Snapshot>> {
+        for (_, path) in files(self.files.dir())? {
             match Snapshot::decode(&fs::read(&path)?) {
-                Ok(snapshot) if self.is_of_journal(&snapshot) => {
+                Ok(snapshot) if is_of_journal(&snapshot, journal) => {
                     if snapshot.bytes() < until {
                         return Ok(Some(snapshot));
                     }
@@ -201,30 +230,11 @@ impl Worker {
         }
         Ok(None)
     }
+}
 
-    fn is_of_journal(&self, snapshot: &Snapshot) -> bool {
-        let (offset, length) = snapshot.last_line();
-        let mut line = vec![0; length];
-        self.journal.read_exact_at(&mut line, offset).is_ok() && snapshot.is_of(&line)
-    }
-
-    fn read(&self, offset: u64, bytes_max: usize) -> Result<Vec<u8>, MakeError> {
-        if self.ends.load(Ordering::Relaxed) {
-            return Err(MakeError::Given);
-        }
-        let mut bytes = vec![0; bytes_max];
-        let mut filled = 0;
-        while filled < bytes.len() {
-            match self.journal.read_at(&mut bytes[filled..], offset + filled as u64) {
-                Ok(0) => break,
-                Ok(read) => filled += read,
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) => return Err(io_error(error)),
-            }
-        }
-        bytes.truncate(filled);
-        Ok(bytes)
-    }
+fn is_of_journal(snapshot: &Snapshot, journal: &mut Segments) -> bool {
+    let (offset, length) = snapshot.last_line();
+    journal.read(offset, length).is_ok_and(|line| snapshot.is_of(&line))
 }
 
 #[allow(clippy::needless_pass_by_value, reason = "for map_err")]

@@ -1,17 +1,16 @@
 //! Reading entries out of a journal that its replica goes on writing.
 //!
-//! The problem: what is to be handed out may begin anywhere in a file of gigabytes. The idea: lines stand in the order of
-//! their numbers, so a place is found by halving, and from there on it is read in a row. The rules: the file is only read;
+//! The problem: what is to be handed out may begin anywhere in a log of gigabytes. The idea: lines stand in the order of
+//! their numbers, so a place is found by halving, and from there on it is read in a row. The rules: the files are only read;
 //! only entries are asked for that are released, which are never cut again; each line is checked along the chain.
 
-use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt as _;
-use std::path::Path;
 
 use bytes::Bytes;
 use tradenet_core::journal::{object, place, scan};
 use tradenet_schemas::ids::{Position, SeqNum};
+
+use crate::disk::segments::{Files, LogError, Segments};
 
 /// How much of the file is read at once, in bytes; more only for a longer line.
 const READ_BYTES: usize = 256 << 10;
@@ -21,15 +20,15 @@ const LINE_BYTES_MAX: usize = 4 << 20;
 /// A journal, and how far it was read.
 #[derive(Debug)]
 pub(super) struct Entries {
-    journal: File,
+    journal: Segments,
     /// Behind the entry at `position`.
     offset: u64,
     position: Position,
 }
 
 impl Entries {
-    pub(super) fn open(journal: &Path) -> io::Result<Self> {
-        Ok(Self { journal: File::open(journal)?, offset: 0, position: Position::default() })
+    pub(super) fn open(journal: &Files) -> Result<Self, LogError> {
+        Ok(Self { journal: Segments::open(journal)?, offset: 0, position: Position::default() })
     }
 
     /// The entries from `from` up to `until`, as their JSON objects: as many as one read gives, and at least one.
@@ -42,7 +41,7 @@ impl Entries {
         }
         let mut bytes_max = READ_BYTES;
         loop {
-            let bytes = self.bytes_at(self.offset, bytes_max)?;
+            let bytes = self.journal.read(self.offset, bytes_max)?;
             let mut entries = Vec::new();
             let mut used = 0;
             for scanned in scan(&bytes, self.position).take(count(from, until)) {
@@ -66,12 +65,12 @@ impl Entries {
     }
 
     /// Where the line of entry `seq` ends, and its position.
-    fn end_of(&self, seq: SeqNum) -> io::Result<(u64, Position)> {
+    fn end_of(&mut self, seq: SeqNum) -> io::Result<(u64, Position)> {
         if seq == SeqNum(0) {
             return Ok((0, Position::default()));
         }
         // Its line begins at `low` or behind it, and before `high`.
-        let (mut low, mut high) = (0, self.journal.metadata()?.len());
+        let (mut low, mut high) = (0, self.journal.bytes()?);
         while low < high {
             let middle = low + (high - low) / 2;
             let begin = if middle == low { Some(low) } else { self.end_of_line(middle - 1)? };
@@ -83,7 +82,7 @@ impl Entries {
                 high = middle;
                 continue;
             };
-            let line = self.bytes_at(begin, usize::try_from(end - begin).unwrap_or(usize::MAX))?;
+            let line = self.journal.read(begin, usize::try_from(end - begin).unwrap_or(usize::MAX))?;
             let Some(position) = place(&line) else {
                 return Err(io::Error::other(format!("the journal's byte {begin} begins no line")));
             };
@@ -97,10 +96,10 @@ impl Entries {
     }
 
     /// Behind the first line feed at `offset` or behind it.
-    fn end_of_line(&self, offset: u64) -> io::Result<Option<u64>> {
+    fn end_of_line(&mut self, offset: u64) -> io::Result<Option<u64>> {
         let mut bytes_max = READ_BYTES / 64;
         loop {
-            let bytes = self.bytes_at(offset, bytes_max)?;
+            let bytes = self.journal.read(offset, bytes_max)?;
             if let Some(end) = bytes.iter().position(|byte| *byte == b'\n') {
                 return Ok(Some(offset + end as u64 + 1));
             }
@@ -109,22 +108,6 @@ impl Entries {
             }
             bytes_max *= 4;
         }
-    }
-
-    /// So many bytes; fewer only at the file's end.
-    fn bytes_at(&self, offset: u64, bytes_max: usize) -> io::Result<Vec<u8>> {
-        let mut bytes = vec![0; bytes_max];
-        let mut length = 0;
-        while length < bytes_max {
-            match self.journal.read_at(&mut bytes[length..], offset + length as u64) {
-                Ok(0) => break,
-                Ok(more) => length += more,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
-            }
-        }
-        bytes.truncate(length);
-        Ok(bytes)
     }
 }
 
@@ -139,6 +122,7 @@ mod tests {
     use tradenet_schemas::journal::{Entry, Event};
 
     use super::*;
+    use crate::disk::segments::{JOURNAL, Journal};
 
     fn entry(seq: u64) -> Entry {
         // Lines of many lengths, a few longer than a read.
@@ -148,20 +132,22 @@ mod tests {
         Entry { seq: SeqNum(seq), epoch: Epoch(seq / 10), at: 0, key: None, events }
     }
 
-    fn journal(last: u64) -> tempfile::NamedTempFile {
+    /// A journal in segments of about so many bytes.
+    fn journal(last: u64, segment_bytes: u64) -> (tempfile::TempDir, Files) {
         let (mut bytes, mut chain) = (Vec::new(), Chain(0));
         (1..=last).for_each(|seq| chain = encode(&entry(seq), chain, &mut bytes));
         // A line that is just being written.
         bytes.extend_from_slice(&bytes.clone()[..40]);
-        let file = tempfile::NamedTempFile::new().unwrap();
-        std::fs::write(file.path(), bytes).unwrap();
-        file
+        let dir = tempfile::tempdir().unwrap();
+        let files = Files::new(dir.path().to_owned(), None);
+        Journal::open(&files, segment_bytes.try_into().unwrap()).unwrap().append(&bytes).unwrap();
+        (dir, files)
     }
 
     #[test]
     fn entries_are_found_anywhere_and_read_in_a_row() {
-        let file = journal(500);
-        let mut entries = Entries::open(file.path()).unwrap();
+        let (_dir, files) = journal(500, 10_000);
+        let mut entries = Entries::open(&files).unwrap();
         let mut check = |from: u64, until: u64| {
             let mut next = from;
             while next <= until {
@@ -181,18 +167,19 @@ mod tests {
 
     #[test]
     fn what_is_damaged_or_not_there_is_no_entry() {
-        let file = journal(30);
+        let (dir, files) = journal(30, 1_000_000);
         let check = |from: u64, expected: &str| {
-            let mut entries = Entries::open(file.path()).unwrap();
+            let mut entries = Entries::open(&files).unwrap();
             let error = entries.read(SeqNum(from), SeqNum(from)).unwrap_err().to_string();
             assert!(error.contains(expected), "{error}");
         };
         check(31, "entry 31 is not in the journal");
         check(40, "entry 39 is not in the journal");
-        let mut bytes = std::fs::read(file.path()).unwrap();
+        let path = dir.path().join(JOURNAL);
+        let mut bytes = std::fs::read(&path).unwrap();
         let at = bytes.len() - 60;
         bytes[at] ^= 1;
-        std::fs::write(file.path(), bytes).unwrap();
+        std::fs::write(path, bytes).unwrap();
         check(30, "the journal's line 30, byte ");
     }
 }
