@@ -22,6 +22,7 @@ use anyhow::{Context as _, bail};
 use clap::Args as ClapArgs;
 use clap::value_parser;
 use tradenet_runtime::broker::{self, BrokerCommand, Found, Lookup};
+use tradenet_runtime::disk::segments::LogError;
 use tradenet_runtime::outlet::Wanted;
 use tradenet_runtime::ports;
 use tradenet_runtime::shutdown::Shutdown;
@@ -64,6 +65,10 @@ pub(crate) struct Args {
     /// Also hand out every entry of the log to this stream of JetStream, for others to read: message N is entry N; docs/nats.md
     #[arg(long, env = "TRADENET_FEED_STREAM", default_value = "", hide_default_value = true, value_name = "NAME")]
     feed_stream: Wanted,
+    /// Move old segments of the replicas' journals below this directory, which must be there, and read them from there.
+    /// [default: they stay]
+    #[arg(long, env = "TRADENET_ARCHIVE_DIR", value_name = "DIR")]
+    archive_dir: Option<PathBuf>,
     /// Use this nats-server and start none. Credentials belong into NATS_USER and NATS_PASSWORD.
     #[arg(long, env = "NATS_URL", value_name = "URL", hide_env_values = true)]
     nats_url: Option<String>,
@@ -77,6 +82,7 @@ struct Plan {
     program: PathBuf,
     home: Home,
     stocks: PathBuf,
+    archive: Option<String>,
     /// Held until the frontends start, so that nobody else takes them.
     listeners: Vec<TcpListener>,
     frontends: Vec<SocketAddr>,
@@ -116,14 +122,25 @@ impl Plan {
         let program = std::env::current_exe().context("cannot find my own program file")?;
         let home = Home::open(&args.data_dir)?;
         let stocks = home.stocks(args.stocks.as_deref())?;
+        let archive = args.archive_dir.as_deref().map(archive).transpose()?;
         let mut listeners = hold_ports(args.port, u16::from(args.frontends))?;
         let frontends = listeners.iter().map(TcpListener::local_addr).collect::<Result<_, _>>()?;
         let others = ports::hold_free(u16::from(args.replicas + args.catalogs)).context("no free ports found")?;
         let metrics = others.iter().map(TcpListener::local_addr).collect::<Result<_, _>>()?;
         listeners.extend(others);
         let members = (1..=args.replicas).map(|id| id.to_string()).collect::<Vec<_>>().join(",");
-        Ok(Self { program, home, stocks, listeners, frontends, metrics, members })
+        Ok(Self { program, home, stocks, archive, listeners, frontends, metrics, members })
     }
+}
+
+/// The archive's path from everywhere.
+fn archive(dir: &Path) -> anyhow::Result<String> {
+    if !dir.is_dir() {
+        return Err(LogError::NoArchive { dir: dir.to_owned() }.into());
+    }
+    let dir = std::path::absolute(dir).with_context(|| dir.display().to_string())?;
+    let text = dir.into_os_string().into_string();
+    text.map_err(|dir| anyhow::anyhow!("--archive-dir {} is not UTF-8; name another", dir.display()))
 }
 
 fn hold_ports(first: u16, count: u16) -> anyhow::Result<Vec<TcpListener>> {
@@ -193,7 +210,9 @@ fn start_services(args: &Args, plan: &mut Plan, nats_url: &str, children: &mut C
         let name = format!("order-{id}");
         let own = ["order", "--id", &id.to_string(), "--data-dir", data_dir].map(str::to_owned);
         let feed = args.feed_stream.0.as_ref().map(|stream| ["--feed-stream".to_owned(), stream.to_string()]);
-        let argv = [&own[..], feed.as_ref().map_or(&[], |feed| &feed[..]), &common(&name), &metrics()].concat();
+        let archive = plan.archive.as_ref().map(|dir| ["--archive-dir".to_owned(), dir.clone()]);
+        let optional = [feed, archive].into_iter().flatten().flatten().collect::<Vec<_>>();
+        let argv = [&own[..], &optional, &common(&name), &metrics()].concat();
         children.start(&name, Kind::Order, &plan.program, argv, None)?;
     }
     for number in 1..=args.catalogs {
@@ -303,7 +322,11 @@ mod tests {
         let home = TempDir::new().unwrap();
         let args = args(
             &home,
-            &["--frontends", "2", "--catalogs", "2", "--cache-size", "0", "--rate-limit", "500", "--feed-stream", "S"],
+            &[
+                ["--frontends", "2", "--catalogs", "2", "--cache-size", "0", "--rate-limit", "500"].as_slice(),
+                &["--feed-stream", "S", "--archive-dir", home.path().to_str().unwrap()],
+            ]
+            .concat(),
         );
         let mut plan = Plan::make(&args).unwrap();
         // Ends with its supervisor, as a service does; notes its arguments, and that it was told of the pipe.
@@ -337,6 +360,8 @@ mod tests {
             plan.home.text(),
             "--feed-stream",
             "S",
+            "--archive-dir",
+            home.path().to_str().unwrap(),
             "--name",
             "order-3",
             "--members",

@@ -94,6 +94,16 @@ fn a_stocks_file_that_cannot_be_read() {
 }
 
 #[test]
+fn an_archive_that_is_not_there() {
+    let home = TempDir::new().unwrap();
+    let archive = home.path().join("none");
+    check(
+        dev(home.path()).arg("--archive-dir").arg(&archive),
+        &["none is not there", "mount or make", "--archive-dir"],
+    );
+}
+
+#[test]
 fn a_broker_that_is_too_old_or_not_there() {
     let home = TempDir::new().unwrap();
     let old = home.path().join("old-nats-server");
