@@ -40,5 +40,6 @@ mod page;
 mod pauses;
 mod proxy;
 mod restarts;
+mod segments;
 mod supervisor;
 mod trading;
