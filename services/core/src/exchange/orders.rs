@@ -66,10 +66,11 @@ impl Orders {
 
     fn push(&mut self, numbered: Numbered) {
         self.count += 1;
-        self.newest.push_back(numbered);
-        if self.newest.len() > self.kept_max {
+        // Room is made first, so that there is never more of it than for these.
+        if self.newest.len() >= self.kept_max {
             self.newest.pop_front();
         }
+        self.newest.push_back(numbered);
     }
 
     /// The trade with the house of that number, if it is kept.
