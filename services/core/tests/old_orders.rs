@@ -343,6 +343,19 @@ fn what_has_rotted_is_never_answered_wrong_and_is_answered_when_it_is_got_back()
 }
 
 #[test]
+fn what_is_missing_of_the_journal_is_not_said_not_to_be_there() {
+    let history = History::of(60);
+    let mut alone = Alone::leads(&history.bytes, None, 3);
+    let (first_lines, _) = history.lines[20];
+    alone.journal[..first_lines].fill(0);
+    for number in 1..=history.last() - 3 {
+        assert!(alone.order(number).is_err(), "order {number}");
+    }
+    alone.handle(Now { mono: NOW.mono.after(Duration::from_secs(3)), ..NOW }, Input::Timer);
+    assert_eq!(alone.order(1), Ok(history.order(1)));
+}
+
+#[test]
 fn who_waits_for_an_old_order_is_told_when_the_lead_is_lost() {
     let history = History::of(60);
     let mut alone = Alone::leads(&history.bytes, None, 3);
