@@ -484,3 +484,27 @@ async fn check_full(options: LogOptions) {
     let again = try_to_open_by(&small.0, &options).unwrap();
     assert_eq!((again.journal_bytes, again.configuration), (line.len() as u64 + 6, Some(*configuration(4))));
 }
+
+#[tokio::test]
+async fn one_file_that_finds_no_room_to_be_split_stays_whole_until_there_is_some() {
+    let dir = TempDir::new().unwrap();
+    let Some(small) = Small::mount(dir.path()) else {
+        eprintln!("SKIPPED: no small file system can be mounted here, so a full disk is not tested");
+        return;
+    };
+    let mut disk = Disk::start(open(&small.0).directory).unwrap();
+    assert_eq!(ask(&mut disk, DiskRequest::Persist { ticket: 1, configuration: configuration(1) }).await, "done");
+    let lines: String = (0..130).map(|line| format!("{line:999}\n")).collect();
+    assert_eq!(ask(&mut disk, append(2, &lines)).await, "done");
+    disk.close(PATIENCE).await;
+    let place = small.0.join("order-3");
+    fs::write(small.0.join("filler"), "y".repeat(300_000)).unwrap_err();
+    let options = LogOptions { segment_bytes: 30_000.try_into().unwrap(), archive_dir: None };
+    let text = one_line(&try_to_open_by(&small.0, &options).unwrap_err());
+    assert!(text.contains("has no room for one more segment of the log: make room"), "{text}");
+    let log = |place: &Path| journal_files(place).into_iter().map(|(_, content)| content).collect::<String>();
+    assert!(log(&place) == lines);
+    fs::remove_file(small.0.join("filler")).unwrap();
+    assert_eq!(try_to_open_by(&small.0, &options).unwrap().journal_bytes, 130_000);
+    assert_eq!((journal_files(&place).len(), log(&place) == lines), (5, true));
+}

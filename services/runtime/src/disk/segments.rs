@@ -91,6 +91,12 @@ pub enum LogError {
         /// How much is missing.
         bytes: u64,
     },
+    /// A segment can't be made of a part of a larger file.
+    #[error("{} has no room for one more segment of the log: make room, then start it again", dir.display())]
+    NoRoom {
+        /// Where.
+        dir: PathBuf,
+    },
     /// The archive is not there.
     #[error("the archive {} is not there: mount or make that directory, or name another with --archive-dir", dir.display())]
     NoArchive {

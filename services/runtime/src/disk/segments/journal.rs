@@ -11,6 +11,7 @@ use std::num::NonZeroU64;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
+use super::super::is_full;
 use super::steps::{self, Step};
 use super::{At as _, Files, LogError, Sealed, Segments, damaged};
 
@@ -53,7 +54,12 @@ impl Journal {
         let mut journal = Self { segments, segment_bytes, bytes: 0, border: 0 };
         journal.write_tail_again().at(dir)?;
         while let Some(steps) = journal.next_mending().at(dir)? {
-            steps::take(&steps).at(dir)?;
+            if let Err(error) = steps::take(&steps) {
+                // What has become of a copy takes room.
+                let _ = fs::remove_file(files.dir.join(ASIDE));
+                let full = is_full(&error);
+                return if full { Err(LogError::NoRoom { dir: files.dir.clone() }) } else { Err(error).at(dir) };
+            }
             journal.segments = Segments::load(files)?;
         }
         journal.settle().at(dir)?;
@@ -370,8 +376,16 @@ impl Journal {
         Ok(())
     }
 
-    /// A line for each file that is not as long as it should be.
-    fn tell_faults(&self) -> io::Result<()> {
+    /// A line for each file that is not as long as it should be. Of the last but one that is known only if it ends within a line.
+    fn tell_faults(&mut self) -> io::Result<()> {
+        if let Some(last) = self.segments.sealed.last().copied().filter(|last| self.bytes > last.end)
+            && self.segments.read(last.end - 1, 1)? != b"\n"
+        {
+            tracing::warn!(
+                "{} does not end with the end of a line: a part of it is lost, and what is behind it counts as damaged",
+                self.files().path(last.start).display()
+            );
+        }
         for &Sealed { start, end } in &self.segments.sealed {
             let (path, wanted) = (self.files().path(start), end - start);
             match self.files().length(start)? {

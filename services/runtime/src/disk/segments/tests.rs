@@ -336,6 +336,21 @@ fn what_cannot_be_read_as_a_log_is_refused_with_what_to_do() {
 }
 
 #[test]
+fn what_is_behind_a_last_segment_that_has_lost_its_end_is_at_another_place_and_nothing_is_made_up() {
+    let log = some(30);
+    let (_home, files) = place();
+    drop(write(&files, &log));
+    let last = files.starts().unwrap().1.pop_last().unwrap();
+    let path = files.local(last);
+    let length = fs::metadata(&path).unwrap().len();
+    File::options().write(true).open(&path).unwrap().set_len(length - 5).unwrap();
+    let end = usize::try_from(last + length).unwrap();
+    assert!(end < log.len(), "something is behind it");
+    drop(open(&files));
+    assert!(all(&files) == [&log[..end - 5], &log[end..]].concat());
+}
+
+#[test]
 fn who_reads_while_segments_end_and_move_reads_every_byte_once() {
     let (_home, files) = place();
     let (mut journal, log) = (open(&files), some(2_000));
