@@ -29,6 +29,10 @@ fn files(dir: &Path) -> BTreeMap<String, Vec<u8>> {
     names.filter_map(|name| Some((name.clone(), std::fs::read(dir.join(name)).ok()?))).collect()
 }
 
+fn lines_in(bytes: &[u8]) -> usize {
+    bytes.iter().filter(|&&byte| byte == b'\n').count()
+}
+
 /// Waits until all replicas have the same files.
 fn until_same(exchange: &Exchange) -> BTreeMap<String, Vec<u8>> {
     until("all have the same files", || {
@@ -74,7 +78,8 @@ fn replicas_have_the_same_files_whatever_is_killed_and_get_back_what_is_lost_of_
     std::fs::remove_file(exchange.disk(1).join(gone)).unwrap();
     let (ok, text) = verify(&exchange.disk(1));
     assert!(!ok && text.contains(&format!(" of {rotten}): ")), "the file is named: {text}");
-    let is_as_before = |name: &String| std::fs::read(exchange.disk(1).join(name)).is_ok_and(|now| now == before[name]);
+    let disk = exchange.disk(1);
+    let is_as_before = |name: &String| std::fs::read(disk.join(name)).is_ok_and(|now| now == before[name]);
     until("it is as it was", || is_as_before(rotten) && is_as_before(gone));
 
     // A follower that comes back without one starts from its snapshot, names it, and has it again.
@@ -82,16 +87,28 @@ fn replicas_have_the_same_files_whatever_is_killed_and_get_back_what_is_lost_of_
     std::fs::remove_file(exchange.disk(1).join(gone)).unwrap();
     exchange.restart_with("order-1", &SMALL);
     exchange.until_whole();
-    let is_as_before = |name: &String| std::fs::read(exchange.disk(1).join(name)).is_ok_and(|now| now == before[name]);
     until("it is there again", || is_as_before(gone));
     assert!(exchange.log().contains(&format!("{gone} is missing")));
     until_same(&exchange);
+
+    // One that has no snapshot either gives up what is behind it, keeps that for people, and is filled again.
+    exchange.kill("order-1");
+    for (_, snapshot) in tradenet_runtime::disk::snapshots::files(&exchange.disk(1)).unwrap() {
+        std::fs::remove_file(snapshot).unwrap();
+    }
+    std::fs::remove_file(exchange.disk(1).join(gone)).unwrap();
+    exchange.restart_with("order-1", &SMALL);
+    exchange.until_whole();
+    until_same(&exchange);
+    assert!(is_as_before(gone));
+    assert!(exchange.disk(1).join("orders.jsonl.damaged").exists());
+    assert!(exchange.log().contains(&format!("is damaged at line {}", lines_in(&before[rotten]) + 1)));
 
     // Tools read all of it; what is made of a backup has the files of this release.
     let data = exchange.data();
     let lines = |name: &str| run(&[name, "--json", "--data-dir"], &[&data], &[]).1.lines().count();
     let log: Vec<u8> = files(&exchange.disk(1)).into_values().flatten().collect();
-    assert_eq!(lines("log"), log.iter().filter(|&&byte| byte == b'\n').count());
+    assert_eq!(lines("log"), lines_in(&log));
     let backup = data.with_file_name("backup");
     let (ok, text) = run(&["backup"], &[&backup], &["--data-dir", data.to_str().unwrap()]);
     assert!(ok && text.contains("read back and the same"), "{text}");
