@@ -237,6 +237,7 @@ impl Copy {
 mod tests {
     use super::*;
     use tradenet_core::journal::encode;
+    use tradenet_runtime::disk::segments::Journal;
     use tradenet_schemas::ids::{Chain, Digest, Epoch, Leader, ReplicaId, SeqNum};
     use tradenet_schemas::journal::{Entry, Event};
 
@@ -302,6 +303,39 @@ mod tests {
         let (said, files) = repaired(&[&first, &second]);
         assert_eq!(said, Ok(()));
         assert!(files.iter().all(|file| *file == good));
+    }
+
+    #[test]
+    fn segments_that_are_missing_rotten_or_in_the_archive_are_mended_from_another_replicas() {
+        let (good, begins) = journal(&[1; 30]);
+        let home = tempfile::tempdir().unwrap();
+        let archive = ArchiveArgs { archive_dir: Some(home.path().join("archive")) };
+        let dir = |index: usize| home.path().join(format!("order-{index}"));
+        for index in [1, 2] {
+            std::fs::create_dir(dir(index)).unwrap();
+            Journal::open(&Files::new(dir(index), None), 500.try_into().unwrap()).unwrap().append(&good).unwrap();
+        }
+        let segments = |index: usize| {
+            let mut paths: Vec<_> = std::fs::read_dir(dir(index)).unwrap().map(|file| file.unwrap().path()).collect();
+            paths.retain(|path| path.file_name().unwrap().to_string_lossy().starts_with("orders-"));
+            paths.sort();
+            paths
+        };
+        // One has lost a file; of the other one the first is in the archive, and has rotted there.
+        std::fs::remove_file(&segments(1)[2]).unwrap();
+        std::fs::create_dir_all(home.path().join("archive/order-2")).unwrap();
+        let first = segments(2).remove(0);
+        let moved = home.path().join("archive/order-2").join(first.file_name().unwrap());
+        let mut bad = std::fs::read(&first).unwrap();
+        bad[begins[1] + 60] ^= 1;
+        std::fs::write(&moved, bad).unwrap();
+        std::fs::remove_file(&first).unwrap();
+        run(&Args { dirs: vec![home.path().to_owned()], archive: archive.clone() }).unwrap();
+        for found in below(home.path(), &archive).unwrap() {
+            let copy = Copy::open(found).unwrap();
+            assert!(copy.read(0, good.len() + 1).unwrap() == good, "{}", copy.name);
+        }
+        assert!(moved.exists() && !first.exists(), "each stays where it was");
     }
 
     #[test]
