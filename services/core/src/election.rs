@@ -21,7 +21,7 @@ use tradenet_schemas::subjects::Peer;
 
 use crate::bugs::{Bug, bug};
 use crate::metrics::Aside;
-use crate::proposal::{self, Evidence, holds, stands};
+use crate::proposal::{self, Evidence, Unrepaired, holds, stands};
 use crate::times::Times;
 use crate::{Mono, Now, Output, RegisterAnswer, RegisterRequest, Revision, Slot, highest};
 
@@ -734,10 +734,11 @@ impl Elector {
         let evidence = Evidence { configuration: slot, floor, statuses: &statuses, seen: self.seen };
         let rebuild = match proposal::rebuild(&evidence) {
             Ok(rebuild) => rebuild,
-            Err(why) => {
+            Err(Unrepaired::Operator(why)) => {
                 self.beyond_repair = Some(why.clone());
                 return self.troubled(why);
             }
+            Err(Unrepaired::NotYet(why)) => return self.troubled(why),
         };
         let Some((leader, in_sync)) = rebuild.choice() else { return };
         // A record that needs its buckets made takes a while; who is told that another one is being written waits for it.

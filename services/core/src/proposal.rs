@@ -67,6 +67,15 @@ pub(crate) struct Evidence<'a> {
     pub(crate) seen: SeqNum,
 }
 
+/// Why nothing may be written in its place.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum Unrepaired {
+    /// Only the operator can go on; the text says why and how.
+    Operator(String),
+    /// It shows soon who goes on.
+    NotYet(String),
+}
+
 /// What may be written in place of a register that does not stand.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Rebuild {
@@ -112,8 +121,8 @@ impl Rebuild {
 /// where nothing acknowledged can be missing.
 ///
 /// # Errors
-/// Only the operator can go on; the text says why and how.
-pub(crate) fn rebuild(evidence: &Evidence<'_>) -> Result<Rebuild, String> {
+/// Something acknowledged may be missing, as far as can be told at present.
+pub(crate) fn rebuild(evidence: &Evidence<'_>) -> Result<Rebuild, Unrepaired> {
     let Evidence { configuration: slot, floor, statuses, .. } = *evidence;
     let state = state(slot);
     // What the register still holds counts too: a leader that ended before it raised the floor for the first time leaves a
@@ -132,10 +141,10 @@ pub(crate) fn rebuild(evidence: &Evidence<'_>) -> Result<Rebuild, String> {
     let whole = twins.iter().flat_map(|held| &held.in_sync).all(disks);
     let floor_value = floor.value().copied().unwrap_or_default();
     if !whole || floor_value > newest.epoch {
-        return Err(format!(
+        return Err(Unrepaired::Operator(format!(
             "the register {state}, and a disk that may hold acknowledged orders is gone. To go on with what the \
              replicas have: tradenet recover"
-        ));
+        )));
     }
     let seen = highest(statuses.iter().map(|status| status.committed).chain([evidence.seen]));
     let stand = standing(&twins, statuses);
@@ -156,7 +165,7 @@ pub(crate) fn rebuild(evidence: &Evidence<'_>) -> Result<Rebuild, String> {
     let older: Vec<_> = all.iter().copied().filter(|held| held.epoch < newest.epoch).collect();
     let unproven = !begun && (twins.iter().all(|held| !goes_on(held)) || floor_value < newest.epoch);
     let served = |held: &Configuration| unproven && may_have_served(held, floor, statuses);
-    let follows = |status: &Status| older.iter().all(|held| !served(held) || is_behind(status, held, &older));
+    let follows = |status: &Status| older.iter().all(|held| !served(held) || is_behind(status, held, &all));
     let fit =
         |status: &&Status| has_every_order(status) && follows(status) && status.tail.seq >= seen && !status.leaving;
     let fit: Vec<_> = statuses.iter().filter(fit).cloned().collect();
@@ -165,17 +174,27 @@ pub(crate) fn rebuild(evidence: &Evidence<'_>) -> Result<Rebuild, String> {
         let leader = Leader { id: status.id, boot: status.boot };
         status.role == Role::Leader && leader == newest.leader && holds(status, newest.nonce) && !status.contested
     };
-    let serving = statuses.iter().any(serves).then_some(newest.leader);
+    let alone = stand.iter().all(|held| held.nonce == newest.nonce);
+    let serving = (alone && statuses.iter().any(serves)).then_some(newest.leader);
     if serving.is_none() && fit.is_empty() {
-        return Err(format!("the register {state}, and no replica has every order: tradenet recover"));
+        return Err(match all.iter().find(|held| is_about_to_begin(held, statuses)) {
+            Some(held) => Unrepaired::NotYet(format!(
+                "the register {state}, and order-{} is about to begin in epoch {}, or to give that up",
+                held.leader.id, held.epoch
+            )),
+            None => {
+                Unrepaired::Operator(format!("the register {state}, and no replica has every order: tradenet recover"))
+            }
+        });
     }
     // Whoever served had its epoch on disk. A record that no replica has adopted may be lost again, and must not leave a
     // floor behind that nobody can explain.
     let adopted = held().map(|held| held.epoch).max().unwrap_or_default();
     // Of two records of one epoch, or of an older one that not everybody here follows.
-    let may_begin = |held: &Configuration| floor_value < held.epoch && !is_over(held, statuses);
+    let may_begin =
+        |held: &Configuration| floor_value < held.epoch && !is_over(held, statuses) && !has_ended(held, statuses);
     let two = !sole && unserved && twins.iter().any(|held| may_begin(held));
-    let astray = older.iter().any(|held| may_begin(held) && !fit.iter().all(|status| is_behind(status, held, &older)));
+    let astray = older.iter().any(|held| may_begin(held) && !fit.iter().all(|status| is_behind(status, held, &all)));
     let floor = match floor.value() {
         None => Some(adopted),
         Some(_) => (serving.is_none() && (two || astray)).then_some(newest.epoch),
@@ -209,15 +228,23 @@ fn is_over(held: &Configuration, statuses: &[Status]) -> bool {
 /// anybody served in them, and then given the lower one of their epochs to others.
 fn may_have_served(held: &Configuration, floor: &Slot<Epoch>, statuses: &[Status]) -> bool {
     let reached = floor.value().is_none_or(|floor| *floor >= held.epoch);
-    reached && (goes_on(held) || statuses.iter().any(|status| status.tail.epoch == held.epoch))
+    let begun = statuses.iter().any(|status| status.tail.epoch == held.epoch);
+    reached && (begun || goes_on(held) && !is_over(held, statuses))
+}
+
+/// Whether the leader of that record is alive and has neither begun by it nor given it up.
+fn is_about_to_begin(held: &Configuration, statuses: &[Status]) -> bool {
+    let leads =
+        |status: &Status| Leader { id: status.id, boot: status.boot } == held.leader && holds(status, held.nonce);
+    statuses.iter().any(|status| leads(status) && status.role == Role::Activating && !status.contested)
 }
 
 /// Whether a replica has what was committed by an older record: it is named there, or was added later by the same leader, or
 /// by one who had begun by then.
-fn is_behind(status: &Status, held: &Configuration, older: &[&Configuration]) -> bool {
+fn is_behind(status: &Status, held: &Configuration, all: &[&Configuration]) -> bool {
     let by = |held: &Configuration| held.is_in_sync(status.id, status.store);
     let later = |other: &&&Configuration| other.epoch > held.epoch && other.leader == held.leader && goes_on(other);
-    by(held) || status.tail.epoch >= held.epoch || older.iter().filter(later).any(|other| by(other))
+    by(held) || status.tail.epoch >= held.epoch || all.iter().filter(later).any(|other| by(other))
 }
 
 /// Whoever is newly elected commits nothing before its first entry; a leader who goes on may have, without a new one.
@@ -225,14 +252,23 @@ fn goes_on(held: &Configuration) -> bool {
     held.by == Node::Order(held.leader.id, held.leader.boot)
 }
 
+/// Whether a later run than the leader of that record has its disk, and the record on it.
+fn has_ended(held: &Configuration, statuses: &[Status]) -> bool {
+    later_run(held, statuses).any(|status| holds(status, held.nonce))
+}
+
 /// Whether a leader that was newly elected by that record has ended before its first entry: its own disk, which would have
 /// the entry, has the record without it, in the hands of a later run. What others say may be older than what it did.
 fn is_void(held: &Configuration, statuses: &[Status]) -> bool {
+    let without = |status: &Status| holds(status, held.nonce) && status.tail.epoch < held.epoch;
+    !goes_on(held) && later_run(held, statuses).any(without)
+}
+
+/// Another run than the leader of that record, on its disk.
+fn later_run<'a>(held: &Configuration, statuses: &'a [Status]) -> impl Iterator<Item = &'a Status> {
     let Leader { id, boot } = held.leader;
     let store = held.in_sync_member(id).map(|member| member.store);
-    let without = |status: &Status| holds(status, held.nonce) && status.tail.epoch < held.epoch;
-    let later = |status: &&Status| status.id == id && Some(status.store) == store && status.boot != boot;
-    !goes_on(held) && statuses.iter().filter(later).any(without)
+    statuses.iter().filter(move |status| status.id == id && Some(status.store) == store && status.boot != boot)
 }
 
 /// The register went back and gave an epoch's number twice: those of the records by which somebody may have served. The
@@ -244,18 +280,21 @@ fn standing<'a>(twins: &[&'a Configuration], statuses: &[Status]) -> Vec<&'a Con
         let found: Vec<_> = twins.iter().filter(|held| which(held)).copied().collect();
         (!found.is_empty()).then_some(found)
     };
+    let goes_on = |held: &Configuration| goes_on(held) && !contested(held);
+    // Where another leader may still begin, both have to be counted with.
+    let decided = twins.iter().all(|held| goes_on(held) || contested(held) || is_void(held, statuses));
     those(&begun)
-        .or_else(|| those(&|held| goes_on(held) && !contested(held)))
+        .or_else(|| those(&goes_on).filter(|_| decided))
         .or_else(|| those(&|held| !contested(held) && !is_void(held, statuses)))
         .or_else(|| those(&|held| !contested(held)))
         .unwrap_or_else(|| twins.to_vec())
 }
 
 /// The very first start: every replica is empty, and so is the register.
-fn first_start(evidence: &Evidence<'_>) -> Result<Rebuild, String> {
+fn first_start(evidence: &Evidence<'_>) -> Result<Rebuild, Unrepaired> {
     let fresh = evidence.statuses.iter().all(|status| status.tail.seq == SeqNum(0));
     if !evidence.configuration.is_missing() || !evidence.floor.is_missing() || !fresh {
-        return Err(EMPTIED.to_owned());
+        return Err(Unrepaired::Operator(EMPTIED.to_owned()));
     }
     Ok(Rebuild {
         newest: None,
@@ -673,6 +712,41 @@ mod tests {
         check(&[1], |statuses| statuses[0].boot = Boot(99), None);
         // It needs the word of order-2.
         check(&[1, 2], |_| {}, None);
+    }
+
+    #[test]
+    fn a_leader_that_goes_on_is_not_preferred_to_one_that_was_elected_in_the_same_epoch_and_may_begin() {
+        /// order-3 led 4 and went on in 5 with order-1; the register went back and gave 5 to order-2, with order-1. Who may lead.
+        #[track_caller]
+        fn check(change: impl FnOnce(&mut [Status; 3]), expected: Result<&[u8], bool>) {
+            let five = record(5, 3, &[1, 3]);
+            let goes_on = Configuration { by: Node::Order(five.leader.id, five.leader.boot), ..five };
+            let elected = Configuration { nonce: Nonce(99), ..record(5, 2, &[1, 2]) };
+            let mut statuses =
+                [status(1, Some(elected.clone()), 9), status(2, Some(elected), 9), status(3, Some(goes_on), 9)];
+            statuses.iter_mut().for_each(|status| status.tail.epoch = Epoch(4));
+            (statuses[1].role, statuses[2].boot) = (Role::Activating, Boot(99));
+            change(&mut statuses);
+            let (configuration, floor, seen) = (present(record(4, 3, &[1, 2, 3])), present(Epoch(5)), SeqNum(9));
+            let evidence = Evidence { configuration: &configuration, floor: &floor, statuses: &statuses, seen };
+            let found = match rebuild(&evidence) {
+                Ok(rebuild) => Ok(rebuild.fit.iter().map(|status| status.id.get()).collect::<Vec<_>>()),
+                Err(why) => Err(matches!(why, Unrepaired::NotYet(_))),
+            };
+            assert_eq!(found.as_deref().map_err(|not_yet| *not_yet), expected);
+        }
+        // order-1 has what was committed by either.
+        check(|_| {}, Ok(&[1]));
+        check(|statuses| statuses[0].leaving = true, Err(true));
+        check(|statuses| statuses[1].contested = true, Ok(&[1, 3]));
+        check(|statuses| statuses[1].boot = Boot(77), Ok(&[1, 3]));
+        check(|statuses| statuses[1].tail.epoch = Epoch(5), Ok(&[1, 2]));
+        // It serves by the record before, and is not known to do so by this one.
+        let serves = |statuses: &mut [Status; 3]| {
+            (statuses[2].role, statuses[2].boot) = (Role::Leader, leader(3).boot);
+            statuses[0].leaving = true;
+        };
+        check(serves, Err(true));
     }
 
     #[test]

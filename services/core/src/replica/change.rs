@@ -267,13 +267,14 @@ impl Replica {
             Slot::Present { value, .. } if value.epoch > target.epoch => return self.lost_to(&value.clone()),
             Slot::Present { value, .. } if value.epoch == target.epoch => return self.lost_the_epoch(),
             // Older or gone; and somebody has seen to it that nobody begins by this record.
+            _ if floor.value().is_some_and(|floor| *floor > target.epoch) => return self.lost_the_epoch(),
             _ if floor.value() == Some(&target.epoch) && !self.raised_the_floor() => return self.lost_the_epoch(),
             other => return self.register_went_back(other),
         }
         match floor {
             _ if self.is_contested() => self.lost_the_epoch(),
             _ if bug(Bug::ServeBelowTheFloor) => self.change_done(),
-            Slot::Present { value, .. } if *value > target.epoch => self.register_went_back(slot),
+            Slot::Present { value, .. } if *value > target.epoch => self.lost_the_epoch(),
             Slot::Present { value, .. } if *value == target.epoch && self.raised_the_floor() => self.change_done(),
             Slot::Present { value, .. } if *value == target.epoch => self.lost_the_epoch(),
             Slot::Present { revision, .. } => self.ask_register(Stage::Floor, Some(*revision)),
@@ -305,7 +306,7 @@ impl Replica {
     }
 
     /// The register went back and gave the epoch's number again: it holds the other record, or the floor was raised by the
-    /// other's leader. Which of the two stands, the frontends find out from what all replicas hold.
+    /// other's leader, or by one who writes the next. Which of the two stands, the frontends find out from what all replicas hold.
     fn lost_the_epoch(&mut self) {
         let Some(change) = self.leading.as_mut().and_then(|leading| leading.change.as_mut()) else {
             return;
@@ -315,7 +316,7 @@ impl Replica {
             change.contested = true;
             let epoch = change.target.epoch;
             self.outputs.push_back(Output::warn(format!(
-                "epoch {epoch} was given twice: not serving in it; the frontends find out which one stands"
+                "epoch {epoch} was given to another, too, or is over: not serving in it; the frontends find out who goes on"
             )));
         }
         self.retry_change();
