@@ -165,7 +165,12 @@ pub(crate) fn rebuild(evidence: &Evidence<'_>) -> Result<Rebuild, Unrepaired> {
     let older: Vec<_> = all.iter().copied().filter(|held| held.epoch < newest.epoch).collect();
     let unproven = !begun && (twins.iter().all(|held| !goes_on(held)) || floor_value < newest.epoch);
     let served = |held: &Configuration| unproven && may_have_served(held, floor, statuses);
-    let follows = |status: &Status| older.iter().all(|held| !served(held) || is_behind(status, held, &all));
+    let follows = |status: &Status| {
+        let has_what_was_served = |held: &Configuration| {
+            is_behind(status, held, &all) || has_ended(held, statuses) && has_log_by(status, held, statuses)
+        };
+        older.iter().all(|held| !served(held) || has_what_was_served(held))
+    };
     let fit =
         |status: &&Status| has_every_order(status) && follows(status) && status.tail.seq >= seen && !status.leaving;
     let fit: Vec<_> = statuses.iter().filter(fit).cloned().collect();
@@ -245,6 +250,11 @@ fn is_behind(status: &Status, held: &Configuration, all: &[&Configuration]) -> b
     let by = |held: &Configuration| held.is_in_sync(status.id, status.store);
     let later = |other: &&&Configuration| other.epoch > held.epoch && other.leader == held.leader && goes_on(other);
     by(held) || status.tail.epoch >= held.epoch || all.iter().filter(later).any(|other| by(other))
+}
+
+/// Whether a replica has the very log of one who is in sync by that record, and so all that was committed by it so far.
+fn has_log_by(status: &Status, held: &Configuration, statuses: &[Status]) -> bool {
+    statuses.iter().any(|other| other.tail == status.tail && held.is_in_sync(other.id, other.store))
 }
 
 /// Whoever is newly elected commits nothing before its first entry; a leader who goes on may have, without a new one.
@@ -426,7 +436,7 @@ impl Heir<'_> {
 
 #[cfg(test)]
 mod tests {
-    use tradenet_schemas::ids::{Boot, ClusterId, Position, StoreId};
+    use tradenet_schemas::ids::{Boot, Chain, ClusterId, Position, StoreId};
 
     use super::*;
 
@@ -747,6 +757,29 @@ mod tests {
             statuses[0].leaving = true;
         };
         check(serves, Err(true));
+    }
+
+    #[test]
+    fn who_has_the_log_of_one_that_an_older_record_names_has_what_was_committed_by_it_once_its_leader_has_ended() {
+        /// order-1 went on alone in 5, and order-2 leads 6, which does not follow it as far as anybody holds. Who may lead.
+        #[track_caller]
+        fn check(ended: bool, chain: u64, expected: &[u8]) {
+            let five = record(5, 1, &[1]);
+            let five = Configuration { by: Node::Order(five.leader.id, five.leader.boot), ..five };
+            let mut statuses = [status(1, Some(five), 9), status(2, Some(record(6, 2, &[2])), 9), status(3, None, 9)];
+            statuses.iter_mut().for_each(|status| status.tail.epoch = Epoch(4));
+            statuses[0].tail.chain = Chain(chain);
+            if ended {
+                statuses[0].boot = Boot(99);
+            }
+            let (configuration, floor, seen) = (Slot::KeyMissing, present(Epoch(5)), SeqNum(9));
+            let evidence = Evidence { configuration: &configuration, floor: &floor, statuses: &statuses, seen };
+            let fit = rebuild(&evidence).map_or_else(|_| Vec::new(), |rebuild| rebuild.fit);
+            assert_eq!(fit.iter().map(|status| status.id.get()).collect::<Vec<_>>(), expected);
+        }
+        check(true, 0, &[2]);
+        check(true, 7, &[]);
+        check(false, 0, &[]);
     }
 
     #[test]
