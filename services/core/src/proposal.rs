@@ -196,8 +196,9 @@ pub(crate) fn rebuild(evidence: &Evidence<'_>) -> Result<Rebuild, Unrepaired> {
     // floor behind that nobody can explain.
     let adopted = held().map(|held| held.epoch).max().unwrap_or_default();
     // Of two records of one epoch, or of an older one that not everybody here follows.
-    let may_begin =
-        |held: &Configuration| floor_value < held.epoch && !is_over(held, statuses) && !has_ended(held, statuses);
+    let may_begin = |held: &Configuration| {
+        floor_value < held.epoch && !is_over(held, floor, statuses) && !has_ended(held, statuses)
+    };
     let two = !sole && unserved && twins.iter().any(|held| may_begin(held));
     let astray = older.iter().any(|held| may_begin(held) && !fit.iter().all(|status| is_behind(status, held, &all)));
     let floor = match floor.value() {
@@ -217,16 +218,22 @@ fn is_begun(held: &Configuration, statuses: &[Status]) -> bool {
 fn is_unserved(twins: &[&Configuration], floor: &Slot<Epoch>, statuses: &[Status]) -> bool {
     let below = |held: &Configuration| floor.value().is_some_and(|floor| *floor < held.epoch);
     twins.iter().all(|held| !is_begun(held, statuses) && (below(held) || is_void(held, statuses)))
-        || twins.iter().all(|held| is_over(held, statuses))
+        || twins.iter().all(|held| is_over(held, floor, statuses))
 }
 
-/// Whether nobody has served by that record, nor will: its leader has ended before its first entry, or has given it up.
-fn is_over(held: &Configuration, statuses: &[Status]) -> bool {
+/// Whether nobody has served by that record, nor will: its leader has ended before its first entry, has given it up, or has not
+/// taken it up, and will find the floor raised by another.
+fn is_over(held: &Configuration, floor: &Slot<Epoch>, statuses: &[Status]) -> bool {
     let given_up = |status: &Status| {
         let leader = Leader { id: status.id, boot: status.boot };
         status.contested && leader == held.leader && holds(status, held.nonce)
     };
-    !is_begun(held, statuses) && (is_void(held, statuses) || statuses.iter().any(given_up))
+    let too_late = |status: &Status| {
+        let leader = Leader { id: status.id, boot: status.boot };
+        floor.value() == Some(&held.epoch) && leader == held.leader && is_before(status, held)
+    };
+    let over = |status: &Status| given_up(status) || too_late(status);
+    !is_begun(held, statuses) && (is_void(held, statuses) || statuses.iter().any(over))
 }
 
 /// Whether somebody may have served by an older record than the newest: the register may have gone back by several records before
@@ -234,7 +241,7 @@ fn is_over(held: &Configuration, statuses: &[Status]) -> bool {
 fn may_have_served(held: &Configuration, floor: &Slot<Epoch>, statuses: &[Status]) -> bool {
     let reached = floor.value().is_none_or(|floor| *floor >= held.epoch);
     let begun = statuses.iter().any(|status| status.tail.epoch == held.epoch);
-    reached && (begun || goes_on(held) && !is_over(held, statuses))
+    reached && (begun || goes_on(held) && !is_over(held, floor, statuses))
 }
 
 /// Whether the leader of that record is alive and has neither begun by it nor given it up.
@@ -262,16 +269,23 @@ fn goes_on(held: &Configuration) -> bool {
     held.by == Node::Order(held.leader.id, held.leader.boot)
 }
 
-/// Whether a later run than the leader of that record has its disk, and the record on it.
+/// Whether a later run than the leader of that record has its disk: with the record, or with an older one, which the leader never
+/// wrote over with this.
 fn has_ended(held: &Configuration, statuses: &[Status]) -> bool {
-    later_run(held, statuses).any(|status| holds(status, held.nonce))
+    later_run(held, statuses).any(|status| holds(status, held.nonce) || is_before(status, held))
 }
 
-/// Whether a leader that was newly elected by that record has ended before its first entry: its own disk, which would have
-/// the entry, has the record without it, in the hands of a later run. What others say may be older than what it did.
+/// Whether a leader has ended without having served by that record: its own disk, in the hands of a later run, does not have it, which
+/// it would have before anything else (R4); or it was newly elected, and its first entry is not there. What others say may be older
+/// than what it did.
 fn is_void(held: &Configuration, statuses: &[Status]) -> bool {
-    let without = |status: &Status| holds(status, held.nonce) && status.tail.epoch < held.epoch;
-    !goes_on(held) && later_run(held, statuses).any(without)
+    let without = |status: &Status| !goes_on(held) && holds(status, held.nonce) && status.tail.epoch < held.epoch;
+    later_run(held, statuses).any(|status| without(status) || is_before(status, held))
+}
+
+/// Whether the newest record on the replica's disk is of an epoch before that one's.
+fn is_before(status: &Status, held: &Configuration) -> bool {
+    status.configuration.as_ref().is_none_or(|own| own.epoch < held.epoch)
 }
 
 /// Another run than the leader of that record, on its disk.
@@ -667,6 +681,12 @@ mod tests {
         check(5, |statuses| give_up(statuses, 1), (None, &[2]));
         check(5, |statuses| [1, 2].iter().for_each(|number| give_up(statuses, *number)), (None, &[1, 2]));
         check(5, |statuses| (end(statuses, 1), give_up(statuses, 2)).0, (None, &[1, 2]));
+        // Its leader does not know of it yet.
+        let not_taken_up = |statuses: &mut [Status; 3]| {
+            statuses[0].configuration = Some(record(4, 3, &[1, 2, 3]));
+            give_up(statuses, 2);
+        };
+        check(5, not_taken_up, (None, &[1, 2]));
         // It has begun in between.
         check(5, |statuses| statuses[0].tail.epoch = Epoch(5), (None, &[1]));
         // Nobody is left who could begin.
@@ -820,7 +840,10 @@ mod tests {
         check(|_, _| {}, true);
         check(|held, _| held.by = Node::Order(held.leader.id, held.leader.boot), false);
         check(|held, later| later.boot = held.leader.boot, false);
-        check(|_, later| later.configuration = Some(record(4, 1, &[1])), false);
+        check(|_, later| later.configuration = Some(record(6, 1, &[1])), false);
+        // It never had the record on disk.
+        check(|_, later| later.configuration = Some(record(4, 1, &[1])), true);
+        check(|_, later| later.configuration = None, true);
         check(|_, later| later.tail.epoch = Epoch(5), false);
         check(|_, later| later.store = StoreId(77), false);
     }

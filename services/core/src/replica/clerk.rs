@@ -167,9 +167,12 @@ impl Replica {
 
     /// A replica said how it is.
     pub(super) fn clerk_hears(&mut self, status: &Status) {
+        let epoch = |status: &Status| status.configuration.as_ref().map(|held| held.epoch);
         let asked = self.clerk.work.as_mut().map(|work| &mut work.stage);
         if let Some(Stage::Ask { statuses, .. }) = asked
             && status.role != Role::Starting
+            // A late copy of what it said before tells nothing new.
+            && statuses.get(&status.id).is_none_or(|known| epoch(known) <= epoch(status))
         {
             statuses.insert(status.id, status.clone());
             self.judge_rebuild(false);
