@@ -446,9 +446,10 @@ impl Exchange {
     /// What a command did, from the first event of its entry: the order that it made, and what the command was.
     fn deed(&self, first: &Event) -> Option<(OrderNumber, Deed)> {
         let instruction = match first {
-            Event::Traded { order, symbol, side, quantity, .. } => {
-                let listing = self.house.find(symbol).expect("the stock was found when the event was applied");
-                return Some((*order, Deed::Trade { listing, side: *side, quantity: *quantity }));
+            Event::Traded { order, .. } => {
+                let &Filled { listing, side, quantity, .. } =
+                    self.orders.house(*order).expect("the newest order is kept: the event was applied just now");
+                return Some((*order, Deed::Trade { listing, side, quantity }));
             }
             Event::Opened { account, .. } => return Some((OrderNumber(0), Deed::Command(opening(account)))),
             Event::Deposited { asset, .. } => Instruction::Deposit(asset.clone()),

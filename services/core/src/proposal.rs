@@ -55,6 +55,21 @@ pub(crate) fn holds(status: &Status, nonce: Nonce) -> bool {
     status.configuration.as_ref().is_some_and(|held| held.nonce == nonce)
 }
 
+/// Whether the replica, with the disk that it has, is in sync by that record.
+fn is_named(status: &Status, held: &Configuration) -> bool {
+    held.is_in_sync(status.id, status.store)
+}
+
+/// Whether that very process says so.
+fn is_run_of(status: &Status, leader: Leader) -> bool {
+    Leader { id: status.id, boot: status.boot } == leader
+}
+
+/// Whether the record is the newest on the disk of its own leader, which is alive.
+fn leads(status: &Status, held: &Configuration) -> bool {
+    is_run_of(status, held.leader) && holds(status, held.nonce)
+}
+
 /// What is known where a register that does not stand is to be written anew.
 pub(crate) struct Evidence<'a> {
     /// What the register holds.
@@ -154,13 +169,12 @@ pub(crate) fn rebuild(evidence: &Evidence<'_>) -> Result<Rebuild, Unrepaired> {
     // Whichever of them was served in, who is in sync by each has every order. Where none was, all orders are older than
     // they are, and each of them names only who had every order then. But the register may have gone back by more than one
     // record, so that they follow two different ones: in which of those was served, the epoch of the last entry shows.
-    let by = |status: &Status, held: &Configuration| held.is_in_sync(status.id, status.store);
-    let by_any = |status: &&Status| twins.iter().any(|held| by(status, held));
+    let by_any = |status: &&Status| twins.iter().any(|held| is_named(status, held));
     let farthest = statuses.iter().filter(by_any).map(|status| status.tail.epoch).max().unwrap_or_default();
     let begun = twins.iter().any(|held| is_begun(held, statuses));
     let has_every_order = |status: &Status| {
-        let by_those = if unserved { by_any(&status) } else { stand.iter().all(|held| by(status, held)) };
-        by_those && (begun || twins.iter().all(|held| by(status, held)) || status.tail.epoch == farthest)
+        let by_those = if unserved { by_any(&status) } else { stand.iter().all(|held| is_named(status, held)) };
+        by_those && (begun || twins.iter().all(|held| is_named(status, held)) || status.tail.epoch == farthest)
     };
     let older: Vec<_> = all.iter().copied().filter(|held| held.epoch < newest.epoch).collect();
     let unproven = !begun && (twins.iter().all(|held| !goes_on(held)) || floor_value < newest.epoch);
@@ -175,10 +189,7 @@ pub(crate) fn rebuild(evidence: &Evidence<'_>) -> Result<Rebuild, Unrepaired> {
         |status: &&Status| has_every_order(status) && follows(status) && status.tail.seq >= seen && !status.leaving;
     let fit: Vec<_> = statuses.iter().filter(fit).cloned().collect();
     // While a leader serves in that record, orders go on, and what was heard of the others is always a little old.
-    let serves = |status: &Status| {
-        let leader = Leader { id: status.id, boot: status.boot };
-        status.role == Role::Leader && leader == newest.leader && holds(status, newest.nonce) && !status.contested
-    };
+    let serves = |status: &Status| leads(status, newest) && status.role == Role::Leader && !status.contested;
     let alone = stand.iter().all(|held| held.nonce == newest.nonce);
     let serving = (alone && statuses.iter().any(serves)).then_some(newest.leader);
     if serving.is_none() && fit.is_empty() {
@@ -224,14 +235,9 @@ fn is_unserved(twins: &[&Configuration], floor: &Slot<Epoch>, statuses: &[Status
 /// Whether nobody has served by that record, nor will: its leader has ended before its first entry, has given it up, or has not
 /// taken it up, and will find the floor raised by another.
 fn is_over(held: &Configuration, floor: &Slot<Epoch>, statuses: &[Status]) -> bool {
-    let given_up = |status: &Status| {
-        let leader = Leader { id: status.id, boot: status.boot };
-        status.contested && leader == held.leader && holds(status, held.nonce)
-    };
-    let too_late = |status: &Status| {
-        let leader = Leader { id: status.id, boot: status.boot };
-        floor.value() == Some(&held.epoch) && leader == held.leader && is_before(status, held)
-    };
+    let given_up = |status: &Status| leads(status, held) && status.contested;
+    let raised = floor.value() == Some(&held.epoch);
+    let too_late = |status: &Status| raised && is_run_of(status, held.leader) && is_before(status, held);
     let over = |status: &Status| given_up(status) || too_late(status);
     !is_begun(held, statuses) && (is_void(held, statuses) || statuses.iter().any(over))
 }
@@ -246,22 +252,21 @@ fn may_have_served(held: &Configuration, floor: &Slot<Epoch>, statuses: &[Status
 
 /// Whether the leader of that record is alive and has neither begun by it nor given it up.
 fn is_about_to_begin(held: &Configuration, statuses: &[Status]) -> bool {
-    let leads =
-        |status: &Status| Leader { id: status.id, boot: status.boot } == held.leader && holds(status, held.nonce);
-    statuses.iter().any(|status| leads(status) && status.role == Role::Activating && !status.contested)
+    statuses.iter().any(|status| leads(status, held) && status.role == Role::Activating && !status.contested)
 }
 
 /// Whether a replica has what was committed by an older record: it is named there, or was added later by the same leader, or
 /// by one who had begun by then.
 fn is_behind(status: &Status, held: &Configuration, all: &[&Configuration]) -> bool {
-    let by = |held: &Configuration| held.is_in_sync(status.id, status.store);
     let later = |other: &&&Configuration| other.epoch > held.epoch && other.leader == held.leader && goes_on(other);
-    by(held) || status.tail.epoch >= held.epoch || all.iter().filter(later).any(|other| by(other))
+    is_named(status, held)
+        || status.tail.epoch >= held.epoch
+        || all.iter().filter(later).any(|other| is_named(status, other))
 }
 
 /// Whether a replica has the very log of one who is in sync by that record, and so all that was committed by it so far.
 fn has_log_by(status: &Status, held: &Configuration, statuses: &[Status]) -> bool {
-    statuses.iter().any(|other| other.tail == status.tail && held.is_in_sync(other.id, other.store))
+    statuses.iter().any(|other| other.tail == status.tail && is_named(other, held))
 }
 
 /// Whoever is newly elected commits nothing before its first entry; a leader who goes on may have, without a new one.

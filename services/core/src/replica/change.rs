@@ -179,9 +179,8 @@ impl Replica {
             return;
         }
         // Whatever was asked may have taken effect: look first.
-        self.floor_was_asked_for();
-        let Some(change) = self.leading.as_ref().and_then(|leading| leading.change.as_ref()) else { return };
         let stage = if matches!(change.stage, Stage::Read | Stage::Write) { Stage::Read } else { Stage::Verify };
+        self.floor_was_asked_for();
         self.ask_register(stage, None);
     }
 
@@ -261,22 +260,24 @@ impl Replica {
         else {
             return;
         };
+        // Somebody has seen to it that nobody begins by this record, or has served in a newer one.
+        let raised_by_another = floor
+            .value()
+            .is_some_and(|floor| *floor > target.epoch || *floor == target.epoch && !self.raised_the_floor());
         match slot {
             Slot::Present { value, .. } if value.nonce == target.nonce => {}
             _ if bug(Bug::IgnoreReportedEpochs) => {}
             Slot::Present { value, .. } if value.epoch > target.epoch => return self.lost_to(&value.clone()),
             Slot::Present { value, .. } if value.epoch == target.epoch => return self.lost_the_epoch(),
-            // Older or gone; and somebody has seen to it that nobody begins by this record.
-            _ if floor.value().is_some_and(|floor| *floor > target.epoch) => return self.lost_the_epoch(),
-            _ if floor.value() == Some(&target.epoch) && !self.raised_the_floor() => return self.lost_the_epoch(),
+            // Older or gone.
+            _ if raised_by_another => return self.lost_the_epoch(),
             other => return self.register_went_back(other),
         }
         match floor {
             _ if self.is_contested() => self.lost_the_epoch(),
             _ if bug(Bug::ServeBelowTheFloor) => self.change_done(),
-            Slot::Present { value, .. } if *value > target.epoch => self.lost_the_epoch(),
-            Slot::Present { value, .. } if *value == target.epoch && self.raised_the_floor() => self.change_done(),
-            Slot::Present { value, .. } if *value == target.epoch => self.lost_the_epoch(),
+            _ if raised_by_another => self.lost_the_epoch(),
+            Slot::Present { value, .. } if *value == target.epoch => self.change_done(),
             Slot::Present { revision, .. } => self.ask_register(Stage::Floor, Some(*revision)),
             // Only the first leader of all finds no floor; later it is for the frontends to repair.
             Slot::BucketMissing | Slot::KeyMissing if target.epoch == Epoch(1) => self.ask_register(Stage::Floor, None),
