@@ -110,7 +110,8 @@ pub enum DirectoryError {
     },
     /// The archive holds the log of a directory that is not this one.
     #[error(
-        "{} holds a log, but {} is new: bring back the directory that it belongs to, or move that archive away, so that the          replica starts empty and is filled by the others",
+        "{} holds a log, but {} is new: bring back the directory that it belongs to, or move that archive away, so that the \
+             replica starts empty and is filled by the others",
         archive.display(),
         dir.display()
     )]
@@ -640,7 +641,9 @@ impl Worker {
         let began = Instant::now();
         let (ticket, done) = match request {
             DiskRequest::Append { .. } => return,
-            DiskRequest::Cut { ticket, bytes } => (ticket, self.unless_broken(|worker| worker.cut(bytes))),
+            DiskRequest::Cut { ticket, bytes } => {
+                (ticket, self.unless_broken(|worker| worker.cut(bytes, Behind::Remove)))
+            }
             DiskRequest::GiveUp { ticket, store, bytes } => {
                 (ticket, self.unless_broken(|worker| worker.give_up(store, bytes)))
             }
@@ -683,11 +686,7 @@ impl Worker {
         })
     }
 
-    fn cut(&mut self, to: u64) -> io::Result<()> {
-        self.cut_off(to, Behind::Remove)
-    }
-
-    fn cut_off(&mut self, to: u64, behind: Behind) -> io::Result<()> {
+    fn cut(&mut self, to: u64, behind: Behind) -> io::Result<()> {
         let journal = &mut self.directory.journal;
         let bytes = journal.bytes();
         // What found no room is not there to be cut; whoever asked may not have heard of that yet.
@@ -708,7 +707,7 @@ impl Worker {
         }
         write_record(dir, STORE, &Store { store })?;
         snapshots::drop_behind(dir, bytes)?;
-        self.cut_off(bytes, Behind::SetAside)
+        self.cut(bytes, Behind::SetAside)
     }
 
     /// On a full disk the reserve makes room: a replica without room for orders must still be able to follow an epoch.

@@ -195,7 +195,8 @@ impl Worker {
             Ok(0) => {}
             Ok(moved) => tracing::info!("moved {moved} segments of the journal to the archive"),
             Err(error) => tracing::warn!(
-                "old segments of the journal were not moved to the archive: {error}. They stay where they are; it is tried                  again after the next snapshot"
+                "old segments of the journal were not moved to the archive: {error}. They stay where they are; it is tried \
+                 again after the next snapshot"
             ),
         }
     }
