@@ -3,7 +3,8 @@
 //! Problem: what a process wrote and what is there after a crash are two things; the protocol rests on the difference.
 //! Idea: requests wait in order and take effect when they are done. A crash keeps any number of the waiting ones whole, and
 //! of the next append any prefix of bytes, or zeros in place of the rest.
-//! Snapshots are made beside the other requests, by core's own code, and a crash leaves one whole or not at all.
+//! Snapshots are made beside the other requests, by core's own code, and a crash leaves one whole or not at all. A read begins when
+//! what was asked for before it is done, and is answered before or after what comes behind it.
 //! Rule kept: what was answered with "done" survives every crash (invariant S7 is checked against exactly that).
 
 use std::collections::{BTreeMap, VecDeque};
@@ -19,6 +20,8 @@ use tradenet_schemas::message::Configuration;
 
 use crate::marks;
 
+/// How long a read takes at least, and one in eight at most, in microseconds.
+const READING_US: std::ops::Range<u64> = 30..30_000;
 /// How long it takes at most to make a snapshot, but for its syncs, in microseconds.
 const MAKING_US_MAX: u64 = 50_000;
 
@@ -72,6 +75,8 @@ pub struct Disk {
     waiting: VecDeque<(u64, DiskRequest)>,
     /// What is done beside them, and when.
     beside: VecDeque<(u64, DiskRequest)>,
+    /// What is read beside them, when, and how many of them are to be done before.
+    reads: Vec<(u64, usize, DiskRequest)>,
     busy_until: u64,
 }
 
@@ -94,6 +99,7 @@ impl Disk {
             lines: Vec::new(),
             waiting: VecDeque::new(),
             beside: VecDeque::new(),
+            reads: Vec::new(),
             busy_until: 0,
         }
     }
@@ -115,7 +121,18 @@ impl Disk {
         SeqNum(self.lines.len() as u64)
     }
 
-    /// Takes a request; when it will be done.
+    /// Takes a request, which may be a read that is carried out beside others; when it will be done.
+    pub fn ask_beside(&mut self, now: u64, request: DiskRequest, rng: &mut Rng) -> u64 {
+        if !matches!(request, DiskRequest::Read { .. } | DiskRequest::LoadSnapshot { .. }) {
+            return self.ask(now, request, rng);
+        }
+        let took = if rng.u8(..) < 32 { rng.u64(READING_US) } else { READING_US.start };
+        let due = self.busy_until.max(now) + took;
+        self.reads.push((due, self.waiting.len(), request));
+        due
+    }
+
+    /// Takes a request, and has it carried out in its turn; when it will be done.
     pub fn ask(&mut self, now: u64, request: DiskRequest, rng: &mut Rng) -> u64 {
         let idle = self.busy_until <= now;
         if matches!(request, DiskRequest::MakeSnapshot { .. } | DiskRequest::DropSnapshots { .. }) {
@@ -148,24 +165,17 @@ impl Disk {
         if let Some((_, request)) = self.beside.pop_front_if(|(due, _)| *due <= now) {
             return Some(self.do_beside(&request));
         }
+        if let Some(index) = self.reads.iter().position(|(due, behind, _)| *due <= now && *behind == 0) {
+            let (_, _, request) = self.reads.remove(index);
+            return Some(self.read(&request));
+        }
         let (asked, request) = self.waiting.pop_front()?;
+        for (_, behind, _) in &mut self.reads {
+            *behind = behind.saturating_sub(1);
+        }
         let took = Duration::from_micros(now.saturating_sub(asked));
         Some(match request {
-            DiskRequest::Read { ticket, .. } if self.fails == Some(Fails::Read) => {
-                self.fails = None;
-                DiskAnswer::Broken { ticket, why: "reading the journal: Input/output error (os error 5)".to_owned() }
-            }
-            DiskRequest::Read { ticket, offset, bytes_max } => {
-                let start = usize::try_from(offset).unwrap_or(usize::MAX).min(self.file.len());
-                let end = start.saturating_add(bytes_max).min(self.file.len());
-                let bytes = Bytes::copy_from_slice(&self.file[start..end]);
-                DiskAnswer::Read { ticket, bytes }
-            }
-            DiskRequest::LoadSnapshot { ticket, skip } => {
-                let file = self.snapshots.iter().rev().nth(skip);
-                let file = file.map(|(seq, file)| (format!("snapshot-{seq}"), Bytes::copy_from_slice(file)));
-                DiskAnswer::Loaded { ticket, file }
-            }
+            ref read @ (DiskRequest::Read { .. } | DiskRequest::LoadSnapshot { .. }) => self.read(read),
             DiskRequest::Append { ticket, .. }
             | DiskRequest::Cut { ticket, .. }
             | DiskRequest::GiveUp { ticket, .. }
@@ -204,6 +214,29 @@ impl Disk {
                 DiskAnswer::Done { ticket, took }
             }
         })
+    }
+
+    fn read(&mut self, request: &DiskRequest) -> DiskAnswer {
+        match *request {
+            DiskRequest::Read { ticket, .. } | DiskRequest::LoadSnapshot { ticket, .. }
+                if self.fails == Some(Fails::Read) =>
+            {
+                self.fails = None;
+                DiskAnswer::Failed { ticket, why: "Input/output error (os error 5)".to_owned() }
+            }
+            DiskRequest::Read { ticket, offset, bytes_max } => {
+                let start = usize::try_from(offset).unwrap_or(usize::MAX).min(self.file.len());
+                let end = start.saturating_add(bytes_max).min(self.file.len());
+                let bytes = Bytes::copy_from_slice(&self.file[start..end]);
+                DiskAnswer::Read { ticket, bytes }
+            }
+            DiskRequest::LoadSnapshot { ticket, skip } => {
+                let file = self.snapshots.iter().rev().nth(skip);
+                let file = file.map(|(seq, file)| (format!("snapshot-{seq}"), Bytes::copy_from_slice(file)));
+                DiskAnswer::Loaded { ticket, file }
+            }
+            _ => unreachable!("nothing else is only read"),
+        }
     }
 
     fn take_effect(&mut self, request: &DiskRequest) -> u64 {
@@ -367,6 +400,7 @@ impl Disk {
         let waiting = std::mem::take(&mut self.waiting);
         self.busy_until = 0;
         self.beside.clear();
+        self.reads.clear();
         for (_, request) in waiting.iter().filter(|_| all) {
             self.take_effect(request);
         }
@@ -381,6 +415,7 @@ impl Disk {
                 self.do_beside(&request);
             }
         }
+        self.reads.clear();
         let whole = rng.usize(0..=self.waiting.len());
         let mut waiting = std::mem::take(&mut self.waiting);
         self.busy_until = 0;

@@ -6,7 +6,7 @@
 use crate::nemesis::KINDS;
 
 /// What a notice contains, and the situation it tells of.
-pub(crate) const NOTICES: [(&str, &str); 27] = [
+pub(crate) const NOTICES: [(&str, &str); 30] = [
     ("which a former leader wrote", "a divergent tail cut"),
     ("its authority is over", "a catalog's authority waited out"),
     ("was paused", "a leader that was paused"),
@@ -32,11 +32,18 @@ pub(crate) const NOTICES: [(&str, &str); 27] = [
     ("has rotted at line", "rot found by reading again"),
     ("is repaired at line", "rotten lines got back from another replica"),
     ("look-ups of old orders", "an old order read from the journal"),
+    ("old order's part", OLD_UNREAD),
     ("where an old order stands", OLD_ROTTEN),
+    ("orders.jsonl can't be read at line", "a part that can't be read, got back"),
+    ("what a peer asked for", PEER_UNREAD),
     ("to begin again with what is good", "damage found while running"),
 ];
 /// An old order was looked up in a part of the journal that had rotted: too rare for all swarms to have it, and a story has.
 const OLD_ROTTEN: &str = "an old order looked up in a part that has rotted";
+/// The same, in a part that could not be read.
+const OLD_UNREAD: &str = "an old order looked up in a part that can't be read";
+/// What a peer asked for could not be read, so that it asked somebody else.
+const PEER_UNREAD: &str = "a read for a peer that failed";
 /// A leader had entries that were not committed when another one took over.
 pub(crate) const DEPOSED_AHEAD: &str = "a leader deposed with uncommitted entries";
 /// A write of the register took effect, and nobody was told.
@@ -95,6 +102,7 @@ pub fn all() -> impl Iterator<Item = &'static str> {
     let market = [MATCHED_LATER, REPLAYED_LATER, CANCELLED_LATE, WOULD_CROSS, KILLED];
     let weather = [LOST, TWICE, COPY_LATE, OVERTAKEN, HELD, NOBODY, UNHEARD, STALE, UNSYNCED, TORN];
     let faults = KINDS.iter().map(|(_, name)| *name).chain(weather);
-    let notices = NOTICES.iter().map(|(_, name)| *name).filter(|name| *name != OLD_ROTTEN);
+    let notices =
+        NOTICES.iter().map(|(_, name)| *name).filter(|name| ![OLD_ROTTEN, OLD_UNREAD, PEER_UNREAD].contains(name));
     notices.chain(others).chain(market).chain(faults)
 }

@@ -730,7 +730,7 @@ impl World {
         let now = self.now;
         let place = &mut self.machines[machine];
         let incarnation = place.incarnation;
-        let at = place.disk.ask(now, request, &mut self.rng);
+        let at = place.disk.ask_beside(now, request, &mut self.rng);
         self.at(at, Event::Disk { machine, incarnation });
     }
 

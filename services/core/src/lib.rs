@@ -131,7 +131,8 @@ pub enum ClientAnswer {
 /// Names one operation on the disk; tickets grow by one.
 pub type DiskTicket = u64;
 
-/// What a replica asks of its disk. Operations are done in the order they were asked for.
+/// What a replica asks of its disk. What changes the journal or the configuration is done in the order it was asked for. A read is
+/// begun when all before it is done, and goes on beside what comes after: its answer may come after theirs.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum DiskRequest {
     /// Append to the journal, then fdatasync. Several that wait together may share one sync.
@@ -175,7 +176,7 @@ pub enum DiskRequest {
         /// What to write.
         configuration: Box<Configuration>,
     },
-    /// Read from the journal.
+    /// Read from the journal. What is given was there at one moment between the end of all that was asked for before and the answer.
     Read {
         /// Which operation.
         ticket: DiskTicket,
@@ -256,6 +257,14 @@ pub enum DiskAnswer {
     Full {
         /// Which operation.
         ticket: DiskTicket,
+    },
+    /// A read could not be carried out, or a rewrite of what is on another disk (an archive). The rest goes on as it was: it may
+    /// be tried again.
+    Failed {
+        /// Which operation.
+        ticket: DiskTicket,
+        /// What happened.
+        why: String,
     },
     /// The disk can't be trusted any more, such as after a failed fsync.
     Broken {

@@ -141,6 +141,9 @@ struct Alone {
     /// Requests to the disk of that kind are not carried out yet.
     holds: Option<fn(&DiskRequest) -> bool>,
     held: Vec<DiskRequest>,
+    /// Those of that kind fail.
+    fails: Option<fn(&DiskRequest) -> bool>,
+    failed: usize,
     replies: Vec<Message>,
     reads: Vec<usize>,
     stopped: Option<Stop>,
@@ -162,6 +165,19 @@ fn configuration(epoch: u64, leader: Leader) -> Configuration {
 
 impl Alone {
     fn leads(journal: &[u8], snapshot: Option<Vec<u8>>, orders_kept: usize) -> Self {
+        let mut alone = Self::starts(journal, snapshot, orders_kept, None);
+        alone.hears(Message::Announce(Box::new(configuration(2, Leader { id: id(1), boot: ME }))));
+        assert!(alone.replica.serves_in().is_some(), "it leads");
+        alone.reads.clear();
+        alone
+    }
+
+    fn starts(
+        journal: &[u8],
+        snapshot: Option<Vec<u8>>,
+        orders_kept: usize,
+        fails: Option<fn(&DiskRequest) -> bool>,
+    ) -> Self {
         let replica = Replica::new(Options {
             id: id(1),
             boot: ME,
@@ -175,11 +191,9 @@ impl Alone {
         });
         let (held, replies, reads) = (Vec::new(), Vec::new(), Vec::new());
         let (journal, floor) = (journal.to_vec(), Epoch(1));
-        let mut alone = Self { replica, journal, snapshot, floor, holds: None, held, replies, reads, stopped: None };
+        let (holds, failed, stopped) = (None, 0, None);
+        let mut alone = Self { replica, journal, snapshot, floor, holds, held, fails, failed, replies, reads, stopped };
         alone.settle();
-        alone.hears(Message::Announce(Box::new(configuration(2, Leader { id: id(1), boot: ME }))));
-        assert!(alone.replica.serves_in().is_some(), "it leads");
-        alone.reads.clear();
         alone
     }
 
@@ -249,6 +263,14 @@ impl Alone {
     }
 
     fn carry_out(&mut self, request: DiskRequest) -> DiskAnswer {
+        if let DiskRequest::Read { ticket, .. }
+        | DiskRequest::LoadSnapshot { ticket, .. }
+        | DiskRequest::Rewrite { ticket, .. } = request
+            && self.fails.is_some_and(|fails| fails(&request))
+        {
+            self.failed += 1;
+            return DiskAnswer::Failed { ticket, why: "Input/output error".to_owned() };
+        }
         match request {
             DiskRequest::Read { ticket, offset, bytes_max } => {
                 let rest = &self.journal[usize::try_from(offset).unwrap().min(self.journal.len())..];
@@ -272,6 +294,11 @@ impl Alone {
             DiskRequest::Persist { ticket, .. } => DiskAnswer::Done { ticket, took: Duration::ZERO },
             other => panic!("{other:?}"),
         }
+    }
+
+    /// Some seconds go by for each turn.
+    fn later(&mut self, turn: u64) {
+        self.handle(Now { mono: NOW.mono.after(Duration::from_secs(3 * turn)), ..NOW }, Input::Timer);
     }
 
     /// What was held is carried out after all.
@@ -380,6 +407,68 @@ fn a_disk_that_breaks_under_a_look_up_ends_the_replica_and_nothing_is_answered()
     alone.handle(NOW, Input::Disk(DiskAnswer::Broken { ticket, why: "Input/output error".to_owned() }));
     assert!(matches!(alone.stopped, Some(Stop::Broken(_))), "{:?}", alone.stopped);
     assert_eq!(alone.replies.len(), 0);
+}
+
+#[test]
+fn what_cannot_be_read_is_not_answered_and_the_leader_goes_on() {
+    let history = History::of(60);
+    let mut alone = Alone::leads(&history.bytes, None, 3);
+    alone.fails = Some(is_read);
+    assert!(alone.order(2).unwrap_err().contains("can't read its journal where the order stands: try again"));
+    assert_eq!((alone.failed, alone.stopped.take()), (1, None));
+    alone.asked(Message::Submit(vec![submission(1)]));
+    assert!(matches!(alone.replies.last(), Some(Message::Outcomes { .. })), "{:?}", alone.replies);
+    alone.fails = None;
+    assert_eq!(alone.order(2), Ok(history.order(2)));
+}
+
+/// A bad sector is one that can be written, and then be read.
+#[test]
+fn what_cannot_be_read_is_written_anew() {
+    let history = History::of(60);
+    let mut alone = Alone::leads(&history.bytes, None, 3);
+    alone.journal[..history.lines[20].0].fill(0);
+    alone.fails = Some(is_read);
+    assert!(alone.order(2).is_err());
+    alone.later(1);
+    assert_eq!(alone.failed, 2, "the scrub has come at once");
+    assert!(alone.journal.starts_with(&history.bytes));
+}
+
+#[test]
+fn what_can_be_neither_read_nor_written_is_passed_over_however_often_it_is_asked_for() {
+    let history = History::of(60);
+    let mut alone = Alone::leads(&history.bytes, None, 3);
+    alone.journal[..history.lines[20].0].fill(0);
+    alone.fails = Some(|request| is_read(request) || matches!(request, DiskRequest::Rewrite { .. }));
+    for _ in 0..100 {
+        assert!(alone.order(2).unwrap_err().contains("try again"));
+        alone.later(1);
+    }
+    assert_eq!((alone.failed, alone.stopped.take()), (102, None), "the scrub was there once");
+    alone.fails = None;
+    (2..8).for_each(|turn| alone.later(turn));
+    assert_eq!(alone.order(2), Ok(history.order(2)), "and comes by again");
+}
+
+#[test]
+fn a_start_that_cannot_read_its_journal_ends_and_says_what_to_do() {
+    let history = History::of(60);
+    let check = |fails: fn(&DiskRequest) -> bool, starts: bool| {
+        let snapshot = Some(history.snapshot(history.bytes.len() / 2, 3));
+        let alone = Alone::starts(&history.bytes, snapshot, 3, Some(fails));
+        match alone.stopped {
+            None => assert!(starts && alone.replica.tail().seq == history.exchange.applied()),
+            Some(Stop::Broken(why)) => {
+                assert!(!starts && why.contains("which a start needs: Input/output error. Mend that disk"), "{why}");
+            }
+            Some(other) => panic!("{other:?}"),
+        }
+    };
+    check(is_read, false);
+    check(|request| matches!(request, DiskRequest::LoadSnapshot { .. }), true);
+    // Of the last line of the snapshot alone.
+    check(|request| matches!(request, DiskRequest::Read { bytes_max, .. } if *bytes_max < 1_000), true);
 }
 
 #[test]

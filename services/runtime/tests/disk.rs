@@ -54,6 +54,7 @@ async fn next(disk: &mut Disk) -> (u64, String) {
         DiskAnswer::Done { ticket, .. } => (ticket, "done".to_owned()),
         DiskAnswer::Read { ticket, bytes } => (ticket, String::from_utf8(bytes.to_vec()).unwrap()),
         DiskAnswer::Full { ticket } => (ticket, "full".to_owned()),
+        DiskAnswer::Failed { ticket, why } => (ticket, format!("failed: {why}")),
         DiskAnswer::Broken { ticket, why } => (ticket, format!("broken: {why}")),
         DiskAnswer::Loaded { ticket, file } => {
             (ticket, file.map_or("none".to_owned(), |(name, bytes)| format!("{name}: {} bytes", bytes.len())))

@@ -9,6 +9,7 @@
 //! where the journal proves to be damaged before a snapshot's end, that snapshot is removed before the process ends, so that
 //! the next start reads what is damaged, and gives it up (rule R9).
 
+use std::fmt::Display;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -87,8 +88,7 @@ impl Replica {
 
     pub(super) fn last_line_read(&mut self, snapshot: Snapshot, skip: usize, line: &[u8]) {
         if !snapshot.is_of(line) {
-            let name = format!("snapshot-{}", snapshot.position().seq);
-            return self.pass_over(&name, &BadSnapshot::OtherJournal, skip);
+            return self.pass_over(&snapshot.name(), &BadSnapshot::OtherJournal, skip);
         }
         let (position, bytes) = (snapshot.position(), snapshot.bytes());
         if self.starting.is_some() {
@@ -105,7 +105,15 @@ impl Replica {
         }
     }
 
-    fn pass_over(&mut self, name: &str, why: &BadSnapshot, skip: usize) {
+    /// The directory can't be looked at. Without any it takes longer, no more.
+    pub(super) fn snapshots_not_read(&mut self, why: &str) {
+        self.keeping.faults += 1;
+        self.outputs
+            .push_back(Output::warn(format!("snapshots can't be looked for: {why}. Nothing is lost, only time")));
+        self.go_on_without();
+    }
+
+    pub(super) fn pass_over(&mut self, name: &str, why: &impl Display, skip: usize) {
         self.keeping.faults += 1;
         self.outputs.push_back(Output::warn(format!("{name} is passed over: {why}. Nothing is lost, only time")));
         self.load_snapshot(skip + 1);

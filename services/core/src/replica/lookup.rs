@@ -6,7 +6,7 @@
 //! part waits for one read of it; a few parts are read at once, and so many look-ups wait as there is room for.
 //! Rules kept: only lines of committed entries are read, and each is checked from the mark on, whose chain is known from when they
 //! were written or read at the start. So what is found was always so; it has to be released, and no more (rule R5). Of what
-//! has rotted nothing is said but that it has: it is got back ([`scrub`](super::scrub)), and the client asks again.
+//! has rotted or can't be read nothing is said but that: it is got back ([`scrub`](super::scrub)), and the client asks again.
 
 use std::collections::BTreeSet;
 
@@ -156,6 +156,19 @@ impl Replica {
         for Asking { request, reply, .. } in asking {
             let why = "the leader's journal has rotted where the order stands, and is got back from another replica: try again";
             self.not_now(reply, vec![request], why);
+        }
+    }
+
+    /// A part could not be read. Perhaps it can be soon: it is tried by the scrub at once, and by whoever asks again.
+    pub(super) fn part_not_read(&mut self, part: Part, why: &str) {
+        let Some(leading) = &mut self.leading else { return };
+        let asking = leading.lookups.take(part);
+        let before = part.from.position.seq;
+        let text = format!("an old order's part behind line {before} can't be read: {why}");
+        self.outputs.push_back(Output::debug(text));
+        self.scrub_unread(part.from.end);
+        for Asking { request, reply, .. } in asking {
+            self.not_now(reply, vec![request], "the leader can't read its journal where the order stands: try again");
         }
     }
 }

@@ -809,6 +809,7 @@ impl Replica {
                     self.full_since = Some(self.now.mono);
                 }
             }
+            DiskAnswer::Failed { ticket, why } => self.failed(ticket, &why),
             DiskAnswer::Broken { why, .. } => {
                 self.broken(format!(
                     "the disk can't be trusted any more: {why}. Check it, then start this replica again"
@@ -832,6 +833,37 @@ impl Replica {
                 self.read_for_peer(reply, asked, from, bytes);
             }
             ReadFor::Peer { .. } => {} // What was read may be what was cut.
+        }
+    }
+
+    /// Something could not be read, or not written where it was read. Only what is needed to go on ends the process.
+    fn failed(&mut self, ticket: DiskTicket, why: &str) {
+        let Some(index) = self.reads.iter().position(|(asked, _)| *asked == ticket) else {
+            return self.not_rewritten(ticket, why);
+        };
+        match self.reads.swap_remove(index).1 {
+            ReadFor::Start => self.broken(format!(
+                "orders.jsonl can't be read behind line {}, which a start needs: {why}. Mend that disk or mount it, then start \
+                 this replica again",
+                self.log.tail().seq
+            )),
+            ReadFor::Apply(_, from) => self.broken(format!(
+                "orders.jsonl can't be read behind line {}, and its orders are not in memory: {why}. Mend that disk or mount \
+                 it, then start this replica again",
+                from.seq
+            )),
+            ReadFor::Snapshot(_) => self.snapshots_not_read(why),
+            ReadFor::LastLine(snapshot, skip) => {
+                self.pass_over(&snapshot.name(), &format!("the journal can't be read where it ends: {why}"), skip);
+            }
+            ReadFor::Scrub(to) => self.scrub_not_read(to, why),
+            ReadFor::Orders(part) => self.part_not_read(part, why),
+            // It asks somebody else when no answer comes.
+            ReadFor::Peer { from, .. } => {
+                let text = format!("what a peer asked for behind line {} can't be read: {why}", from.seq);
+                self.outputs.push_back(Output::debug(text));
+                self.scrub_unread(self.log.place_at_or_before(from.seq).end);
+            }
         }
     }
 

@@ -5,7 +5,8 @@
 //! of checksums from one place that it knows to the next. Where the chain does not arrive, a line is written anew from memory, if
 //! its entry is among the newest; else another replica is asked for the lines from the first bad one on, as by one that has missed them, and those that it gives take the place of the own; if
 //! the chain breaks once more further on, the next is asked from there. What arrives where it should is written over what
-//! was bad. Where nobody has a line, that is told, and all are asked again.
+//! was bad. What can't be read is mended like what has rotted; where it can't be written either, it is passed over until the next
+//! round. Where nobody has a line, that is told, and all are asked again.
 //! Rules kept: what is written there is, byte for byte, what was acknowledged there, or nothing is: the chain's end is known from
 //! when the lines were first written or read. What may still be cut is not touched. And a replica goes on meanwhile: what it
 //! has applied it has applied from good lines.
@@ -29,6 +30,8 @@ const EVERY: Duration = Duration::from_secs(2);
 const AGAIN: Duration = Duration::from_secs(5);
 /// So often in vain, people are told once more.
 const TELL_EVERY: u32 = 60;
+/// For so long after a part could not be read or written, look-ups in such parts don't have the scrub go back to them.
+const LEFT_ALONE: Duration = Duration::from_secs(60);
 
 #[derive(Clone, Debug)]
 enum Stage {
@@ -37,8 +40,12 @@ enum Stage {
     Reading,
     /// A replica was asked for lines that are bad here.
     Asking(Box<Mending>),
-    /// What was given is being written.
-    Writing(DiskTicket, ReplicaId),
+    /// What was given by that replica is being written.
+    Writing {
+        ticket: DiskTicket,
+        giver: ReplicaId,
+        to: Place,
+    },
 }
 
 /// A part in which something is bad.
@@ -89,6 +96,9 @@ pub(super) struct Scrubbing {
     vain: u32,
     /// The last line that people were told is bad.
     told: SeqNum,
+    /// When the last part was passed over, and whether none was good since.
+    passed: Option<Mono>,
+    in_a_row: bool,
     pub(super) read_bytes: u64,
     pub(super) damages: u64,
     pub(super) repairs: u64,
@@ -102,6 +112,8 @@ impl Scrubbing {
             tries: 0,
             vain: 0,
             told: SeqNum(0),
+            passed: None,
+            in_a_row: false,
             read_bytes: 0,
             damages: 0,
             repairs: 0,
@@ -141,8 +153,13 @@ impl Replica {
         self.scrubbing.read_bytes += bytes.len() as u64;
         let followed = follow(bytes, from.position.chain);
         if arrives(&followed, from, to) {
-            self.scrubbing.from = to;
-            self.scrubbing.stage = Stage::Resting(self.now.mono.after(EVERY));
+            if self.scrubbing.told != SeqNum(0) {
+                let text = format!("orders.jsonl is good again at line {}, by itself", self.scrubbing.told);
+                self.outputs.push_back(Output::info(text));
+                (self.scrubbing.tries, self.scrubbing.vain, self.scrubbing.told) = (0, 0, SeqNum(0));
+            }
+            self.scrubbing.in_a_row = false;
+            self.go_on_behind(to);
             return;
         }
         let good = reached(&self.log, from.position, &followed);
@@ -155,10 +172,39 @@ impl Replica {
                  back, and trading goes on. Look at this disk"
             )));
         }
+        self.mend(to, bytes, good, followed.bytes);
+    }
+
+    /// A part could not be read. It is written anew like what has rotted: a disk has another sector for a bad one that is written.
+    pub(super) fn scrub_not_read(&mut self, to: Place, why: &str) {
+        let Place { position: good, end: byte, .. } = self.scrubbing.from;
+        let line = good.seq.next();
+        if self.scrubbing.told != line {
+            self.scrubbing.told = line;
+            self.scrubbing.damages += 1;
+            self.tell_of_row(format!(
+                "orders.jsonl can't be read at line {line}, byte {byte}: {why}. What stands there is got back, and trading goes on. \
+                 Look at this disk"
+            ));
+        }
+        self.mend(to, &[], good, 0);
+    }
+
+    /// People are told of the first of several parts in a row: an archive that has gone is news once.
+    fn tell_of_row(&mut self, text: String) {
+        self.outputs.push_back(if self.scrubbing.in_a_row { Output::debug(text) } else { Output::warn(text) });
+    }
+
+    fn go_on_behind(&mut self, to: Place) {
+        self.scrubbing.from = to;
+        self.scrubbing.stage = Stage::Resting(self.now.mono.after(EVERY));
+    }
+
+    fn mend(&mut self, to: Place, bytes: &[u8], good: Position, good_bytes: usize) {
         let mut bytes = bytes.to_vec();
         // It may have lost its end.
-        bytes.resize(length(from, to), 0);
-        let (good_bytes, peer, since) = (followed.bytes, self.options.id, self.now.mono);
+        bytes.resize(length(self.scrubbing.from, to), 0);
+        let (peer, since) = (self.options.id, self.now.mono);
         let mending = Mending { to, bytes, given: good_bytes..good_bytes, good, good_bytes, peer, since };
         self.mend_from_memory(Box::new(mending));
     }
@@ -182,7 +228,7 @@ impl Replica {
     fn rewrite(&mut self, mending: &Mending, giver: ReplicaId) {
         let (ticket, offset) = (self.disk.ticket(), self.scrubbing.from.end + mending.given.start as u64);
         let lines = Bytes::copy_from_slice(&mending.bytes[mending.given.clone()]);
-        self.scrubbing.stage = Stage::Writing(ticket, giver);
+        self.scrubbing.stage = Stage::Writing { ticket, giver, to: mending.to };
         self.outputs.push_back(Output::Disk(DiskRequest::Rewrite { ticket, offset, lines }));
     }
 
@@ -253,7 +299,7 @@ impl Replica {
     /// The disk has done something; perhaps it has written good lines over bad ones. They are read once more before they count.
     pub(super) fn rewritten(&mut self, ticket: DiskTicket) {
         match self.scrubbing.stage {
-            Stage::Writing(asked, peer) if asked == ticket => {
+            Stage::Writing { ticket: asked, giver: peer, .. } if asked == ticket => {
                 self.scrubbing.repairs += 1;
                 let line = self.scrubbing.told;
                 let giver = if peer == self.options.id { "memory".to_owned() } else { format!("order-{peer}") };
@@ -263,6 +309,30 @@ impl Replica {
                 self.scrubbing.stage = Stage::Resting(self.now.mono.after(EVERY));
             }
             _ => {}
+        }
+    }
+
+    /// What was got back can't be written where it belongs: an archive is away. The rest of the journal is not left alone for that.
+    pub(super) fn not_rewritten(&mut self, ticket: DiskTicket, why: &str) {
+        match self.scrubbing.stage {
+            Stage::Writing { ticket: asked, to, .. } if asked == ticket => {
+                self.tell_of_row(format!(
+                    "what was got back of orders.jsonl at line {} can't be written: {why}. It is passed over, and so are others like \
+                     it; they are tried again in the next round",
+                    self.scrubbing.told
+                ));
+                (self.scrubbing.tries, self.scrubbing.vain, self.scrubbing.told) = (0, 0, SeqNum(0));
+                (self.scrubbing.passed, self.scrubbing.in_a_row) = (Some(self.now.mono), true);
+                self.go_on_behind(to);
+            }
+            _ => {}
+        }
+    }
+
+    /// Somebody else could not read there. One that can't be mended now is left alone for a while, however often it is asked for.
+    pub(super) fn scrub_unread(&mut self, byte: u64) {
+        if self.scrubbing.passed.is_none_or(|passed| self.now.mono.since(passed) >= LEFT_ALONE) {
+            self.scrub_from(byte);
         }
     }
 

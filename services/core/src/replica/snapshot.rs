@@ -154,6 +154,11 @@ impl Snapshot {
         file
     }
 
+    /// What its file is called.
+    pub(super) fn name(&self) -> String {
+        format!("snapshot-{}", self.end.position.seq)
+    }
+
     /// The last entry in it.
     pub fn position(&self) -> Position {
         self.end.position
