@@ -1,7 +1,8 @@
-//! A replica's directory, and the thread that writes to it.
+//! A replica's directory, and the threads that work in it.
 //!
 //! The problem: "on disk" must be true, and a runtime that also answers heartbeats must not wait for it. The idea: one
-//! thread carries out requests in order; appends that wait together share one write and one fdatasync (group commit).
+//! thread carries out requests in order; appends that wait together share one write and one fdatasync (group commit). What is
+//! only read is read beside it ([`reader`]), and snapshots are made beside it ([`snapshots`]).
 //! The rules: an answer follows the sync; a failed sync is never retried, because the kernel has dropped the pages and
 //! would call the next one a success; a directory belongs to one process at a time; what was renamed or created is
 //! synced in its directory too; a file that is not what was written is refused, by name.
@@ -17,6 +18,7 @@
 //!                  *.damaged           what was not as it was written, for people
 //! ```
 
+mod reader;
 pub mod segments;
 pub mod snapshots;
 
@@ -44,9 +46,10 @@ use tradenet_schemas::message::Configuration;
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::metrics::{self, Shared};
+use reader::Lane;
 pub use segments::JOURNAL;
 use segments::{Behind, Files, Journal, LogError, SEGMENT_BYTES, Segments};
-use snapshots::{Job, Maker};
+use snapshots::Maker;
 
 /// How many requests wait for the disk; then the driver waits too.
 const REQUESTS_MAX: usize = 4_096;
@@ -428,7 +431,11 @@ impl Disk {
         let syncs = Arc::new(Shared::new(DURATION_BOUNDS_US));
         let answer = Answering(Arc::clone(&answers));
         let maker = Maker::new(directory.files.clone(), Arc::clone(&answers));
-        let worker = Worker { maker, directory, answer, syncs: Arc::clone(&syncs), full: false, broken: None };
+        let beside = || directory.journal.beside();
+        let near = Lane::near(beside(), Arc::clone(&answers))?;
+        let far = directory.files.has_archive().then(|| Lane::far(beside(), Arc::clone(&answers))).transpose()?;
+        let syncs_too = Arc::clone(&syncs);
+        let worker = Worker { maker, near, far, directory, answer, syncs: syncs_too, full: false, broken: None };
         let thread = std::thread::Builder::new().name("disk".to_owned()).spawn(move || worker.run(asked))?;
         Ok(Self { requests, syncs, answers, thread })
     }
@@ -516,6 +523,10 @@ impl Answers {
         self.given.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn give(&self, answer: DiskAnswer) {
+        self.change(|given| given.waiting.push_back(answer));
+    }
+
     fn change(&self, change: impl FnOnce(&mut Given)) {
         let mut given = self.lock();
         change(&mut given);
@@ -545,6 +556,10 @@ pub struct DiskGone;
 struct Worker {
     /// Ends before the directory is free.
     maker: Maker,
+    /// Reads what is in the directory. Ends before that is free, too.
+    near: Lane,
+    /// Reads and mends what is in the archive. If it hangs nobody waits for it.
+    far: Option<Lane>,
     directory: Directory,
     answer: Answering,
     syncs: Arc<Shared>,
@@ -566,6 +581,7 @@ impl Worker {
             }
             self.work(&mut waiting);
         }
+        self.near.finish();
     }
 
     /// Carries out requests in order; appends next to each other at once.
@@ -648,23 +664,34 @@ impl Worker {
                 (ticket, self.unless_broken(|worker| worker.give_up(store, bytes)))
             }
             DiskRequest::Rewrite { ticket, offset, lines } => {
-                (ticket, self.unless_broken(|worker| worker.directory.journal.rewrite(&lines, offset)))
+                let away = self.directory.journal.away_until(offset, lines.len());
+                let here = usize::try_from(away - offset).unwrap_or(usize::MAX);
+                match self.unless_broken(|worker| worker.directory.journal.rewrite(&lines[here..], away)) {
+                    Ok(()) if here > 0 => {
+                        return self.beside(reader::Job::Rewrite { ticket, offset, lines: lines.slice(..here) }, true);
+                    }
+                    done => (ticket, done),
+                }
             }
             DiskRequest::Persist { ticket, configuration } => {
                 (ticket, self.unless_broken(|worker| worker.persist(&configuration)))
             }
-            DiskRequest::MakeSnapshot { ticket, until } => return self.maker.ask(Job::Make { ticket, until }),
-            DiskRequest::DropSnapshots { ticket, bytes } => return self.maker.ask(Job::Drop { ticket, bytes }),
-            DiskRequest::LoadSnapshot { ticket, skip } => match snapshots::load(&self.directory.dir, skip) {
-                Ok(file) => return self.tell(DiskAnswer::Loaded { ticket, file }),
-                Err(error) => (ticket, Err(format!("looking for snapshots: {error}"))),
-            },
+            DiskRequest::MakeSnapshot { ticket, until } => {
+                return self.maker.ask(snapshots::Job::Make { ticket, until });
+            }
+            DiskRequest::DropSnapshots { ticket, bytes } => {
+                return self.maker.ask(snapshots::Job::Drop { ticket, bytes });
+            }
+            // A disk that cannot be written may still be read: a peer may need it.
+            DiskRequest::LoadSnapshot { ticket, skip } => {
+                return self.beside(reader::Job::Load { ticket, skip }, false);
+            }
             DiskRequest::Read { ticket, offset, bytes_max } => {
-                // A disk that cannot be written may still be read: a peer may need it.
-                match self.directory.journal.read(offset, bytes_max) {
-                    Ok(bytes) => return self.tell(DiskAnswer::Read { ticket, bytes: bytes.into() }),
-                    Err(error) => (ticket, Err(format!("reading the journal: {error}"))),
-                }
+                let journal = &self.directory.journal;
+                let left = usize::try_from(journal.bytes().saturating_sub(offset)).unwrap_or(usize::MAX);
+                let bytes_max = bytes_max.min(left);
+                let is_away = journal.away_until(offset, bytes_max) > offset;
+                return self.beside(reader::Job::Read { ticket, offset, bytes_max }, is_away);
             }
         };
         let took = began.elapsed();
@@ -672,6 +699,14 @@ impl Worker {
             Ok(()) => DiskAnswer::Done { ticket, took },
             Err(why) => DiskAnswer::Broken { ticket, why },
         });
+    }
+
+    /// Has something done beside, in the archive's lane or in the other one.
+    fn beside(&self, job: reader::Job, is_away: bool) {
+        let lane = self.far.as_ref().filter(|_| is_away).unwrap_or(&self.near);
+        if let Err(failed) = lane.ask(job) {
+            self.tell(failed);
+        }
     }
 
     /// Does something after which the disk is broken if it fails.
@@ -724,6 +759,6 @@ impl Worker {
     }
 
     fn tell(&self, answer: DiskAnswer) {
-        self.answer.0.change(|given| given.waiting.push_back(answer));
+        self.answer.0.give(answer);
     }
 }

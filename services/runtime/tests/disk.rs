@@ -141,6 +141,11 @@ async fn what_is_done_is_in_the_files_and_there_again_when_they_are_opened() {
     for _ in 0..10 {
         answers.push(next(&mut disk).await);
     }
+    let is_read = |ticket: u64| [4, 8, 9].contains(&ticket);
+    let in_order =
+        |reads: bool| answers.iter().map(|(ticket, _)| *ticket).filter(move |ticket| is_read(*ticket) == reads);
+    assert!(in_order(false).is_sorted() && in_order(true).is_sorted(), "{answers:?}");
+    answers.sort();
     let said = answers.iter().map(|(_, said)| said.as_str()).collect::<Vec<_>>();
     assert!(answers.iter().map(|(ticket, _)| *ticket).eq(1..=10), "{answers:?}");
     assert_eq!(said, ["done", "done", "done", "one\ntwo\n", "done", "done", "done", "two\nfo", "", "done"]);
@@ -340,6 +345,78 @@ fn journal_files(dir: &Path) -> Vec<(String, String)> {
     let mut files: Vec<_> = files.map(|(name, path)| (name, fs::read_to_string(path).unwrap())).collect();
     files.sort();
     files
+}
+
+/// An archive of which nothing can be known but that it does not answer: opening a pipe waits for somebody who writes to it.
+#[tokio::test]
+async fn an_archive_that_hangs_or_has_gone_keeps_nobody_waiting_but_those_who_read_it() {
+    let dir = TempDir::new().unwrap();
+    let archive = dir.path().join("archive");
+    fs::create_dir(&archive).unwrap();
+    let options = LogOptions { segment_bytes: 8.try_into().unwrap(), archive_dir: Some(archive.clone()) };
+    let mut disk = Disk::start(try_to_open_by(dir.path(), &options).unwrap().directory).unwrap();
+    assert_eq!(ask(&mut disk, DiskRequest::Persist { ticket: 1, configuration: configuration(1) }).await, "done");
+    assert_eq!(ask(&mut disk, append(2, "one\ntwo\nthree\nfour\nfive\n")).await, "done");
+    let (name, away) = ("orders-000000000000000.jsonl", archive.join("order-3"));
+    let (segment, kept) = (away.join(name), away.join("kept"));
+    fs::create_dir(&away).unwrap();
+    fs::rename(dir.path().join("order-3").join(name), &kept).unwrap();
+    assert!(Command::new("mkfifo").arg(&segment).status().unwrap().success());
+
+    let requests = [read(3, 0, 100), append(4, "six\n"), read(5, 8, 100), append(6, "seven\n")];
+    for request in requests {
+        disk.ask(request).await.unwrap();
+    }
+    let mut answers = Vec::new();
+    for _ in 0..4 {
+        answers.push(next(&mut disk).await);
+    }
+    assert_eq!(answers.pop().unwrap(), (3, "failed: the archive does not answer within 1000 ms".to_owned()));
+    answers.sort();
+    let rest = "three\nfour\nfive\nsix\n";
+    assert_eq!(
+        answers.iter().map(|(ticket, said)| (*ticket, said.as_str())).collect::<Vec<_>>(),
+        [(4, "done"), (5, rest), (6, "done")]
+    );
+    // It is not waited for anew, nor for what is both there and here.
+    let rewrite = |ticket, lines: &'static str| DiskRequest::Rewrite { ticket, offset: 0, lines: lines.into() };
+    assert!(ask(&mut disk, rewrite(7, "1ne\ntwo\nTHREE\n")).await.starts_with("failed: the archive does not answer"));
+    assert_eq!(ask(&mut disk, read(8, 8, 6)).await, "THREE\n");
+
+    // Whoever hung goes on, and finds that it has read nothing.
+    fs::rename(&segment, away.join("pipe")).unwrap();
+    let writer = tokio::task::spawn_blocking({
+        let pipe = away.join("pipe");
+        move || fs::OpenOptions::new().write(true).open(pipe)
+    });
+    timeout(PATIENCE, writer).await.unwrap().unwrap().unwrap();
+    fs::rename(&away, archive.join("aside")).unwrap();
+    let said = until(&mut disk, |said| !said.contains("does not answer")).await;
+    assert!(said.starts_with("failed:") && said.contains("is not there"), "{said}");
+    fs::rename(archive.join("aside"), &away).unwrap();
+    fs::rename(&kept, &segment).unwrap();
+    assert_eq!(ask(&mut disk, read(9, 0, 14)).await, "one\ntwo\nTHREE\n");
+    assert_eq!(ask(&mut disk, rewrite(10, "uno\n")).await, "done");
+    assert_eq!(fs::read_to_string(&segment).unwrap(), "uno\ntwo\n");
+    // What can't be read is no file at all.
+    fs::rename(&segment, &kept).unwrap();
+    disk.close(PATIENCE).await;
+    fs::create_dir(&segment).unwrap();
+    let mut disk = Disk::start(try_to_open_by(dir.path(), &options).unwrap().directory).unwrap();
+    assert!(ask(&mut disk, read(1, 0, 4)).await.starts_with("failed: Is a directory"));
+    assert_eq!(ask(&mut disk, append(2, "eight\n")).await, "done", "nothing else is wrong");
+}
+
+/// Reads the first byte until the answer is such a one.
+async fn until(disk: &mut Disk, good: impl Fn(&str) -> bool) -> String {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let said = ask(disk, read(99, 0, 1)).await;
+        if good(&said) {
+            return said;
+        }
+        assert!(Instant::now() < deadline, "{said}");
+    }
 }
 
 #[tokio::test]

@@ -16,6 +16,7 @@
 //! ```
 
 mod archive;
+mod beside;
 mod journal;
 mod steps;
 #[cfg(test)]
@@ -28,9 +29,11 @@ use std::io::{self, ErrorKind};
 use std::num::NonZeroU64;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use super::sync_dir;
 pub(super) use archive::{archive, tidy};
+pub use beside::Beside;
 pub use journal::{Behind, Journal};
 
 /// The newest segment's file name.
@@ -153,6 +156,12 @@ impl Files {
         &self.dir
     }
 
+    /// Whether old segments are moved elsewhere.
+    #[must_use]
+    pub fn has_archive(&self) -> bool {
+        self.archive.is_some()
+    }
+
     /// Whether any is in the replica's directory.
     #[must_use]
     pub fn exist(&self) -> bool {
@@ -185,9 +194,22 @@ impl Files {
         // In this order: one that is being moved to the archive is in one of them.
         let local = existing(File::open(self.local(start)))?;
         match self.archived(start) {
-            Some(archived) if local.is_none() => existing(File::open(archived)),
+            Some(archived) if local.is_none() => match existing(File::open(archived))? {
+                None => self.may_be_missing(start).map(|()| None),
+                archived => Ok(archived),
+            },
             _ => Ok(local),
         }
+    }
+
+    /// A segment is in neither directory. Where the archive has gone with it, that is no damage: nothing is lost.
+    fn may_be_missing(&self, start: u64) -> io::Result<()> {
+        let Some(archive) = self.archive.as_ref().filter(|archive| !archive.exists()) else { return Ok(()) };
+        // The archive holds the oldest. It may not have been made yet.
+        if starts_in(&self.dir)?.first().is_some_and(|&first| first < start) {
+            return Ok(());
+        }
+        Err(io::Error::new(ErrorKind::NotFound, format!("the archive {} is not there", archive.display())))
     }
 
     /// The length of the segment's file; none if there is none.
@@ -270,7 +292,7 @@ pub struct Segments {
     /// All but the newest, in a row from byte 0.
     sealed: Vec<Sealed>,
     /// None in the moment when the next one is not there yet.
-    newest: Option<File>,
+    newest: Option<Arc<File>>,
     /// Where the newest begins.
     newest_start: u64,
     /// The last ones that were read, the last of all at the end.
@@ -297,6 +319,7 @@ impl Segments {
             let (sealed, newest_start) = list(files)?;
             // When a segment ends, the newest gets another name: then it is looked at once more.
             if is_at(newest.as_ref(), &path).at(&path)? {
+                let newest = newest.map(Arc::new);
                 return Ok(Self { files: files.clone(), sealed, newest, newest_start, open: Vec::new() });
             }
         }
@@ -348,8 +371,12 @@ impl Segments {
     ///
     /// # Errors
     /// It is not within the log, or can't be written.
-    pub fn rewrite(&mut self, mut bytes: &[u8], mut offset: u64) -> io::Result<()> {
+    pub fn rewrite(&mut self, bytes: &[u8], offset: u64) -> io::Result<()> {
         let end = self.bytes()?;
+        self.rewrite_within(end, bytes, offset)
+    }
+
+    fn rewrite_within(&self, end: u64, mut bytes: &[u8], mut offset: u64) -> io::Result<()> {
         if offset.checked_add(bytes.len() as u64).is_none_or(|last| last > end) {
             return Err(io::Error::other(format!("{} bytes at {offset} are not within the journal", bytes.len())));
         }
@@ -358,6 +385,9 @@ impl Segments {
                 Some(sealed) => (self.files.path(sealed.start), sealed.start, sealed.end),
                 None => (self.files.newest(), self.newest_start, u64::MAX),
             };
+            if !path.exists() {
+                self.files.may_be_missing(start)?;
+            }
             let here = usize::try_from(end - offset).unwrap_or(usize::MAX).min(bytes.len());
             let file = OpenOptions::new().write(true).create(true).truncate(false).open(&path)?;
             file.write_all_at(&bytes[..here], offset - start)?;
@@ -428,7 +458,7 @@ impl Segments {
 
     /// Whether the newest is another file by now; then all are looked for again.
     fn look_again(&mut self) -> io::Result<bool> {
-        if is_at(self.newest.as_ref(), &self.files.newest())? {
+        if is_at(self.newest.as_deref(), &self.files.newest())? {
             return Ok(false);
         }
         *self = Self::load(&self.files)?;

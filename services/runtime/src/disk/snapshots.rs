@@ -181,7 +181,7 @@ impl Worker {
             },
         };
         let made = matches!(answer, DiskAnswer::SnapshotMade { .. });
-        self.answers.change(|given| given.waiting.push_back(answer));
+        self.answers.give(answer);
         if made {
             self.archive();
         }

@@ -10,8 +10,10 @@ use std::io;
 use std::num::NonZeroU64;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use super::super::is_full;
+use super::beside::{Beside, Live, Said};
 use super::steps::{self, Step};
 use super::{At as _, Files, LogError, Sealed, Segments, damaged};
 
@@ -39,6 +41,8 @@ pub struct Journal {
     bytes: u64,
     /// The newest segment ends with the line that reaches this byte.
     border: u64,
+    /// What those know of it that read beside.
+    live: Arc<Live>,
 }
 
 impl Journal {
@@ -51,7 +55,7 @@ impl Journal {
         super::existing(fs::remove_file(files.dir.join(ASIDE))).at(dir)?;
         files.check_archive()?;
         let segments = Segments::load(files)?;
-        let mut journal = Self { segments, segment_bytes, bytes: 0, border: 0 };
+        let mut journal = Self { segments, segment_bytes, bytes: 0, border: 0, live: Arc::default() };
         journal.write_tail_again().at(dir)?;
         while let Some(steps) = journal.next_mending().at(dir)? {
             if let Err(error) = steps::take(&steps) {
@@ -63,6 +67,7 @@ impl Journal {
             journal.segments = Segments::load(files)?;
         }
         journal.settle().at(dir)?;
+        journal.live.change(|said| journal.say(said));
         journal.tell_faults().at(dir)?;
         Ok(journal)
     }
@@ -73,15 +78,21 @@ impl Journal {
         self.bytes
     }
 
-    /// So many bytes, or as many as there are.
-    ///
-    /// # Errors
-    /// The files can't be read, or have become shorter.
-    pub fn read(&mut self, offset: u64, bytes_max: usize) -> io::Result<Vec<u8>> {
-        let left = usize::try_from(self.bytes.saturating_sub(offset)).unwrap_or(usize::MAX);
-        let wanted = bytes_max.min(left);
-        let bytes = self.segments.read(offset, wanted)?;
-        if bytes.len() < wanted { Err(io::ErrorKind::UnexpectedEof.into()) } else { Ok(bytes) }
+    /// For a thread that reads beside.
+    #[must_use]
+    pub fn beside(&self) -> Beside {
+        Beside::new(self.files().clone(), Arc::clone(&self.live))
+    }
+
+    /// Up to where those of its bytes from `offset` on are that are not in the replica's directory: in the archive, if anywhere.
+    /// Without an archive they are all sought here.
+    #[must_use]
+    pub fn away_until(&self, offset: u64, bytes: usize) -> u64 {
+        let (files, sealed, end) = (self.files(), &self.segments.sealed, offset.saturating_add(bytes as u64));
+        let first = sealed.partition_point(|sealed| sealed.end <= offset);
+        let touched = sealed[first..].iter().take_while(|sealed| sealed.start < end);
+        let away = touched.filter(|sealed| files.archive.is_some() && !files.local(sealed.start).exists());
+        away.last().map_or(offset, |last| last.end.min(end))
     }
 
     /// Writes behind all that is there, and syncs it.
@@ -97,7 +108,22 @@ impl Journal {
             self.roll()?;
             lines = behind;
         }
-        self.write(lines)
+        self.write(lines)?;
+        self.live.change(|said| said.bytes = self.bytes);
+        Ok(())
+    }
+
+    /// Tells those who read beside.
+    fn say(&self, said: &mut Said) {
+        let Segments { sealed, newest, newest_start, .. } = &self.segments;
+        *said = Said {
+            sealed: sealed.as_slice().into(),
+            newest: newest.clone(),
+            newest_start: *newest_start,
+            bytes: self.bytes,
+            changes: said.changes + 1,
+            cuts: said.cuts,
+        };
     }
 
     fn write(&mut self, lines: &[u8]) -> io::Result<()> {
@@ -114,7 +140,7 @@ impl Journal {
     /// # Errors
     /// It is not within the log, or the system refuses.
     pub fn rewrite(&mut self, lines: &[u8], offset: u64) -> io::Result<()> {
-        self.segments.rewrite(lines, offset)
+        self.segments.rewrite_within(self.bytes, lines, offset)
     }
 
     /// Makes it so long, and syncs that.
@@ -122,6 +148,17 @@ impl Journal {
     /// # Errors
     /// The system refuses.
     pub fn cut(&mut self, to: u64, behind: Behind) -> io::Result<()> {
+        let live = Arc::clone(&self.live);
+        // Whoever reads meanwhile learns that it has read what was being cut.
+        live.change(|said| {
+            said.cuts += 1;
+            let cut = self.cut_files(to, behind);
+            self.say(said);
+            cut
+        })
+    }
+
+    fn cut_files(&mut self, to: u64, behind: Behind) -> io::Result<()> {
         let start = self.segments.newest_start;
         if let Some(newest) = self.segments.newest.as_ref().filter(|_| to >= start) {
             newest.set_len(to - start)?;
@@ -164,7 +201,9 @@ impl Journal {
             return Err(error);
         }
         self.segments.sealed.push(Sealed { start, end: self.bytes });
-        self.settle_newest(self.bytes)
+        self.settle_newest(self.bytes)?;
+        self.live.change(|said| self.say(said));
+        Ok(())
     }
 
     pub(super) fn rolling(&self) -> Vec<Step> {
@@ -372,7 +411,7 @@ impl Journal {
         let newest = OpenOptions::new().read(true).write(true).open(self.files().newest())?;
         self.bytes = start + newest.metadata()?.len();
         self.border = self.border_behind(start);
-        (self.segments.newest, self.segments.newest_start) = (Some(newest), start);
+        (self.segments.newest, self.segments.newest_start) = (Some(Arc::new(newest)), start);
         Ok(())
     }
 

@@ -1,5 +1,7 @@
 use std::cell::Cell;
 use std::collections::BTreeMap;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
@@ -80,6 +82,7 @@ fn whatever_is_done_the_files_are_what_the_rule_makes_of_the_log() {
         let (mut journal, mut model) = (open(&files), Vec::new());
         // It has been open since the first line.
         let mut reader = Segments::open(&files).unwrap();
+        let mut beside = journal.beside();
         for step in 0..80 {
             let at = random.random_range(0..=model.len());
             match random.random_range(0..10) {
@@ -104,7 +107,10 @@ fn whatever_is_done_the_files_are_what_the_rule_makes_of_the_log() {
                     }
                     journal.rewrite(&model[at..end], at as u64).unwrap();
                 }
-                8 => journal = open(&files),
+                8 => {
+                    journal = open(&files);
+                    beside = journal.beside();
+                }
                 _ => drop(moved(&files, at as u64).unwrap()),
             }
             let context = format!("seed {seed}, step {step}");
@@ -116,7 +122,7 @@ fn whatever_is_done_the_files_are_what_the_rule_makes_of_the_log() {
             let at = random.random_range(0..=model.len());
             let most = random.random_range(0..=400);
             let wanted = &model[at..model.len().min(at + most)];
-            assert!(journal.read(at as u64, most).unwrap() == wanted, "{context}");
+            assert!(beside.read(at as u64, most).unwrap() == wanted, "{context}");
             assert!(reader.read(at as u64, most).unwrap() == wanted, "{context}");
             assert!(all(&files) == model, "{context}");
         }
@@ -285,9 +291,10 @@ fn what_is_missing_of_a_segment_is_damage_and_nothing_behind_it_moves() {
         assert!(all(&files) == wanted, "{lost:?}");
         let mut journal = open(&files);
         assert!(all(&files) == wanted, "{lost:?}");
-        assert!(journal.read(0, log.len()).unwrap() == wanted);
+        let mut beside = journal.beside();
+        assert!(beside.read(0, log.len()).unwrap() == wanted);
         journal.rewrite(&log[lost.clone()], lost.start as u64).unwrap();
-        assert!(journal.read(0, log.len()).unwrap() == log);
+        assert!(beside.read(0, log.len()).unwrap() == log);
         assert!(all(&files) == log);
         journal.append(b"more\n").unwrap();
         let both = [&log[..], b"more\n"].concat();
@@ -369,6 +376,73 @@ fn who_reads_while_segments_end_and_move_reads_every_byte_once() {
             assert!(log.starts_with(&read), "byte {}", read.len());
         }
     });
+}
+
+#[test]
+fn what_is_read_beside_a_writer_that_cuts_was_there_at_one_moment() {
+    let (_home, files) = place();
+    let (mut journal, random) = (open(&files), &mut StdRng::seed_from_u64(3));
+    let mut beside = journal.beside();
+    // What the log was, and from the last one on is about to be.
+    let states = Mutex::new(vec![Vec::new()]);
+    let over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let (states, over) = (&states, &over);
+        scope.spawn(move || {
+            let mut model = Vec::new();
+            for step in 0..400 {
+                if step % 3 == 2 {
+                    let back = if step % 20 == 2 { 400 } else { 60 };
+                    let kept = model[..model.len().saturating_sub(back)].iter().rposition(|&byte| byte == b'\n');
+                    model.truncate(kept.map_or(0, |at| at + 1));
+                    states.lock().unwrap().push(model.clone());
+                    journal.cut(model.len() as u64, Behind::Remove).unwrap();
+                } else {
+                    let more = lines(random, 3);
+                    model.extend(&more);
+                    states.lock().unwrap().push(model.clone());
+                    journal.append(&more).unwrap();
+                }
+            }
+            over.store(true, Ordering::Relaxed);
+        });
+        let mut several = 0;
+        while !over.load(Ordering::Relaxed) {
+            let (first, at) = {
+                let states = states.lock().unwrap();
+                (states.len().saturating_sub(2), states[states.len() - 1].len().saturating_sub(350))
+            };
+            let read = beside.read(at as u64, 400).unwrap();
+            let states = states.lock().unwrap();
+            let rests = states[first..].iter().map(|state| state.get(at..).unwrap_or_default());
+            several += usize::from(rests.len() > 3);
+            assert!(rests.clone().any(|rest| rest.starts_with(&read)), "byte {at}");
+            assert!(rests.map(|rest| rest.len().min(400)).min().unwrap() <= read.len(), "byte {at}");
+        }
+        assert!(several > 10, "it was changed while it was read");
+    });
+}
+
+#[test]
+fn a_segment_that_has_gone_with_its_archive_is_not_damaged_but_not_to_be_read() {
+    let (_home, files) = place();
+    let log = some(40);
+    let journal = write(&files, &log);
+    assert!(moved(&files, 250).unwrap() > 1);
+    let (archive, mut beside) = (files.archive.clone().unwrap(), journal.beside());
+    let (away, border) = (archive.with_file_name("away"), journal.away_until(0, log.len()));
+    fs::rename(&archive, &away).unwrap();
+    for done in [beside.read(0, 10).map(drop), beside.rewrite(&log[..10], 0)] {
+        assert!(done.unwrap_err().to_string().contains("is not there"));
+    }
+    let here = usize::try_from(border).unwrap();
+    assert!(beside.read(border, log.len()).unwrap() == log[here..], "what is here is read as before");
+    assert_eq!(found(&files.dir).into_keys().filter(|file| *file == name(0)).count(), 0, "and nothing is made up");
+    fs::rename(&away, &archive).unwrap();
+    assert!(beside.read(0, log.len()).unwrap() == log);
+    // One that is lost alone is damaged, wherever it was.
+    fs::remove_file(archive.join(name(0))).unwrap();
+    assert!(journal.beside().read(0, 10).unwrap() == [0; 10]);
 }
 
 #[test]
