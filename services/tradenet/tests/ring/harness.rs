@@ -430,11 +430,17 @@ impl Exchange {
 
     /// The same with so many clients at once, who do nothing but trade.
     pub(crate) fn crowd(&self, clients: u32, seconds: u64) -> Trading {
+        self.crowd_of(clients, seconds, 1)
+    }
+
+    /// The same once more in one exchange.
+    pub(crate) fn crowd_of(&self, clients: u32, seconds: u64, seed: u64) -> Trading {
         let mut options = self.load_options(1, seconds);
         options.clients = clients;
         options.think = Duration::ZERO;
         options.trade_probability = Probability::new(1.0).unwrap();
         options.exclusive = true;
+        options.seed = seed;
         Self::generate(options)
     }
 

@@ -3,8 +3,11 @@
 use std::collections::BTreeMap;
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
+use std::process::Command;
 
-use crate::harness::{Exchange, tradenet, until, verify};
+use tradenet_core::exchange::ORDERS_KEPT;
+
+use crate::harness::{Exchange, order, tradenet, until, verify};
 
 /// A segment every few hundred orders, and a snapshot as often.
 const SMALL: [(&str, &str); 2] = [("--segment-bytes", "20000"), ("--snapshot-every-bytes", "20000")];
@@ -168,5 +171,73 @@ fn old_segments_are_read_from_the_archive_and_without_it_nobody_starts() {
     });
     exchange.stop_all();
     let (ok, text) = run(&["verify"], &[&exchange.data()], &with);
+    assert!(ok, "{text}");
+}
+
+/// The first order with the house in a file.
+fn first_order(bytes: &[u8]) -> u64 {
+    let text = std::str::from_utf8(bytes).unwrap();
+    let (_, behind) = text.split_once("\"order\":").unwrap();
+    behind.split(|c: char| !c.is_ascii_digit()).next().unwrap().parse().unwrap()
+}
+
+/// Opening a pipe takes until somebody writes to it: a file on a disk that hangs.
+#[test]
+fn an_archive_that_hangs_or_has_gone_keeps_no_trade_waiting() {
+    let mut exchange = Exchange::start(&[]);
+    let archive = exchange.data().with_file_name("archive");
+    std::fs::create_dir(&archive).unwrap();
+    let sizes = [("--segment-bytes", "150000"), ("--snapshot-every-bytes", "600000")];
+    restart_all(&mut exchange, &[&sizes[..], &[("--archive-dir", archive.to_str().unwrap())]].concat());
+    let of = archive.join("order-3");
+    let kept = u64::try_from(ORDERS_KEPT).unwrap();
+    let newest = || exchange.post(1, &order("GameStart", 1, "sell")).number();
+    let mut seeds = 100..;
+    while newest() < kept + 8_000 {
+        exchange.crowd_of(64, 4, seeds.next().unwrap()).verified();
+    }
+    until("the leader has moved some", || files(&of).len() > 8);
+    let (names, orders): (Vec<_>, Vec<_>) =
+        files(&of).into_iter().map(|(name, bytes)| (name, first_order(&bytes))).unzip();
+    let before: Vec<_> = orders[..8].iter().map(|order| exchange.get(1, &format!("/orders/{order}")).body).collect();
+    assert!(orders[7] + kept < newest() && before.iter().all(|body| body["data"].is_object()), "{before:?}");
+    let epoch = exchange.until_whole().epoch;
+
+    // Four others were read since, and no more are held open.
+    let (segment, aside, pipe) = (of.join(&names[1]), of.join("aside"), of.join("pipe"));
+    let path = format!("/orders/{}", orders[1]);
+    std::fs::rename(&segment, &aside).unwrap();
+    assert!(Command::new("mkfifo").arg(&segment).status().unwrap().success());
+    let load = exchange.load(&[1], 5);
+    exchange.until_trading();
+    for _ in 0..20 {
+        let answer = exchange.get(1, &path);
+        assert!(answer.status == 503 && answer.message().contains("try again"), "{answer:?}");
+        assert!(answer.message().contains("can't read its journal"), "{answer:?}");
+        exchange.until_trading();
+    }
+    load.verified_without_an_error();
+
+    // It goes on, and old orders are there again by themselves.
+    std::fs::rename(&segment, &pipe).unwrap();
+    std::fs::rename(&aside, &segment).unwrap();
+    std::fs::File::options().write(true).open(&pipe).unwrap();
+    std::fs::remove_file(&pipe).unwrap();
+    until("the old order is read", || exchange.get(1, &path).body == before[1]);
+
+    // The same when it has gone: what is not there is not taken for lost.
+    let away = archive.with_file_name("away");
+    std::fs::rename(&archive, &away).unwrap();
+    let load = exchange.load(&[1], 3);
+    exchange.until_trading();
+    let answer = exchange.get(1, &format!("/orders/{}", orders[6]));
+    assert!(answer.status == 503 && answer.message().contains("can't read its journal"), "{answer:?}");
+    load.verified_without_an_error();
+    std::fs::rename(&away, &archive).unwrap();
+    let again: Vec<_> = orders[..8].iter().map(|order| exchange.get(1, &format!("/orders/{order}")).body).collect();
+    assert_eq!(again, before);
+    assert_eq!(exchange.until_whole().epoch, epoch, "nobody has noticed");
+    exchange.stop_all();
+    let (ok, text) = run(&["verify"], &[&exchange.data()], &["--archive-dir", archive.to_str().unwrap()]);
     assert!(ok, "{text}");
 }
