@@ -427,9 +427,13 @@ impl Segments {
         };
         let most = usize::try_from(sealed.end - offset).unwrap_or(usize::MAX).min(bytes.len());
         let bytes = &mut bytes[..most];
-        let read = match self.file(sealed.start)? {
-            Some(file) => steps::read_at(file, bytes, offset - sealed.start)?,
-            None => 0,
+        let read = match self.file(sealed.start)?.map(|file| steps::read_at(file, bytes, offset - sealed.start)) {
+            Some(Err(error)) => {
+                // The file may be another one when its disk is there again.
+                self.open.pop();
+                return Err(error);
+            }
+            read => read.transpose()?.unwrap_or(0),
         };
         if read == 0 {
             bytes.fill(0);

@@ -440,9 +440,17 @@ fn a_segment_that_has_gone_with_its_archive_is_not_damaged_but_not_to_be_read() 
     assert_eq!(found(&files.dir).into_keys().filter(|file| *file == name(0)).count(), 0, "and nothing is made up");
     fs::rename(&away, &archive).unwrap();
     assert!(beside.read(0, log.len()).unwrap() == log);
+    // A file that could not be read is not held on to.
+    let (first, aside) = (archive.join(name(0)), archive.join("aside"));
+    fs::rename(&first, &aside).unwrap();
+    fs::create_dir(&first).unwrap();
+    let mut beside = journal.beside();
+    assert_eq!(beside.read(0, 10).unwrap_err().kind(), ErrorKind::IsADirectory);
+    fs::rename(&first, archive.join("no-file")).unwrap();
     // One that is lost alone is damaged, wherever it was.
-    fs::remove_file(archive.join(name(0))).unwrap();
-    assert!(journal.beside().read(0, 10).unwrap() == [0; 10]);
+    assert!(beside.read(0, 10).unwrap() == [0; 10]);
+    fs::rename(&aside, &first).unwrap();
+    assert!(beside.read(0, log.len()).unwrap() == log);
 }
 
 #[test]
