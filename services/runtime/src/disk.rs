@@ -430,8 +430,8 @@ impl Disk {
         let answers = Arc::new(Answers::default());
         let syncs = Arc::new(Shared::new(DURATION_BOUNDS_US));
         let answer = Answering(Arc::clone(&answers));
-        let maker = Maker::new(directory.files.clone(), Arc::clone(&answers));
         let beside = || directory.journal.beside();
+        let maker = Maker::new(directory.files.clone(), beside(), Arc::clone(&answers));
         let near = Lane::near(beside(), Arc::clone(&answers))?;
         let far = directory.files.has_archive().then(|| Lane::far(beside(), Arc::clone(&answers))).transpose()?;
         let syncs_too = Arc::clone(&syncs);

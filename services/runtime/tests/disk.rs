@@ -347,6 +347,26 @@ fn journal_files(dir: &Path) -> Vec<(String, String)> {
     files
 }
 
+#[tokio::test]
+async fn an_archive_that_hangs_keeps_no_snapshot_from_being_made() {
+    let dir = TempDir::new().unwrap();
+    let archive = dir.path().join("archive");
+    let pipe = archive.join("order-3/orders-000000000000000.jsonl");
+    fs::create_dir_all(archive.join("order-3")).unwrap();
+    let (lines, ends) = listings(8);
+    let options = LogOptions { segment_bytes: ends[0].try_into().unwrap(), archive_dir: Some(archive) };
+    let mut disk = Disk::start(try_to_open_by(dir.path(), &options).unwrap().directory).unwrap();
+    assert_eq!(ask(&mut disk, append(1, &lines)).await, "done");
+    // What is there is compared with what is to be moved.
+    assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    for (end, made) in [(2, "made 3"), (4, "made 5"), (6, "made 7")] {
+        assert_eq!(ask(&mut disk, DiskRequest::MakeSnapshot { ticket: 3, until: ends[end] }).await, made);
+    }
+    // Whoever moves segments holds the directory until it has ended.
+    let _goes_on = fs::OpenOptions::new().read(true).write(true).open(&pipe).unwrap();
+    disk.close(PATIENCE).await;
+}
+
 /// An archive of which nothing can be known but that it does not answer: opening a pipe waits for somebody who writes to it.
 #[tokio::test]
 async fn an_archive_that_hangs_or_has_gone_keeps_nobody_waiting_but_those_who_read_it() {
@@ -466,10 +486,17 @@ async fn what_is_before_both_snapshots_is_moved_to_the_archive_which_must_be_the
     assert_eq!(ask(&mut disk, make(5)).await, "made 6");
     assert_eq!(ask(&mut disk, read(4, 0, lines.len())).await, lines);
     assert_eq!(ask(&mut disk, make(6)).await, "made 7");
-    // Done behind what the last one moves.
-    assert_eq!(ask(&mut disk, DiskRequest::DropSnapshots { ticket: 5, bytes: ends[7] }).await, "done");
-    let count = |dir: &Path| journal_files(dir).len();
-    assert_eq!((count(&archive.join("order-3")), count(&dir.path().join("order-3"))), (6, 3));
+    let places = [archive.join("order-3"), dir.path().join("order-3")];
+    let segments = |dir: &PathBuf| {
+        let names = fs::read_dir(dir).into_iter().flatten().map(|file| file.unwrap().file_name());
+        names.filter(|name| name.to_str().unwrap().ends_with(".jsonl")).count()
+    };
+    let counts = || [0, 1].map(|place| segments(&places[place]));
+    let deadline = Instant::now() + PATIENCE;
+    while counts() != [6, 3] {
+        assert!(Instant::now() < deadline, "moved: {:?}", counts());
+        tokio::task::yield_now().await;
+    }
     assert_eq!(ask(&mut disk, read(6, 0, lines.len())).await, lines);
     disk.close(PATIENCE).await;
     let text = one_line(&try_to_open_by(dir.path(), &LogOptions::default()).unwrap_err());

@@ -5,13 +5,14 @@
 //! [`tradenet_core::replica::snapshot`]. The rules: a snapshot's file is whole or not there; the newest [`SNAPSHOTS_MAX`] are kept; one
 //! that can't be used is removed when the next is made.
 //!
-//! The same thread moves segments of the journal to the archive that no start from a snapshot needs.
+//! Behind each, segments of the journal that no start from a snapshot needs are moved to the archive, by another thread: one that hangs
+//! must not keep the next snapshot from being made.
 
 use std::fs::{self, File};
 use std::io::{self, ErrorKind, Write as _};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Instant;
 
@@ -20,7 +21,7 @@ use tradenet_core::replica::snapshot::{Header, MakeError, Making, SNAPSHOTS_MAX,
 use tradenet_core::{DiskAnswer, DiskTicket};
 use tradenet_schemas::ids::SeqNum;
 
-use super::segments::{Files, Segments, archive};
+use super::segments::{Beside, Files, archive};
 use super::{Answers, sync_dir};
 
 /// What the names of snapshots begin with; the number of their last entry follows.
@@ -122,8 +123,9 @@ pub(super) struct Maker {
 }
 
 impl Maker {
-    pub(super) fn new(files: Files, answers: Arc<Answers>) -> Self {
-        Self { worker: Arc::new(Worker { files, answers, ends: AtomicBool::new(false) }), last: None }
+    pub(super) fn new(files: Files, journal: Beside, answers: Arc<Answers>) -> Self {
+        let (journal, ends, moving) = (Mutex::new(journal), AtomicBool::new(false), Mutex::default());
+        Self { worker: Arc::new(Worker { files, journal, answers, ends, moving }), last: None }
     }
 
     pub(super) fn ask(&mut self, job: Job) {
@@ -132,19 +134,24 @@ impl Maker {
             if let Some(before) = before {
                 let _ = before.join();
             }
-            if let Err(error) = rustix::process::setpriority_process(Some(rustix::thread::gettid()), NICENESS) {
-                tracing::debug!("snapshots are made with the claim to the processor that all have: {error}");
-            }
-            worker.work(job);
+            give_way();
+            Worker::work(&worker, job);
         });
         match thread {
             Ok(thread) => self.last = Some(thread),
             // Rather late than never.
             Err(error) => {
                 tracing::warn!("no thread for a snapshot: {error}");
-                self.worker.work(job);
+                Worker::work(&self.worker, job);
             }
         }
+    }
+}
+
+/// Leaves the processor to other threads.
+fn give_way() {
+    if let Err(error) = rustix::process::setpriority_process(Some(rustix::thread::gettid()), NICENESS) {
+        tracing::debug!("snapshots are made with the claim to the processor that all have: {error}");
     }
 }
 
@@ -154,37 +161,83 @@ impl Drop for Maker {
         if let Some(last) = self.last.take() {
             let _ = last.join();
         }
+        let mover = self.worker.moving.lock().unwrap_or_else(PoisonError::into_inner).thread.take();
+        if let Some(mover) = mover {
+            let _ = mover.join();
+        }
     }
+}
+
+/// Who moves segments, and whether that is to be done (again).
+#[derive(Default, Debug)]
+struct Moving {
+    wanted: bool,
+    runs: bool,
+    thread: Option<JoinHandle<()>>,
 }
 
 #[derive(Debug)]
 struct Worker {
     files: Files,
+    /// One job at a time reads it.
+    journal: Mutex<Beside>,
     answers: Arc<Answers>,
     ends: AtomicBool,
+    moving: Mutex<Moving>,
 }
 
 impl Worker {
-    fn work(&self, job: Job) {
+    fn work(worker: &Arc<Self>, job: Job) {
         let began = Instant::now();
         let answer = match job {
-            Job::Make { ticket, until } => match self.make(until) {
+            Job::Make { ticket, until } => match worker.make(until) {
                 Ok((seq, size_bytes)) => DiskAnswer::SnapshotMade { ticket, seq, size_bytes, took: began.elapsed() },
                 Err(error) => DiskAnswer::NoSnapshot { ticket, error },
             },
-            Job::Drop { ticket, bytes } => match drop_behind(self.files.dir(), bytes) {
+            Job::Drop { ticket, bytes } => match drop_behind(worker.files.dir(), bytes) {
                 Ok(()) => DiskAnswer::Done { ticket, took: began.elapsed() },
                 Err(error) => {
-                    let why = format!("removing snapshots in {}: {error}", self.files.dir().display());
+                    let why = format!("removing snapshots in {}: {error}", worker.files.dir().display());
                     DiskAnswer::Broken { ticket, why }
                 }
             },
         };
         let made = matches!(answer, DiskAnswer::SnapshotMade { .. });
-        self.answers.give(answer);
+        worker.answers.give(answer);
         if made {
-            self.archive();
+            Self::archive_soon(worker);
         }
+    }
+
+    /// Has segments moved, by a thread that is begun for it, or by the one that is at it and looks again.
+    fn archive_soon(worker: &Arc<Self>) {
+        if !worker.files.has_archive() {
+            return;
+        }
+        let mut moving = worker.moving.lock().unwrap_or_else(PoisonError::into_inner);
+        moving.wanted = true;
+        if moving.runs {
+            return;
+        }
+        let mover = Arc::clone(worker);
+        let thread = std::thread::Builder::new().name("mover".to_owned()).spawn(move || {
+            give_way();
+            while mover.is_to_move() {
+                mover.archive();
+            }
+        });
+        match thread {
+            Ok(thread) => (moving.runs, moving.thread) = (true, Some(thread)),
+            Err(error) => {
+                tracing::warn!("no thread to move old segments: {error}. It is tried again after the next snapshot");
+            }
+        }
+    }
+
+    fn is_to_move(&self) -> bool {
+        let mut moving = self.moving.lock().unwrap_or_else(PoisonError::into_inner);
+        moving.runs = std::mem::take(&mut moving.wanted);
+        moving.runs
     }
 
     /// Moves what is before the older of the kept snapshots: with both, no start reads it.
@@ -203,7 +256,7 @@ impl Worker {
 
     fn make(&self, until: u64) -> Result<(SeqNum, u64), MakeError> {
         let dir = self.files.dir();
-        let mut journal = Segments::open(&self.files).map_err(|error| MakeError::Io(error.to_string()))?;
+        let mut journal = self.journal.lock().unwrap_or_else(PoisonError::into_inner);
         let before = self.newest_before(until, &mut journal).map_err(io_error)?;
         let made = Making::new(before, until).run(&mut |offset, bytes_max| {
             if self.ends.load(Ordering::Relaxed) {
@@ -218,7 +271,7 @@ impl Worker {
     }
 
     /// Removes those on the way to it that can't be used.
-    fn newest_before(&self, until: u64, journal: &mut Segments) -> io::Result<Option<Snapshot>> {
+    fn newest_before(&self, until: u64, journal: &mut Beside) -> io::Result<Option<Snapshot>> {
         for (_, path) in files(self.files.dir())? {
             match Snapshot::decode(&fs::read(&path)?) {
                 Ok(snapshot) if is_of_journal(&snapshot, journal) => {
@@ -233,7 +286,7 @@ impl Worker {
     }
 }
 
-fn is_of_journal(snapshot: &Snapshot, journal: &mut Segments) -> bool {
+fn is_of_journal(snapshot: &Snapshot, journal: &mut Beside) -> bool {
     let (offset, length) = snapshot.last_line();
     journal.read(offset, length).is_ok_and(|line| snapshot.is_of(&line))
 }
