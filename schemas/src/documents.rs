@@ -14,9 +14,9 @@ use schemars::{JsonSchema, SchemaGenerator};
 use serde_json::{Map, Value, json};
 
 use crate::feed::PublicEvent;
-use crate::ids::{Chain, Epoch};
+use crate::ids::Chain;
 use crate::journal::Entry;
-use crate::message::{Configuration, Envelope, Message};
+use crate::message::{Configuration, Envelope, Floor, Message};
 
 /// The directories in which every file is a document of this module.
 pub const DIRECTORIES: [&str; 4] = ["schemas/messages", "schemas/journal", "schemas/register", "schemas/feed"];
@@ -37,7 +37,7 @@ pub fn all() -> BTreeMap<String, String> {
     }
     add("schemas/journal/Entry.json".to_owned(), &journal_line());
     add("schemas/register/Configuration.json".to_owned(), &schema_of::<Configuration>("Configuration"));
-    add("schemas/register/Floor.json".to_owned(), &schema_of::<Epoch>("Floor"));
+    add("schemas/register/Floor.json".to_owned(), &schema_of::<Floor>("Floor"));
     add("schemas/feed/PublicEvent.json".to_owned(), &schema_of::<PublicEvent>("PublicEvent"));
     files
 }

@@ -91,6 +91,10 @@ hex_id! {
     Nonce
 }
 hex_id! {
+    /// One question of a replica to the others, so that a late answer to an earlier one is not taken for one to this.
+    Question
+}
+hex_id! {
     /// The checksum of an entry chained over all entries before it: equal chains mean equal prefixes.
     Chain
 }

@@ -14,7 +14,7 @@ use crate::trade::{CommandKey, Price, Quantity, Side, Symbol};
 #[cfg_attr(feature = "json-schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Event {
-    /// A leader began; everything before it in the log is committed when this is.
+    /// A leader began, or goes on by another record; everything before it in the log is committed when this is.
     EpochStart {
         /// Who.
         leader: Leader,

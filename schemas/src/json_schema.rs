@@ -7,7 +7,7 @@ use std::borrow::Cow;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 
 use crate::account::{Account, Cash, TokenHash};
-use crate::ids::{Boot, Chain, ClusterId, Digest, Nonce, ReplicaId, StoreId};
+use crate::ids::{Boot, Chain, ClusterId, Digest, Nonce, Question, ReplicaId, StoreId};
 use crate::limits::{
     ACCOUNT_BYTES_MAX, CASH_CENTS_MAX, IDEMPOTENCY_KEY_BYTES_MAX, PRICE_CENTS_MAX, QUANTITY_MAX, REPLICA_ID_MAX,
     SYMBOL_BYTES_MAX,
@@ -48,6 +48,7 @@ schema! {
     StoreId: "One directory of a replica.", {"type": "string", "pattern": HEX_16};
     ClusterId: "One exchange.", {"type": "string", "pattern": HEX_16};
     Nonce: "One attempt to write the configuration.", {"type": "string", "pattern": HEX_16};
+    Question: "One question of a replica to the others.", {"type": "string", "pattern": HEX_16};
     Chain: "The checksum of an entry, chained over all entries before it.", {"type": "string", "pattern": HEX_16};
     Digest: "A digest of the exchange's state.", {"type": "string", "pattern": HEX_16};
 }

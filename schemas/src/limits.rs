@@ -30,6 +30,8 @@ pub const BATCH_ENTRIES_MAX: usize = 1_024;
 pub const BATCH_BYTES_MAX: usize = 512 * 1024;
 /// Largest number of journal bytes in one chunk of a catch-up.
 pub const CHUNK_BYTES_MAX: usize = 512 * 1024;
+/// How many records another one may follow: so many elections in a row may come to nothing.
+pub const FOLLOWED_MAX: usize = 16;
 /// Highest replica id.
 pub const REPLICA_ID_MAX: u8 = 63;
 /// Longest name of an account, in bytes.

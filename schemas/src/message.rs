@@ -9,7 +9,8 @@ use serde::{Deserialize, Serialize};
 use crate::account::{AccountAnswer, AccountQuery, Book, Candle, Credentials, Interval, Trade};
 use crate::feed::PublicEvent;
 use crate::ids::{
-    Boot, ClusterId, Epoch, EventNumber, Leader, Member, Node, Nonce, OrderNumber, Position, ReplicaId, SeqNum, StoreId,
+    Boot, ClusterId, Epoch, EventNumber, Leader, Member, Node, Nonce, OrderNumber, Position, Question, ReplicaId,
+    SeqNum, StoreId,
 };
 use crate::trade::{Command, CommandKey, Order, Outcome, Stock, Symbol};
 
@@ -31,6 +32,12 @@ pub struct Configuration {
     /// All replicas that belong to the exchange, by id.
     #[cfg_attr(feature = "json-schema", schemars(length(max = crate::limits::REPLICA_ID_MAX)))]
     pub members: Vec<ReplicaId>,
+    /// From which records it may take the floor, newest first: the one that it was decided by, and before it those that this
+    /// one followed and by which nobody was known to serve. Whoever is in sync by it has everything that was committed by any of
+    /// them. Empty in the first record of all.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[cfg_attr(feature = "json-schema", schemars(length(max = crate::limits::FOLLOWED_MAX)))]
+    pub follows: Vec<RecordId>,
     /// Who wrote it.
     pub by: Node,
     /// Why, for people.
@@ -39,7 +46,64 @@ pub struct Configuration {
     pub at: u64,
 }
 
+/// Tells a record from every other, also from another of the same epoch.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "json-schema", derive(schemars::JsonSchema))]
+pub struct RecordId {
+    /// Its epoch.
+    pub epoch: Epoch,
+    /// Which attempt to write one.
+    pub nonce: Nonce,
+}
+
+/// The floor: the newest record by which anybody may have served.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "json-schema", derive(schemars::JsonSchema))]
+#[serde(untagged)]
+pub enum Floor {
+    /// That record.
+    Record(Box<Configuration>),
+    /// Its epoch alone, as releases before records said whom they follow wrote it.
+    Number(Epoch),
+}
+
+impl Floor {
+    /// The epoch of that record.
+    pub fn epoch(&self) -> Epoch {
+        match self {
+            Self::Record(record) => record.epoch,
+            Self::Number(epoch) => *epoch,
+        }
+    }
+    /// The record, where the floor says it.
+    pub fn record(&self) -> Option<&Configuration> {
+        match self {
+            Self::Record(record) => Some(record),
+            Self::Number(_) => None,
+        }
+    }
+    /// Whether it is this record.
+    pub fn is(&self, record: &Configuration) -> bool {
+        self.record().is_some_and(|own| own.id() == record.id())
+    }
+}
+
 impl Configuration {
+    /// What tells it from every other record.
+    pub fn id(&self) -> RecordId {
+        RecordId { epoch: self.epoch, nonce: self.nonce }
+    }
+    /// Whether it was decided after that record and may take the floor from it.
+    pub fn follows(&self, id: RecordId) -> bool {
+        self.follows.contains(&id)
+    }
+    /// Whether it may take the floor, as that stands.
+    pub fn may_take(&self, floor: &Floor) -> bool {
+        match floor {
+            Floor::Record(record) => self.follows(record.id()),
+            Floor::Number(epoch) => self.follows.last().map_or(*epoch < self.epoch, |oldest| *epoch <= oldest.epoch),
+        }
+    }
     /// The in-sync member of that id.
     pub fn in_sync_member(&self, id: ReplicaId) -> Option<Member> {
         self.in_sync.iter().copied().find(|member| member.id == id)
@@ -110,10 +174,13 @@ pub struct Status {
     pub catalog: Option<Boot>,
     /// Whether it is about to leave, and so should not be elected.
     pub leaving: bool,
-    /// Named as leader by a record that it does not serve by: the register went back and gave the epoch's number twice
-    /// (rule R7), and only the other record can have been served by.
+    /// Leads, or is to, by a record that it does not serve by: the register does not show it, or its floor is gone or with a record
+    /// that this one does not follow (rule R7).
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub contested: bool,
+    /// The question that this answers, if one was asked by name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub answers: Option<Question>,
     /// As leader: clients may see no stock yet, for no catalog has brought any.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub unlisted: bool,
@@ -224,7 +291,11 @@ pub enum Verdict {
 pub enum Message {
     // Anyone to a replica, answered.
     /// How are you? Answered by [`Message::Status`].
-    Heartbeat {},
+    Heartbeat {
+        /// Told back in the answer, where that has to be the answer to this very question.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        question: Option<Question>,
+    },
     /// The answer to [`Message::Heartbeat`].
     Status(Box<Status>),
     /// May this leader be replaced? Answered by [`Message::Vote`].

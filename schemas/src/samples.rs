@@ -6,10 +6,10 @@
 use crate::account::{Book, Candle, Level, Trade};
 use crate::feed::{Fact, PublicEvent};
 use crate::ids::{
-    Boot, Chain, ClusterId, Epoch, EventNumber, Leader, Member, Node, Nonce, OrderNumber, Position, ReplicaId, SeqNum,
-    StoreId, TradeNumber,
+    Boot, Chain, ClusterId, Epoch, EventNumber, Leader, Member, Node, Nonce, OrderNumber, Position, Question,
+    ReplicaId, SeqNum, StoreId, TradeNumber,
 };
-use crate::message::{Answer, Configuration, Envelope, Message, Query, Role, Status, Submission, Verdict};
+use crate::message::{Answer, Configuration, Envelope, Message, Query, RecordId, Role, Status, Submission, Verdict};
 use crate::trade::{Command, CommandKey, IdempotencyKey, Outcome, Price, Quantity, Side, Stock, Symbol};
 
 /// In milliseconds since 1970.
@@ -49,6 +49,7 @@ fn configuration() -> Configuration {
         leader: leader(),
         in_sync: vec![member(1), member(2), member(3)],
         members: vec![replica(1), replica(2), replica(3)],
+        follows: vec![RecordId { epoch: Epoch(6), nonce: Nonce(0x41) }],
         by: Node::Order(replica(3), Boot(0x3a11)),
         why: "order-2 has caught up".to_owned(),
         at: AT,
@@ -74,6 +75,7 @@ fn status() -> Box<Status> {
         catalog: Some(Boot(0xca7a)),
         leaving: false,
         contested: false,
+        answers: Some(Question(0x9e)),
         unlisted: false,
         trouble: None,
     })
@@ -119,7 +121,7 @@ pub fn messages() -> Vec<Envelope> {
         trades: 4,
     };
     let all = [
-        (frontend, Message::Heartbeat {}),
+        (frontend, Message::Heartbeat { question: None }),
         (order, Message::Status(status())),
         (frontend, Message::PreVote { suspect: leader() }),
         (order, Message::Vote { willing: true, status: status() }),

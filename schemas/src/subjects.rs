@@ -175,7 +175,7 @@ impl Topic {
     /// The topic that a request travels on; none for answers, which go to the asker's reply subject.
     pub fn of(message: &Message) -> Option<Self> {
         Some(match message {
-            Message::Heartbeat {} | Message::PreVote { .. } => Self::Heartbeat,
+            Message::Heartbeat { .. } | Message::PreVote { .. } => Self::Heartbeat,
             Message::Announce(_) => Self::Announce,
             Message::Propose { .. } => Self::Propose,
             Message::Submit(_) => Self::Submit,
@@ -213,7 +213,7 @@ impl Topic {
     pub fn wants_answer(message: &Message) -> bool {
         matches!(
             message,
-            Message::Heartbeat {}
+            Message::Heartbeat { .. }
                 | Message::PreVote { .. }
                 | Message::Propose { .. }
                 | Message::Submit(_)

@@ -162,7 +162,7 @@ impl World {
         let held = self.register.configuration.value().filter(|_| !self.register.configuration.unreadable);
         let floor = self.register.floor.value().filter(|_| !self.register.floor.unreadable);
         self.invariants.newest.as_ref().is_some_and(|newest| {
-            held.is_some_and(|held| held.nonce == newest.nonce) && floor.is_some_and(|floor| *floor == newest.epoch)
+            held.is_some_and(|held| held.nonce == newest.nonce) && floor.is_some_and(|floor| floor.is(newest))
         })
     }
 }

@@ -680,7 +680,10 @@ impl Situation {
 /// A heartbeat or a pre-vote, or its answer.
 fn is_heartbeat(input: &Input) -> bool {
     let Input::Received { packet, .. } = input else { return false };
-    matches!(packet.body(), Message::Heartbeat {} | Message::PreVote { .. } | Message::Status(_) | Message::Vote { .. })
+    matches!(
+        packet.body(),
+        Message::Heartbeat { .. } | Message::PreVote { .. } | Message::Status(_) | Message::Vote { .. }
+    )
 }
 
 fn is_keep_alive(input: &Input) -> bool {

@@ -6,8 +6,7 @@
 //! Rule kept: but for those faults a write happens exactly if the revision is the expected one.
 
 use tradenet_core::{RegisterAnswer, RegisterRequest, Revision, Slot};
-use tradenet_schemas::ids::Epoch;
-use tradenet_schemas::message::Configuration;
+use tradenet_schemas::message::{Configuration, Floor};
 
 /// One record.
 #[derive(Clone, Debug)]
@@ -76,7 +75,7 @@ pub struct Register {
     /// The configuration.
     pub configuration: Record<Configuration>,
     /// The floor.
-    pub floor: Record<Epoch>,
+    pub floor: Record<Floor>,
     /// The nemesis was at it.
     pub tampered: bool,
 }
@@ -105,7 +104,9 @@ impl Register {
             RegisterRequest::Write { ticket, configuration, expected } => {
                 (ticket, self.configuration.write(*configuration, expected))
             }
-            RegisterRequest::Floor { ticket, floor, expected } => (ticket, self.floor.write(floor, expected)),
+            RegisterRequest::Floor { ticket, floor, expected } => {
+                (ticket, self.floor.write(Floor::Record(floor), expected))
+            }
         };
         if written { RegisterAnswer::Written { ticket } } else { RegisterAnswer::Conflict { ticket } }
     }

@@ -230,7 +230,7 @@ fn names_the_way_out(world: &World) -> bool {
 
 fn becomes_whole(world: &mut World) -> Result<Recovered, Violation> {
     let healed = world.now;
-    // A leader that ended before it raised the first floor leaves a register to be repaired, too.
+    // A leader that ended before it took the first floor leaves a register to be repaired, too.
     let repairs = world.register.tampered || world.register.floor.value().is_none();
     let patience_us = world.invariants.patience_us(&world.times);
     let available_us = available(world, healed, repairs)?;
@@ -365,7 +365,7 @@ impl World {
         let newest = self.invariants.newest.as_ref()?;
         // A register that lost its record and a disk that is gone are two faults of which each hides the other.
         let (tampered, wiped) = (self.register.tampered, self.nemesis.wiped > 0);
-        // The same where the very first leader never got to raise the floor, or to commit its first entry.
+        // The same where the very first leader never got to take the floor, or to commit its first entry.
         let unfinished = self.register.floor.value().is_none() || self.committed() == 0;
         let named = |machine: &&Machine, member: &Member| {
             machine.id == Some(member.id) && machine.disk.store == member.store && self.has_everything(&machine.disk)

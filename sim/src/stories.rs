@@ -358,8 +358,7 @@ fn a_floor_that_is_lost_under_a_change_is_put_back() {
     let epoch = world.epoch();
     world.kill(order(1));
     world.lose_the_floor();
-    world
-        .run_until(|world| !world.counts_in_sync(order(1)), "it is taken out, by a record whose floor can't be raised");
+    world.run_until(|world| !world.counts_in_sync(order(1)), "it is taken out, by a record that can't take the floor");
     world.start(order(1));
     world.run_until(|world| world.register.floor.value().is_some(), "the floor is put back");
     world.keep_buying("HOT", "over-the-new-floor");

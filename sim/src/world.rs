@@ -686,7 +686,7 @@ impl World {
 
     fn trace_sent(&mut self, machine: usize, output: &Output) {
         let (now, name) = (self.now, self.machines[machine].name.clone());
-        let quiet = |message: &Message| matches!(message, Message::Heartbeat {} | Message::Status(_));
+        let quiet = |message: &Message| matches!(message, Message::Heartbeat { .. } | Message::Status(_));
         match output {
             Output::Send { to, packet } if !quiet(packet.body()) => {
                 self.trace.line(now, &name, "sends", || format!("to {to}: {}", short(packet)));

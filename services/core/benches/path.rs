@@ -27,9 +27,9 @@ use tradenet_core::{
     ClientAnswer, ClientRequest, Decider, DiskAnswer, DiskRequest, Input, Mono, Now, Output, Packet, RegisterAnswer,
     RegisterRequest, ReplyTo, Revision, Slot, Ticket, journal,
 };
-use tradenet_schemas::ids::{Boot, Chain, Epoch, Node, Position, ReplicaId, SeqNum, StoreId};
+use tradenet_schemas::ids::{Boot, Chain, Node, Position, ReplicaId, SeqNum, StoreId};
 use tradenet_schemas::journal::Entry;
-use tradenet_schemas::message::Configuration;
+use tradenet_schemas::message::{Configuration, Floor};
 use tradenet_schemas::subjects::{Topic, heard_by};
 use tradenet_schemas::trade::{Command, Outcome, Price, Quantity, Side, Stock, Symbol};
 
@@ -58,7 +58,7 @@ struct World {
     deciders: [Box<dyn Decider>; 5],
     journals: [Vec<u8>; REPLICAS],
     configuration: Option<(Configuration, Revision)>,
-    floor: Option<(Epoch, Revision)>,
+    floor: Option<(Floor, Revision)>,
     /// Under way: to whom, what, and who has sent it.
     messages: VecDeque<(usize, Bytes, usize)>,
     tickets: u64,
@@ -182,7 +182,9 @@ impl World {
             RegisterRequest::Write { ticket, configuration, expected } => {
                 write(ticket, &mut self.configuration, *configuration, expected)
             }
-            RegisterRequest::Floor { ticket, floor, expected } => write(ticket, &mut self.floor, floor, expected),
+            RegisterRequest::Floor { ticket, floor, expected } => {
+                write(ticket, &mut self.floor, Floor::Record(floor), expected)
+            }
         }
     }
 

@@ -23,7 +23,7 @@ use tradenet_schemas::ids::{
     Boot, Chain, ClusterId, Epoch, Leader, Member, Node, Nonce, OrderNumber, ReplicaId, SeqNum, StoreId,
 };
 use tradenet_schemas::journal::{Entry, Event};
-use tradenet_schemas::message::{Answer, Configuration, Envelope, Message, Query};
+use tradenet_schemas::message::{Answer, Configuration, Envelope, Floor, Message, Query, RecordId};
 use tradenet_schemas::trade::{Command, CommandKey, Price, Quantity, Side, Stock, Symbol};
 
 const NOW: Now = Now { mono: Mono(1_000_000), wall_ms: 0 };
@@ -133,6 +133,7 @@ fn start(journal: &[u8], mut snapshot: Option<Vec<u8>>) -> Replica {
         leader: leader(),
         in_sync: [1, 2].map(|n| Member { id: id(n), store: StoreId(n.into()) }).to_vec(),
         members: vec![id(1), id(2)],
+        follows: Vec::new(),
         by: Node::Frontend(Boot(1)),
         why: String::new(),
         at: 0,
@@ -169,21 +170,22 @@ fn lead(replica: &mut Replica, journal: &[u8]) {
         leader: Leader { id: id(1), boot: Boot(1) },
         in_sync: vec![Member { id: id(1), store: StoreId(1) }],
         members: vec![id(1), id(2)],
+        follows: vec![RecordId { epoch: Epoch(1), nonce: Nonce(1) }],
         by: Node::Frontend(Boot(1)),
         why: String::new(),
         at: 0,
     };
     hear(replica, Node::Order(id(2), Boot(2)), Message::Announce(Box::new(value.clone())));
-    let mut raised = Epoch(1);
+    let mut floor = Floor::Number(Epoch(1));
     while let Some(output) = replica.poll_output() {
         let input = match output {
             Output::Register(RegisterRequest::Read { ticket }) => {
                 let configuration = Slot::Present { value: value.clone(), revision: 1 };
-                let floor = Slot::Present { value: raised, revision: 1 };
+                let floor = Slot::Present { value: floor.clone(), revision: 1 };
                 Input::Register(RegisterAnswer::Read { ticket, configuration, floor })
             }
-            Output::Register(RegisterRequest::Floor { ticket, floor, .. }) => {
-                raised = floor;
+            Output::Register(RegisterRequest::Floor { ticket, floor: taken, .. }) => {
+                floor = Floor::Record(taken);
                 Input::Register(RegisterAnswer::Written { ticket })
             }
             Output::Disk(DiskRequest::Append { ticket, .. } | DiskRequest::Persist { ticket, .. }) => {

@@ -42,7 +42,7 @@ bugs! {
     CountAnyStore,
     /// R4: an epoch is taken on before it is on disk.
     AdoptBeforePersist,
-    /// R4: the floor is not raised before serving.
+    /// R4: the floor is not taken before serving.
     ServeBelowTheFloor,
     /// R5: what may change is answered without a confirmation round.
     ReadWithoutConfirmation,

@@ -16,7 +16,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use tradenet_schemas::ids::{Boot, ClusterId, Epoch, Leader, Member, Node, Nonce, ReplicaId, SeqNum};
-use tradenet_schemas::message::{Configuration, Message, Role, Status, Verdict};
+use tradenet_schemas::message::{Configuration, Floor, Message, RecordId, Role, Status, Verdict};
 use tradenet_schemas::subjects::Peer;
 
 use crate::bugs::{Bug, bug};
@@ -368,7 +368,7 @@ impl Elector {
         if beat {
             self.next_heartbeat = now.mono.after(self.options.times.heartbeat);
             for id in self.options.members.clone() {
-                self.wishes.push_back(Wish::Send(Peer::Order(id), Message::Heartbeat {}));
+                self.wishes.push_back(Wish::Send(Peer::Order(id), Message::Heartbeat { question: None }));
             }
         }
         self.probe_the_gone();
@@ -397,7 +397,7 @@ impl Elector {
             let first = view.gone_first.filter(|_| !view.gone);
             if first.is_some_and(|first| now.since(first) >= twice) {
                 view.gone_first = first.map(|first| Mono(first.0.min(now.0)));
-                self.wishes.push_back(Wish::Send(Peer::Order(*id), Message::Heartbeat {}));
+                self.wishes.push_back(Wish::Send(Peer::Order(*id), Message::Heartbeat { question: None }));
             }
         }
     }
@@ -658,7 +658,7 @@ impl Elector {
         }
     }
 
-    fn was_read(&mut self, candidates: Option<Vec<Status>>, slot: &Slot<Configuration>, floor: &Slot<Epoch>) {
+    fn was_read(&mut self, candidates: Option<Vec<Status>>, slot: &Slot<Configuration>, floor: &Slot<Floor>) {
         let statuses = self.peers.values().filter_map(|view| view.status.as_ref());
         let Some(value) = slot.value().filter(|value| stands(value, floor, statuses)).cloned() else {
             self.beyond_repair = None;
@@ -688,7 +688,8 @@ impl Elector {
         let why = format!("order-{} does not lead any more", value.leader.id);
         let leader = Leader { id: best.id, boot: best.boot };
         let in_sync = candidates.iter().map(|status| Member { id: status.id, store: status.store }).collect();
-        let target = self.next(value.cluster, value.epoch.next(), leader, in_sync, why);
+        let follows = proposal::followed(&value, floor);
+        let target = self.next(value.cluster, value.epoch.next(), leader, in_sync, follows, why);
         self.propose(target, slot.revision());
     }
 
@@ -698,17 +699,18 @@ impl Elector {
         epoch: Epoch,
         leader: Leader,
         mut in_sync: Vec<Member>,
+        follows: Vec<RecordId>,
         why: String,
     ) -> Configuration {
         self.nonces += 1;
         let nonce = Nonce(self.options.boot.0.wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(self.nonces));
         in_sync.sort_by_key(|member| member.id);
         let (members, by) = (self.options.members.clone(), Node::Frontend(self.options.boot));
-        Configuration { cluster, epoch, nonce, leader, in_sync, members, by, why, at: self.now.wall_ms }
+        Configuration { cluster, epoch, nonce, leader, in_sync, members, follows, by, why, at: self.now.wall_ms }
     }
 
     /// The register is missing, unreadable or older than what is known (rules R7 and R8).
-    fn repair(&mut self, slot: &Slot<Configuration>, floor: &Slot<Epoch>) {
+    fn repair(&mut self, slot: &Slot<Configuration>, floor: &Slot<Floor>) {
         let (now, suspect) = (self.now.mono, self.options.times.suspect);
         let lately = |view: &PeerView| view.heard.is_some_and(|at| now.since(at) < suspect) && !view.gone;
         let ready = |view: &&PeerView| lately(view) && view.status.as_ref().is_some_and(|s| s.role != Role::Starting);
@@ -752,14 +754,15 @@ impl Elector {
             }
             self.info("first start: proposing the first configuration".to_owned());
             let cluster = ClusterId(self.options.boot.0.rotate_left(17) ^ self.now.wall_ms);
-            let target = self.next(cluster, rebuild.epoch, leader, in_sync, "first start".to_owned());
+            let target = self.next(cluster, rebuild.epoch, leader, in_sync, Vec::new(), "first start".to_owned());
             return self.propose(target, None);
         };
         // A record that only this frontend has seen was served by nobody, but its number is not given again.
         let known = self.configuration.as_ref().map(|held| held.epoch.next());
         let epoch = rebuild.epoch.max(known.unwrap_or_default());
         self.info(format!("the register {state}: to be written anew from what all replicas hold, as epoch {epoch}"));
-        let target = self.next(newest.cluster, epoch, leader, in_sync, "the register was repaired".to_owned());
+        let why = "the register was repaired".to_owned();
+        let target = self.next(newest.cluster, epoch, leader, in_sync, rebuild.follows.clone(), why);
         self.propose(target, slot.revision());
     }
 }

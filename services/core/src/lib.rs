@@ -45,8 +45,8 @@ use std::time::Duration;
 
 use crate::replica::snapshot::MakeError;
 use bytes::Bytes;
-use tradenet_schemas::ids::{Epoch, OrderNumber, SeqNum, StoreId};
-use tradenet_schemas::message::{Answer, Configuration, Query};
+use tradenet_schemas::ids::{OrderNumber, SeqNum, StoreId};
+use tradenet_schemas::message::{Answer, Configuration, Floor, Query};
 use tradenet_schemas::subjects::Peer;
 use tradenet_schemas::trace::Trace;
 use tradenet_schemas::trade::{Command, IdempotencyKey, Order, Outcome, Stock, Symbol};
@@ -344,8 +344,8 @@ pub enum RegisterRequest {
     Floor {
         /// Names the request.
         ticket: u64,
-        /// The highest epoch in which anyone may have served.
-        floor: Epoch,
+        /// The newest record by which anyone may have served.
+        floor: Box<Configuration>,
         /// The revision it replaces.
         expected: Option<Revision>,
     },
@@ -361,7 +361,7 @@ pub enum RegisterAnswer {
         /// The configuration.
         configuration: Slot<Configuration>,
         /// The floor.
-        floor: Slot<Epoch>,
+        floor: Slot<Floor>,
     },
     /// The record was written.
     Written {

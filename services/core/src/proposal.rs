@@ -1,16 +1,19 @@
 //! May this record be written? What frontends propose, and what replicas check before they write it.
 //!
 //! Problem: frontends elect, but they face the outside: whoever has taken one over must not be able to change the
-//! configuration.
+//! configuration. And the register may go back: then records are decided by one that others have served behind.
 //! Idea: a frontend only *proposes* a record, to the replica that would lead by it. That replica looks for itself, at the
 //! register, at its own state, and for a rebuild at every other replica, and writes the record only if it could have
-//! decided so too. Both sides use the same functions, so that they agree on what is allowed.
+//! decided so too. Both sides use the same functions, so that they agree on what is allowed. What the register shows is never
+//! trusted for who has served: that is the *floor*, which each leader takes from a record that its own follows, and from no other
+//! (ADR 13). The records that took it are one chain, whatever else was written.
 //! Rules kept: R1 and R3, the leader and `in_sync` come from the old `in_sync`, with the same disks; R7, nothing is
 //! elected by a register that is older than anything known; R8, a register is rebuilt only from *all* replicas; R9, who
 //! leads has everything that anyone was told of. And a leader that is heard is not replaced (the pre-vote).
 
 use tradenet_schemas::ids::{Epoch, Leader, Member, Node, Nonce, ReplicaId, SeqNum};
-use tradenet_schemas::message::{Configuration, Role, Status};
+use tradenet_schemas::limits::FOLLOWED_MAX;
+use tradenet_schemas::message::{Configuration, Floor, RecordId, Role, Status};
 
 use crate::bugs::{Bug, bug};
 use crate::{Slot, highest};
@@ -22,32 +25,52 @@ const LOST_EPOCHS_MAX: u64 = 16;
 pub(crate) const EMPTIED: &str =
     "the replicas are empty, but the register is not: if their data is really gone, tradenet recover";
 
-/// Whether a record of the register can be built on: it is not older than its floor, nor than anything that the replicas
-/// of `statuses` hold (R7).
+/// Whether a record of the register can be built on: it has the floor, or may take it, and is not older than anything that the
+/// replicas of `statuses` hold (R7).
 ///
-/// Two records of one epoch mean that the register went back and gave the number again. Whether somebody served in the
-/// lost one the floor tells: below the epoch, nobody did; else both have to be counted with. A replica that was elected by
-/// one of them may have found the epoch contested.
+/// Where the register went back and gave an epoch again, a replica may hold another record of it. Once this one is served by, that
+/// replica would never take it on: the next record has to come.
 pub(crate) fn stands<'a>(
     record: &Configuration,
-    floor: &Slot<Epoch>,
+    floor: &Slot<Floor>,
     statuses: impl IntoIterator<Item = &'a Status>,
 ) -> bool {
-    let floor_stands = floor.value().is_some_and(|floor| *floor <= record.epoch)
-        || floor.is_missing() && record.epoch == Epoch(1)
-        || bug(Bug::IgnoreTheFloor);
-    let served = floor.value().is_some_and(|floor| *floor >= record.epoch);
+    let floor_stands = match floor.value() {
+        Some(floor) => floor.is(record) || may_take(record, floor) || is_of_old(record, floor),
+        None => floor.is_missing() && record.epoch == Epoch(1) || bug(Bug::IgnoreTheFloor),
+    };
+    let served = floor.value().is_some_and(|floor| floor.is(record));
     let outdated = |held: &Configuration| {
         held.epoch > record.epoch && !bug(Bug::IgnoreReportedEpochs)
             || held.epoch == record.epoch && held.nonce != record.nonce && served
     };
-    let against = |status: &Status| {
-        status
-            .configuration
-            .as_ref()
-            .is_some_and(|held| outdated(held) || status.contested && held.epoch == record.epoch)
-    };
-    floor_stands && !statuses.into_iter().any(against)
+    floor_stands && !statuses.into_iter().any(|status| status.configuration.as_ref().is_some_and(outdated))
+}
+
+/// Whether the leader of that record may take the floor, as that stands.
+pub(crate) fn may_take(record: &Configuration, floor: &Floor) -> bool {
+    record.may_take(floor) || bug(Bug::IgnoreTheFloor)
+}
+
+/// Both are of a release whose records did not say whom they follow, and whose floors had no more than an epoch.
+fn is_of_old(record: &Configuration, floor: &Floor) -> bool {
+    floor.record().is_none() && record.follows.is_empty() && floor.epoch() <= record.epoch
+}
+
+/// Whom a record follows that is decided by this one, newest first: it, and what it follows itself but for what is older than the
+/// floor. Where too many leaders in a row have not got to take it, those in the middle are left out: whoever of them does so in the
+/// end makes the register one that does not stand, and it is repaired.
+pub(crate) fn followed(record: &Configuration, floor: &Slot<Floor>) -> Vec<RecordId> {
+    let epoch = floor.value().map(Floor::epoch).unwrap_or_default();
+    let not_older = |id: &&RecordId| id.epoch >= epoch;
+    let mut followed = vec![record.id()];
+    if !floor.value().is_some_and(|floor| floor.is(record)) {
+        followed.extend(record.follows.iter().filter(not_older).take(FOLLOWED_MAX - 1));
+        if let (Some(oldest), Some(last)) = (record.follows.iter().rfind(not_older), followed.last_mut()) {
+            *last = *oldest;
+        }
+    }
+    followed
 }
 
 /// Whether that record is the newest on the replica's disk.
@@ -60,14 +83,10 @@ fn is_named(status: &Status, held: &Configuration) -> bool {
     held.is_in_sync(status.id, status.store)
 }
 
-/// Whether that very process says so.
-fn is_run_of(status: &Status, leader: Leader) -> bool {
-    Leader { id: status.id, boot: status.boot } == leader
-}
-
-/// Whether the record is the newest on the disk of its own leader, which is alive.
-fn leads(status: &Status, held: &Configuration) -> bool {
-    is_run_of(status, held.leader) && holds(status, held.nonce)
+/// The record on the disk of a replica that leads by it, or is about to.
+fn leads_by(status: &Status) -> Option<&Configuration> {
+    let leads = matches!(status.role, Role::Leader | Role::Activating);
+    status.configuration.as_ref().filter(|_| leads)
 }
 
 /// What is known where a register that does not stand is to be written anew.
@@ -75,11 +94,20 @@ pub(crate) struct Evidence<'a> {
     /// What the register holds.
     pub(crate) configuration: &'a Slot<Configuration>,
     /// And its floor.
-    pub(crate) floor: &'a Slot<Epoch>,
+    pub(crate) floor: &'a Slot<Floor>,
     /// What **all** replicas say of themselves, each behind the start.
     pub(crate) statuses: &'a [Status],
     /// The newest entry that anybody was told of, as far as the asker knows.
     pub(crate) seen: SeqNum,
+}
+
+impl<'a> Evidence<'a> {
+    /// All records that are known. What the register still holds counts too: a leader that ended before it took the first floor of
+    /// all leaves a good record without any. A record that is on no disk was served by nobody.
+    fn records(&self) -> impl Iterator<Item = &'a Configuration> {
+        let held = self.statuses.iter().filter_map(|status| status.configuration.as_ref());
+        held.chain(self.configuration.value()).chain(self.floor.value().and_then(Floor::record))
+    }
 }
 
 /// Why nothing may be written in its place.
@@ -91,20 +119,32 @@ pub(crate) enum Unrepaired {
     NotYet(String),
 }
 
+/// What is done with the floor before a record is written.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum FloorFirst {
+    /// It stands.
+    Stands,
+    /// It was lost under a leader that serves: its record is put back, and everything looked at again.
+    PutBack(Box<Configuration>),
+    /// It was lost, and nobody serves: a record of that epoch is put there, which no known one follows, and which follows those of
+    /// its epoch, with those in sync who have every order. From then on nobody can begin by any other, and everything is looked
+    /// at again.
+    Anew(Epoch),
+}
+
 /// What may be written in place of a register that does not stand.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Rebuild {
-    /// The record to go on from; none at the first start of all.
+    /// The newest record known; none at the first start of all.
     pub(crate) newest: Option<Configuration>,
     /// The epoch of the new record.
     pub(crate) epoch: Epoch,
-    /// The floor to write before it, and then to look at everything again: where there is none, and where it is the only proof
-    /// that nobody serves by some record: whoever would begin finds it raised, and gives that up.
-    pub(crate) floor: Option<Epoch>,
-    /// No other record than the newest has its epoch: nobody can have raised a floor to it but by this one.
-    pub(crate) sole: bool,
-    /// The leader that serves in the newest record: it stays, with those who are in sync with it.
-    pub(crate) serving: Option<Leader>,
+    /// Whom it follows.
+    pub(crate) follows: Vec<RecordId>,
+    /// What has to be done before.
+    pub(crate) floor: FloorFirst,
+    /// The record by which a leader serves: it stays, with those who are in sync with it.
+    pub(crate) serving: Option<Configuration>,
     /// Who has every order, by id: any of them may lead, together with any others of them.
     pub(crate) fit: Vec<Status>,
 }
@@ -113,8 +153,8 @@ impl Rebuild {
     /// Leader and in-sync set of the record to write: as they are where a leader serves, else all who are fit, and the
     /// highest id.
     pub(crate) fn choice(&self) -> Option<(Leader, Vec<Member>)> {
-        if let (Some(leader), Some(newest)) = (self.serving, &self.newest) {
-            return Some((leader, newest.in_sync.clone()));
+        if let Some(serving) = &self.serving {
+            return Some((serving.leader, serving.in_sync.clone()));
         }
         let best = self.fit.iter().max_by_key(|status| status.id)?;
         let in_sync = self.fit.iter().map(|status| Member { id: status.id, store: status.store }).collect();
@@ -122,13 +162,13 @@ impl Rebuild {
     }
 
     fn allows(&self, target: &Configuration) -> bool {
-        match (self.serving, &self.newest) {
-            (Some(leader), Some(newest)) => target.leader == leader && target.in_sync == newest.in_sync,
-            _ => target
-                .in_sync
-                .iter()
-                .all(|member| self.fit.iter().any(|status| (status.id, status.store) == (member.id, member.store))),
-        }
+        let is_fit =
+            |member: &Member| self.fit.iter().any(|status| (status.id, status.store) == (member.id, member.store));
+        target.follows == self.follows
+            && match &self.serving {
+                Some(serving) => target.leader == serving.leader && target.in_sync == serving.in_sync,
+                None => target.in_sync.iter().all(is_fit),
+            }
     }
 }
 
@@ -138,185 +178,165 @@ impl Rebuild {
 /// # Errors
 /// Something acknowledged may be missing, as far as can be told at present.
 pub(crate) fn rebuild(evidence: &Evidence<'_>) -> Result<Rebuild, Unrepaired> {
-    let Evidence { configuration: slot, floor, statuses, .. } = *evidence;
-    let state = state(slot);
-    // What the register still holds counts too: a leader that ended before it raised the floor for the first time leaves a
-    // good record without any floor. A record that is on no disk was served by nobody.
-    let held = || statuses.iter().filter_map(|status| status.configuration.as_ref());
-    let all: Vec<_> = held().chain(slot.value()).collect();
-    let newest = match bug(Bug::RebuildFromTheOldest) {
-        true => all.iter().min_by_key(|held| held.epoch),
-        false => all.iter().max_by_key(|held| held.epoch),
-    };
-    let Some(newest) = newest.copied() else {
+    let nothing = evidence.statuses.iter().all(|status| status.configuration.is_none());
+    let newest = evidence.records().max_by_key(|held| held.epoch);
+    let Some(newest) = newest.filter(|_| !nothing || evidence.configuration.value().is_some()) else {
         return first_start(evidence);
     };
-    let twins: Vec<_> = all.iter().copied().filter(|other| other.epoch == newest.epoch).collect();
-    let disks = |member: &Member| statuses.iter().any(|s| (s.id, s.store) == (member.id, member.store));
-    let whole = twins.iter().flat_map(|held| &held.in_sync).all(disks);
-    let floor_value = floor.value().copied().unwrap_or_default();
-    if !whole || floor_value > newest.epoch {
+    let floor = evidence.floor.value().and_then(Floor::record).filter(|floor| !went_back(floor, evidence));
+    match floor {
+        Some(floor) => by_the_floor(floor, newest, evidence),
+        None => without_a_floor(newest, evidence),
+    }
+}
+
+/// Whether the floor is older than what somebody has served by: that was the floor when another was decided, or has an entry in a log.
+fn went_back(floor: &Configuration, evidence: &Evidence<'_>) -> bool {
+    let is_newer =
+        |id: RecordId| id.epoch > floor.epoch || id.epoch == floor.epoch && id != floor.id() && !floor.follows(id);
+    let begun = |status: &Status| begun(status).is_some_and(|held| is_newer(held.id()));
+    evidence.records().filter_map(|held| held.follows.last()).any(|id| is_newer(*id))
+        || evidence.statuses.iter().any(|status| status.tail.epoch > floor.epoch || begun(status))
+}
+
+/// The record on the replica's disk, if its log ends in an entry of that.
+fn begun(status: &Status) -> Option<&Configuration> {
+    status.configuration.as_ref().filter(|held| held.epoch == status.tail.epoch)
+}
+
+/// The floor says by which record was served last: whoever is in sync by it, or by one that follows it, has everything that was
+/// committed, and nobody serves by another record from now on but by one that follows it.
+fn by_the_floor(floor: &Configuration, newest: &Configuration, evidence: &Evidence<'_>) -> Result<Rebuild, Unrepaired> {
+    let base = match bug(Bug::RebuildFromTheOldest) {
+        true => evidence.records().min_by_key(|held| held.epoch).unwrap_or(floor),
+        false => floor,
+    };
+    let behind = |status: &Status| {
+        is_named(status, base) || evidence.records().any(|held| held.follows(floor.id()) && is_named(status, held))
+    };
+    let serving = evidence
+        .statuses
+        .iter()
+        .any(|status| status.role == Role::Leader && floor.leader == Leader { id: status.id, boot: status.boot });
+    let fit = fit(evidence, behind);
+    if !serving && fit.is_empty() {
+        return Err(nobody_is_fit(evidence));
+    }
+    Ok(Rebuild {
+        newest: Some(newest.clone()),
+        epoch: newest.epoch.max(floor.epoch).next(),
+        follows: vec![floor.id()],
+        floor: FloorFirst::Stands,
+        serving: serving.then(|| floor.clone()),
+        fit,
+    })
+}
+
+/// The floor is lost, and with it who has served last. But all replicas have answered with their disks, and whoever commits anything
+/// by a record has an entry of its epoch: the last entry of all is of the record that was served by last.
+fn without_a_floor(newest: &Configuration, evidence: &Evidence<'_>) -> Result<Rebuild, Unrepaired> {
+    let statuses = evidence.statuses;
+    let end = statuses.iter().map(|status| status.tail.epoch).max().unwrap_or_default();
+    let serving = serving(end, evidence)?;
+    let newer =
+        |held: &Configuration| evidence.records().any(|other| other.epoch >= held.epoch && other.id() != held.id());
+    let put_back = serving.iter().find(|held| !newer(held));
+    let known = served_last(end, evidence);
+    // Where nobody knows the record of the last entry, it may have been that of any newer one, and who has the longest log has all.
+    let last: Vec<_> = known.clone().unwrap_or_else(|| evidence.records().filter(|held| held.epoch >= end).collect());
+    let longest = statuses.iter().map(|status| (status.tail.epoch, status.tail.seq)).max();
+    let is_longest = |status: &Status| Some((status.tail.epoch, status.tail.seq)) == longest;
+    // Whoever is in sync by a record has everything that was committed by those that it follows.
+    let is_followed = |held: &&Configuration| last.iter().any(|other| other.follows(held.id()));
+    let is_there =
+        |member: &Member| statuses.iter().any(|status| (status.id, status.store) == (member.id, member.store));
+    let whole = last.iter().filter(|held| !is_followed(held)).flat_map(|held| &held.in_sync).all(is_there);
+    if put_back.is_none() && !whole {
         return Err(Unrepaired::Operator(format!(
-            "the register {state}, and a disk that may hold acknowledged orders is gone. To go on with what the \
-             replicas have: tradenet recover"
+            "the register {}, and a disk that may hold acknowledged orders is gone. To go on with what the replicas \
+             have: tradenet recover",
+            state(evidence.configuration)
         )));
     }
-    let seen = highest(statuses.iter().map(|status| status.committed).chain([evidence.seen]));
-    let stand = standing(&twins, statuses);
-    let unserved = is_unserved(&twins, floor, statuses);
-    let newest = stand.first().copied().unwrap_or(newest);
-    let sole = twins.iter().all(|held| held.nonce == newest.nonce);
-    // Whichever of them was served in, who is in sync by each has every order. Where none was, all orders are older than
-    // they are, and each of them names only who had every order then. But the register may have gone back by more than one
-    // record, so that they follow two different ones: in which of those was served, the epoch of the last entry shows.
-    let by_any = |status: &&Status| twins.iter().any(|held| is_named(status, held));
-    let farthest = statuses.iter().filter(by_any).map(|status| status.tail.epoch).max().unwrap_or_default();
-    let begun = twins.iter().any(|held| is_begun(held, statuses));
-    let has_every_order = |status: &Status| {
-        let by_those = if unserved { by_any(&status) } else { stand.iter().all(|held| is_named(status, held)) };
-        by_those && (begun || twins.iter().all(|held| is_named(status, held)) || status.tail.epoch == farthest)
+    let behind = |status: &Status| {
+        last.iter().any(|held| is_named(status, held))
+            && serving.iter().all(|held| is_named(status, held))
+            && (known.is_some() || is_longest(status))
     };
-    let older: Vec<_> = all.iter().copied().filter(|held| held.epoch < newest.epoch).collect();
-    let unproven = !begun && (twins.iter().all(|held| !goes_on(held)) || floor_value < newest.epoch);
-    let served = |held: &Configuration| unproven && may_have_served(held, floor, statuses);
-    let follows = |status: &Status| {
-        let has_what_was_served = |held: &Configuration| {
-            is_behind(status, held, &all) || has_ended(held, statuses) && has_log_by(status, held, statuses)
-        };
-        older.iter().all(|held| !served(held) || has_what_was_served(held))
-    };
-    let fit =
-        |status: &&Status| has_every_order(status) && follows(status) && status.tail.seq >= seen && !status.leaving;
-    let fit: Vec<_> = statuses.iter().filter(fit).cloned().collect();
-    // While a leader serves in that record, orders go on, and what was heard of the others is always a little old.
-    let serves = |status: &Status| leads(status, newest) && status.role == Role::Leader && !status.contested;
-    let alone = stand.iter().all(|held| held.nonce == newest.nonce);
-    let serving = (alone && statuses.iter().any(serves)).then_some(newest.leader);
-    if serving.is_none() && fit.is_empty() {
-        return Err(match all.iter().find(|held| is_about_to_begin(held, statuses)) {
-            Some(held) => Unrepaired::NotYet(format!(
-                "the register {state}, and order-{} is about to begin in epoch {}, or to give that up",
-                held.leader.id, held.epoch
-            )),
-            None => {
-                Unrepaired::Operator(format!("the register {state}, and no replica has every order: tradenet recover"))
-            }
-        });
+    let fit = fit(evidence, behind);
+    if put_back.is_none() && fit.is_empty() {
+        return Err(nobody_is_fit(evidence));
     }
-    // Whoever served had its epoch on disk. A record that no replica has adopted may be lost again, and must not leave a
-    // floor behind that nobody can explain.
-    let adopted = held().map(|held| held.epoch).max().unwrap_or_default();
-    // Of two records of one epoch, or of an older one that not everybody here follows.
-    let may_begin = |held: &Configuration| {
-        floor_value < held.epoch && !is_over(held, floor, statuses) && !has_ended(held, statuses)
-    };
-    let two = !sole && unserved && twins.iter().any(|held| may_begin(held));
-    let astray = older.iter().any(|held| may_begin(held) && !fit.iter().all(|status| is_behind(status, held, &all)));
-    let floor = match floor.value() {
-        None => Some(adopted),
-        Some(_) => (serving.is_none() && (two || astray)).then_some(newest.epoch),
-    };
-    Ok(Rebuild { newest: Some(newest.clone()), epoch: newest.epoch.next(), floor, sole, serving, fit })
+    let epoch = newest.epoch.max(evidence.floor.value().map(Floor::epoch).unwrap_or_default());
+    let mut follows: Vec<_> = evidence.records().map(Configuration::id).filter(|id| id.epoch == epoch).collect();
+    follows.sort_by_key(|id| id.nonce.0);
+    follows.dedup();
+    follows.truncate(FOLLOWED_MAX);
+    Ok(Rebuild {
+        newest: Some(newest.clone()),
+        epoch: epoch.next(),
+        follows,
+        floor: put_back.map_or(FloorFirst::Anew(epoch), |held| FloorFirst::PutBack(Box::new((*held).clone()))),
+        serving: put_back.map(|held| (*held).clone()),
+        fit,
+    })
 }
 
-/// Whether a replica has written the first entry of that epoch, as leader or from one.
-fn is_begun(held: &Configuration, statuses: &[Status]) -> bool {
-    statuses.iter().any(|status| holds(status, held.nonce) && status.tail.epoch == held.epoch)
+/// The records of those who serve without a floor. Who had taken it before it was lost goes on; who had not finds it lost, says so, and
+/// does not begin.
+///
+/// # Errors
+/// One is about to begin, and has not looked yet.
+fn serving<'a>(end: Epoch, evidence: &Evidence<'a>) -> Result<Vec<&'a Configuration>, Unrepaired> {
+    let mut serving = Vec::new();
+    for (status, held) in evidence.statuses.iter().filter_map(|status| leads_by(status).map(|held| (status, held))) {
+        if status.role == Role::Leader || status.tail.epoch >= held.epoch || goes_on(held) {
+            // Else somebody has begun since, and nothing is committed any more without his word.
+            serving.extend((status.tail.epoch == end).then_some(held));
+        } else if !status.contested {
+            return Err(Unrepaired::NotYet(format!(
+                "the register {}, and order-{} is about to begin in epoch {}, or to give that up",
+                state(evidence.configuration),
+                status.id,
+                held.epoch
+            )));
+        }
+    }
+    Ok(serving)
 }
 
-/// Whether nobody has served by any of these records of one epoch: the floor, which a leader raises first, is below it, or
-/// the leader has ended or given it up.
-fn is_unserved(twins: &[&Configuration], floor: &Slot<Epoch>, statuses: &[Status]) -> bool {
-    let below = |held: &Configuration| floor.value().is_some_and(|floor| *floor < held.epoch);
-    twins.iter().all(|held| !is_begun(held, statuses) && (below(held) || is_void(held, statuses)))
-        || twins.iter().all(|held| is_over(held, floor, statuses))
+/// The record that the last entry of all was written by, or one that has had the floor since, if it is known which that was, and those
+/// that follow it: whoever is in sync by one of them has everything that was committed.
+fn served_last<'a>(end: Epoch, evidence: &Evidence<'a>) -> Option<Vec<&'a Configuration>> {
+    let on_disk = evidence.statuses.iter().filter_map(begun).map(Configuration::id);
+    let followed = evidence.records().filter_map(|held| held.follows.last().copied());
+    let mut last: Vec<_> = on_disk.chain(followed).filter(|id| id.epoch >= end).collect();
+    let known = !last.is_empty();
+    let mut records: Vec<_> = evidence.records().collect();
+    records.sort_by_key(|held| held.epoch);
+    records.retain(|held| {
+        let follows = last.contains(&held.id()) || held.follows.iter().any(|id| last.contains(id));
+        last.extend(follows.then(|| held.id()));
+        follows
+    });
+    known.then_some(records)
 }
 
-/// Whether nobody has served by that record, nor will: its leader has ended before its first entry, has given it up, or has not
-/// taken it up, and will find the floor raised by another.
-fn is_over(held: &Configuration, floor: &Slot<Epoch>, statuses: &[Status]) -> bool {
-    let given_up = |status: &Status| leads(status, held) && status.contested;
-    let raised = floor.value() == Some(&held.epoch);
-    let too_late = |status: &Status| raised && is_run_of(status, held.leader) && is_before(status, held);
-    let over = |status: &Status| given_up(status) || too_late(status);
-    !is_begun(held, statuses) && (is_void(held, statuses) || statuses.iter().any(over))
+/// Those who have every order, as `behind` sees it and as far as was told, and can lead.
+fn fit(evidence: &Evidence<'_>, behind: impl Fn(&Status) -> bool) -> Vec<Status> {
+    let seen = highest(evidence.statuses.iter().map(|status| status.committed).chain([evidence.seen]));
+    let fit = |status: &&Status| behind(status) && status.tail.seq >= seen && !status.leaving;
+    evidence.statuses.iter().filter(fit).cloned().collect()
 }
 
-/// Whether somebody may have served by an older record than the newest: the register may have gone back by several records before
-/// anybody served in them, and then given the lower one of their epochs to others.
-fn may_have_served(held: &Configuration, floor: &Slot<Epoch>, statuses: &[Status]) -> bool {
-    let reached = floor.value().is_none_or(|floor| *floor >= held.epoch);
-    let begun = statuses.iter().any(|status| status.tail.epoch == held.epoch);
-    reached && (begun || goes_on(held) && !is_over(held, floor, statuses))
-}
-
-/// Whether the leader of that record is alive and has neither begun by it nor given it up.
-fn is_about_to_begin(held: &Configuration, statuses: &[Status]) -> bool {
-    statuses.iter().any(|status| leads(status, held) && status.role == Role::Activating && !status.contested)
-}
-
-/// Whether a replica has what was committed by an older record: it is named there, or was added later by the same leader, or
-/// by one who had begun by then.
-fn is_behind(status: &Status, held: &Configuration, all: &[&Configuration]) -> bool {
-    let later = |other: &&&Configuration| other.epoch > held.epoch && other.leader == held.leader && goes_on(other);
-    is_named(status, held)
-        || status.tail.epoch >= held.epoch
-        || all.iter().filter(later).any(|other| is_named(status, other))
-}
-
-/// Whether a replica has the very log of one who is in sync by that record, and so all that was committed by it so far.
-fn has_log_by(status: &Status, held: &Configuration, statuses: &[Status]) -> bool {
-    statuses.iter().any(|other| other.tail == status.tail && is_named(other, held))
+fn nobody_is_fit(evidence: &Evidence<'_>) -> Unrepaired {
+    let state = state(evidence.configuration);
+    Unrepaired::Operator(format!("the register {state}, and no replica has every order: tradenet recover"))
 }
 
 /// Whoever is newly elected commits nothing before its first entry; a leader who goes on may have, without a new one.
 fn goes_on(held: &Configuration) -> bool {
     held.by == Node::Order(held.leader.id, held.leader.boot)
-}
-
-/// Whether a later run than the leader of that record has its disk: with the record, or with an older one, which the leader never
-/// wrote over with this.
-fn has_ended(held: &Configuration, statuses: &[Status]) -> bool {
-    later_run(held, statuses).any(|status| holds(status, held.nonce) || is_before(status, held))
-}
-
-/// Whether a leader has ended without having served by that record: its own disk, in the hands of a later run, does not have it, which
-/// it would have before anything else (R4); or it was newly elected, and its first entry is not there. What others say may be older
-/// than what it did.
-fn is_void(held: &Configuration, statuses: &[Status]) -> bool {
-    let without = |status: &Status| !goes_on(held) && holds(status, held.nonce) && status.tail.epoch < held.epoch;
-    later_run(held, statuses).any(|status| without(status) || is_before(status, held))
-}
-
-/// Whether the newest record on the replica's disk is of an epoch before that one's.
-fn is_before(status: &Status, held: &Configuration) -> bool {
-    status.configuration.as_ref().is_none_or(|own| own.epoch < held.epoch)
-}
-
-/// Another run than the leader of that record, on its disk.
-fn later_run<'a>(held: &Configuration, statuses: &'a [Status]) -> impl Iterator<Item = &'a Status> {
-    let Leader { id, boot } = held.leader;
-    let store = held.in_sync_member(id).map(|member| member.store);
-    statuses.iter().filter(move |status| status.id == id && Some(status.store) == store && status.boot != boot)
-}
-
-/// The register went back and gave an epoch's number twice: those of the records by which somebody may have served. The
-/// floor lets only one of them begin, and all replicas have answered.
-fn standing<'a>(twins: &[&'a Configuration], statuses: &[Status]) -> Vec<&'a Configuration> {
-    let begun = |held: &Configuration| is_begun(held, statuses);
-    let contested = |held: &Configuration| statuses.iter().any(|s| s.contested && holds(s, held.nonce));
-    let those = |which: &dyn Fn(&Configuration) -> bool| -> Option<Vec<&'a Configuration>> {
-        let found: Vec<_> = twins.iter().filter(|held| which(held)).copied().collect();
-        (!found.is_empty()).then_some(found)
-    };
-    let goes_on = |held: &Configuration| goes_on(held) && !contested(held);
-    // Where another leader may still begin, both have to be counted with.
-    let decided = twins.iter().all(|held| goes_on(held) || contested(held) || is_void(held, statuses));
-    those(&begun)
-        .or_else(|| those(&goes_on).filter(|_| decided))
-        .or_else(|| those(&|held| !contested(held) && !is_void(held, statuses)))
-        .or_else(|| those(&|held| !contested(held)))
-        .unwrap_or_else(|| twins.to_vec())
 }
 
 /// The very first start: every replica is empty, and so is the register.
@@ -328,8 +348,8 @@ fn first_start(evidence: &Evidence<'_>) -> Result<Rebuild, Unrepaired> {
     Ok(Rebuild {
         newest: None,
         epoch: Epoch(1),
-        floor: None,
-        sole: true,
+        follows: Vec::new(),
+        floor: FloorFirst::Stands,
         serving: None,
         fit: evidence.statuses.to_vec(),
     })
@@ -359,6 +379,9 @@ pub enum Refusal {
     /// Each record's epoch is the one before plus one.
     #[error("its epoch does not follow")]
     Epoch,
+    /// Its leader could not take the floor, or from a record of others.
+    #[error("it does not follow who has served last")]
+    Floor,
     /// Leader or in-sync set are not of the old in-sync set with its disks (R1, R3).
     #[error("it names a disk that may lack orders")]
     NotInSync,
@@ -410,13 +433,24 @@ impl Heir<'_> {
     ///
     /// # Errors
     /// Which rule is against it.
-    pub(crate) fn may_follow(&self, held: &Configuration, target: &Configuration) -> Result<(), Refusal> {
+    pub(crate) fn may_follow(
+        &self,
+        held: &Configuration,
+        floor: &Slot<Floor>,
+        target: &Configuration,
+    ) -> Result<(), Refusal> {
         self.may_lead(target)?;
         if target.cluster != held.cluster {
             return Err(Refusal::Foreign);
         }
         if target.epoch != held.epoch.next() {
             return Err(Refusal::Epoch);
+        }
+        let follows = target.follows.split_first().is_some_and(|(first, before)| {
+            *first == held.id() && before.len() < FOLLOWED_MAX && before.iter().all(|id| held.follows(*id))
+        });
+        if !follows || floor.value().is_some_and(|floor| !may_take(target, floor)) {
+            return Err(Refusal::Floor);
         }
         let from_old = |member: &Member| {
             held.is_in_sync(member.id, member.store)
@@ -455,7 +489,7 @@ impl Heir<'_> {
 
 #[cfg(test)]
 mod tests {
-    use tradenet_schemas::ids::{Boot, Chain, ClusterId, Position, StoreId};
+    use tradenet_schemas::ids::{Boot, ClusterId, Position, StoreId};
 
     use super::*;
 
@@ -480,10 +514,26 @@ mod tests {
             leader: leader(leads),
             in_sync: in_sync.iter().map(|&number| member(number)).collect(),
             members: vec![id(1), id(2), id(3)],
+            follows: (epoch > 1).then(|| named(epoch - 1)).into_iter().collect(),
             by: Node::Frontend(Boot(9)),
             why: String::new(),
             at: 0,
         }
+    }
+
+    /// The same for a leader that goes on.
+    fn goes_on(epoch: u64, leads: u8, in_sync: &[u8]) -> Configuration {
+        let Leader { id, boot } = leader(leads);
+        Configuration { by: Node::Order(id, boot), ..record(epoch, leads, in_sync) }
+    }
+
+    /// Another record of its epoch, by whatever lost answer or register that went back.
+    fn twin(record: Configuration) -> Configuration {
+        Configuration { nonce: Nonce(100 + record.nonce.0), ..record }
+    }
+
+    fn named(epoch: u64) -> RecordId {
+        RecordId { epoch: Epoch(epoch), nonce: Nonce(epoch) }
     }
 
     fn status(number: u8, held: Option<Configuration>, tail: u64) -> Status {
@@ -501,6 +551,7 @@ mod tests {
             released: SeqNum(0),
             catalog: None,
             contested: false,
+            answers: None,
             unlisted: false,
             leaving: false,
             trouble: None,
@@ -511,22 +562,54 @@ mod tests {
         Slot::Present { value, revision: 7 }
     }
 
+    fn floor(record: Configuration) -> Slot<Floor> {
+        present(Floor::Record(Box::new(record)))
+    }
+
     #[test]
-    fn a_record_stands_unless_its_floor_or_a_replica_knows_better() {
+    fn a_record_stands_that_has_the_floor_or_may_take_it_and_is_the_newest() {
         #[track_caller]
-        fn check(epoch: u64, floor: Option<u64>, held: Option<Configuration>, expected: bool) {
-            let floor = floor.map_or(Slot::KeyMissing, |floor| present(Epoch(floor)));
-            assert_eq!(stands(&record(epoch, 3, &[3]), &floor, &[status(1, held, 0)]), expected);
+        fn check(epoch: u64, floor: &Slot<Floor>, held: Option<Configuration>, expected: bool) {
+            assert_eq!(stands(&record(epoch, 3, &[3]), floor, &[status(1, held, 0)]), expected);
         }
-        let twin = Configuration { nonce: Nonce(99), ..record(5, 2, &[2]) };
-        check(5, Some(5), None, true);
-        check(5, Some(4), Some(record(4, 3, &[3])), true);
-        check(5, Some(6), None, false);
-        check(5, None, None, false);
-        check(1, None, None, true);
-        check(5, Some(4), Some(record(6, 3, &[3])), false);
-        check(5, Some(5), Some(twin.clone()), false);
-        check(5, Some(4), Some(twin), true);
+        let (four, five) = (record(4, 3, &[3]), record(5, 3, &[3]));
+        check(5, &floor(five.clone()), None, true);
+        check(5, &floor(four.clone()), Some(four.clone()), true);
+        check(5, &floor(record(6, 3, &[3])), None, false);
+        check(5, &floor(record(3, 3, &[3])), None, false);
+        check(5, &floor(twin(five.clone())), None, false);
+        check(5, &floor(twin(four.clone())), None, false);
+        check(5, &Slot::KeyMissing, None, false);
+        check(1, &Slot::KeyMissing, None, true);
+        check(1, &Slot::Unreadable { why: String::new(), revision: 1 }, None, false);
+        check(5, &floor(four.clone()), Some(record(6, 3, &[3])), false);
+        // Who holds a twin does not take this one on, so that there has to be a next one, if this one is served by.
+        check(5, &floor(five.clone()), Some(twin(five.clone())), false);
+        check(5, &floor(four), Some(twin(five)), true);
+        // A floor of an older release.
+        check(5, &present(Floor::Number(Epoch(4))), None, true);
+        check(5, &present(Floor::Number(Epoch(5))), None, false);
+        let old = Configuration { follows: Vec::new(), ..record(5, 3, &[3]) };
+        assert!(stands(&old, &present(Floor::Number(Epoch(5))), &[]));
+        assert!(!stands(&old, &present(Floor::Number(Epoch(6))), &[]));
+    }
+
+    #[test]
+    fn a_record_follows_the_one_that_it_is_decided_by_and_what_that_one_may_take_the_floor_from() {
+        #[track_caller]
+        fn check(follows: impl IntoIterator<Item = u64>, floor: &Slot<Floor>, expected: &[u64]) {
+            let decided_by = Configuration { follows: follows.into_iter().map(named).collect(), ..record(50, 3, &[3]) };
+            let followed: Vec<_> = followed(&decided_by, floor).iter().map(|id| id.epoch.0).collect();
+            assert_eq!(followed, expected);
+        }
+        check([49], &floor(record(50, 3, &[3])), &[50]);
+        check([49], &floor(record(49, 3, &[3])), &[50, 49]);
+        check([49, 48], &floor(record(48, 3, &[3])), &[50, 49, 48]);
+        check([49, 48], &floor(record(49, 3, &[3])), &[50, 49]);
+        // 49 to 34, and the floor is 34: of those only the one after the floor is left out.
+        let many = 50 - FOLLOWED_MAX as u64;
+        let kept: Vec<_> = (many + 2..=50).rev().chain([many]).collect();
+        check((many..50).rev(), &floor(record(many, 3, &[3])), &kept);
     }
 
     #[test]
@@ -542,7 +625,7 @@ mod tests {
             let mut agreed = Some(held.leader);
             change(&mut target, &mut own, &mut agreed);
             let heir = Heir { status: &own, members: &held.members, agreed };
-            assert_eq!(heir.may_follow(&held, &target), expected);
+            assert_eq!(heir.may_follow(&held, &floor(held.clone()), &target), expected);
         }
         check(|_, _, _| {}, Ok(()));
         check(|target, _, _| target.in_sync = vec![member(2)], Ok(()));
@@ -559,6 +642,10 @@ mod tests {
         check(|target, _, _| target.in_sync.reverse(), Err(Refusal::NotInSync));
         check(|target, _, _| target.epoch = Epoch(7), Err(Refusal::Epoch));
         check(|target, _, _| target.epoch = Epoch(5), Err(Refusal::Epoch));
+        check(|target, _, _| target.follows = vec![], Err(Refusal::Floor));
+        check(|target, _, _| target.follows = vec![named(4)], Err(Refusal::Floor));
+        check(|target, _, _| target.follows = vec![named(5), named(4)], Ok(()));
+        check(|target, _, _| target.follows = vec![named(5), named(3)], Err(Refusal::Floor));
         check(|target, _, _| target.cluster = ClusterId(2), Err(Refusal::Foreign));
         check(|target, _, _| target.members = vec![id(2)], Err(Refusal::Foreign));
     }
@@ -570,8 +657,7 @@ mod tests {
         fn check(held: [Option<Configuration>; 3], target: &Configuration, expected: Result<(), Refusal>) {
             let numbered = (1..).zip(held);
             let statuses: Vec<_> = numbered.map(|(number, held)| status(number, held, u64::from(number))).collect();
-            let (configuration, floor) = (Slot::BucketMissing, Slot::BucketMissing);
-            let seen = SeqNum(0);
+            let (configuration, floor, seen) = (Slot::BucketMissing, floor(record(5, 3, &[2, 3])), SeqNum(0));
             let evidence = Evidence { configuration: &configuration, floor: &floor, statuses: &statuses, seen };
             let members = [id(1), id(2), id(3)];
             let heir = Heir { status: &statuses[1], members: &members, agreed: None };
@@ -580,276 +666,147 @@ mod tests {
         }
         let (old, new) = (record(4, 1, &[1, 2, 3]), record(5, 3, &[2, 3]));
         let held = || [Some(old.clone()), Some(new.clone()), Some(new.clone())];
-        check(held(), &record(6, 2, &[2, 3]), Ok(()));
-        check(held(), &record(6, 2, &[2]), Ok(()));
-        check(held(), &record(6 + LOST_EPOCHS_MAX, 2, &[2]), Ok(()));
-        check(held(), &record(7 + LOST_EPOCHS_MAX, 2, &[2]), Err(Refusal::Epoch));
-        check(held(), &record(5, 2, &[2]), Err(Refusal::Epoch));
-        check(held(), &record(6, 2, &[1, 2]), Err(Refusal::NoRebuild));
-        check(held(), &record(6, 3, &[2, 3]), Err(Refusal::NotMine));
-        // order-3's disk is another one than the record names.
-        let gone =
-            Configuration { in_sync: vec![member(2), Member { store: StoreId(77), ..member(3) }], ..new.clone() };
-        check([None, Some(gone), None], &record(6, 2, &[2]), Err(Refusal::NoRebuild));
-        // Nobody holds anything, and order-1 has entries: this is no first start.
+        let anew =
+            |epoch, leads, in_sync: &[u8]| Configuration { follows: vec![new.id()], ..record(epoch, leads, in_sync) };
+        check(held(), &anew(6, 2, &[2, 3]), Ok(()));
+        check(held(), &anew(6, 2, &[2]), Ok(()));
+        check(held(), &anew(6 + LOST_EPOCHS_MAX, 2, &[2]), Ok(()));
+        check(held(), &anew(7 + LOST_EPOCHS_MAX, 2, &[2]), Err(Refusal::Epoch));
+        check(held(), &anew(5, 2, &[2]), Err(Refusal::Epoch));
+        check(held(), &anew(6, 2, &[1, 2]), Err(Refusal::NoRebuild));
+        check(held(), &anew(6, 3, &[2, 3]), Err(Refusal::NotMine));
+        check(held(), &Configuration { follows: vec![named(4)], ..anew(6, 2, &[2]) }, Err(Refusal::NoRebuild));
+        // Nobody holds anything, and the floor says that somebody served: this is no first start.
         check([None, None, None], &record(1, 2, &[1, 2, 3]), Err(Refusal::NoRebuild));
     }
 
-    #[test]
-    fn of_an_epoch_that_was_given_twice_who_is_named_by_one_record_may_lead_if_the_floor_is_below_both() {
-        /// The register went back to epoch 4, which order-3 led with all in sync, and gave 5 to order-1 and to order-2, each
-        /// in sync alone; the floor, whether order-2 has begun, and who may lead.
-        #[track_caller]
-        fn check(floor: Option<u64>, begun: bool, expected: &[u8]) {
-            check_ended(floor, begun, &[], expected);
-        }
+    /// What may be done: the floor that is written first, the leader that stays, and who may lead else.
+    type May<'a> = (Option<u64>, Option<u8>, &'a [u8]);
 
-        /// The same, where those leaders have ended, and others run on their disks.
-        #[track_caller]
-        fn check_ended(floor: Option<u64>, begun: bool, ended: &[usize], expected: &[u8]) {
-            let (one, two) = (record(5, 1, &[1]), Configuration { nonce: Nonce(99), ..record(5, 2, &[2]) });
-            let mut statuses = [status(1, Some(one.clone()), 9), status(2, Some(two), 9), status(3, Some(one), 9)];
-            statuses.iter_mut().for_each(|status| status.tail.epoch = Epoch(4));
-            statuses[1].tail.epoch = Epoch(if begun { 5 } else { 4 });
-            for number in ended {
-                statuses[number - 1].boot = Boot(99);
-            }
-            let (configuration, seen) = (present(record(4, 3, &[1, 2, 3])), SeqNum(9));
-            let floor = floor.map_or(Slot::KeyMissing, |floor| present(Epoch(floor)));
-            let evidence = Evidence { configuration: &configuration, floor: &floor, statuses: &statuses, seen };
-            let fit = rebuild(&evidence).map_or_else(|_| Vec::new(), |rebuild| rebuild.fit);
-            assert_eq!(fit.iter().map(|status| status.id.get()).collect::<Vec<_>>(), expected);
-        }
-        check(Some(4), false, &[1, 2]);
-        check(Some(5), false, &[]);
-        check(None, false, &[]);
-        check(Some(5), true, &[2]);
-        check(Some(4), true, &[2]);
-        // Who ended before its first entry has served nobody; who still runs may begin at any moment.
-        check_ended(Some(5), false, &[1], &[2]);
-        check_ended(Some(5), false, &[2], &[1]);
-        check_ended(Some(5), false, &[1, 2], &[1, 2]);
-        check_ended(None, false, &[1, 2], &[1, 2]);
-        check_ended(Some(5), true, &[1, 2], &[2]);
+    #[track_caller]
+    fn check_rebuild(
+        configuration: &Slot<Configuration>,
+        floor: &Slot<Floor>,
+        statuses: &[Status],
+        expected: Result<May<'_>, bool>,
+    ) {
+        let evidence = Evidence { configuration, floor, statuses, seen: SeqNum(9) };
+        let found = rebuild(&evidence).map_err(|why| matches!(why, Unrepaired::NotYet(_)));
+        let found = found.map(|rebuild| {
+            let floor = match rebuild.floor {
+                FloorFirst::Stands => None,
+                FloorFirst::PutBack(record) => Some(record.epoch.0),
+                FloorFirst::Anew(epoch) => Some(epoch.0),
+            };
+            let serving = rebuild.serving.map(|serving| serving.leader.id.get());
+            (floor, serving, rebuild.fit.iter().map(|status| status.id.get()).collect::<Vec<_>>())
+        });
+        let expected = expected.map(|(floor, serving, fit)| (floor, serving, fit.to_vec()));
+        assert_eq!(found, expected);
     }
 
     #[test]
-    fn of_an_epoch_that_was_given_twice_after_two_others_only_who_has_entries_of_the_last_one_may_lead() {
-        /// The register went back to epoch 4 and gave 5 and 6 to order-1 and to order-2, whose logs end in `tails`; of
-        /// the leaders of 6 those have ended before its first entry, and order-1 serves nobody if it is contested.
+    fn where_the_register_went_back_the_floor_says_who_may_lead() {
+        /// order-3 led 4 with all in sync, then the register went back, and gave 5 to order-1 and to order-2, each in sync alone; the
+        /// floor, and what else is.
         #[track_caller]
-        fn check(tails: [u64; 2], floor: u64, ended: &[usize], contested: bool, expected: &[u8]) {
-            let (one, two) = (record(6, 1, &[1]), Configuration { nonce: Nonce(99), ..record(6, 2, &[2]) });
-            let mut statuses = [status(1, Some(one), 9), status(2, Some(two), 9), status(3, None, 9)];
-            statuses.iter_mut().zip(tails).for_each(|(status, epoch)| status.tail.epoch = Epoch(epoch));
-            ended.iter().for_each(|number| statuses[number - 1].boot = Boot(99));
-            statuses[0].contested = contested;
-            let (configuration, floor, seen) = (present(record(4, 3, &[1, 2, 3])), present(Epoch(floor)), SeqNum(9));
-            let evidence = Evidence { configuration: &configuration, floor: &floor, statuses: &statuses, seen };
-            let fit = rebuild(&evidence).map_or_else(|_| Vec::new(), |rebuild| rebuild.fit);
-            assert_eq!(fit.iter().map(|status| status.id.get()).collect::<Vec<_>>(), expected);
-        }
-        check([4, 4], 6, &[1, 2], false, &[1, 2]);
-        check([4, 5], 6, &[1, 2], false, &[2]);
-        check([5, 4], 6, &[1, 2], false, &[1]);
-        check([4, 5], 5, &[], false, &[2]);
-        // order-1 may still begin by its record, and lacks what order-2 has.
-        check([4, 5], 6, &[2], false, &[]);
-        check([4, 4], 6, &[2], false, &[1]);
-        // It says that it will not.
-        check([4, 4], 6, &[2], true, &[1, 2]);
-        check([5, 4], 6, &[2], true, &[1]);
-    }
-
-    #[test]
-    fn that_nobody_begins_by_an_epoch_that_was_given_twice_is_made_sure_of_before_anybody_else_is_elected() {
-        /// The register went back to epoch 4 and gave 5 to order-1 and to order-2, each in sync alone. Which floor is written
-        /// first, and who may lead.
-        #[track_caller]
-        fn check(floor: u64, change: impl FnOnce(&mut [Status; 3]), expected: (Option<u64>, &[u8])) {
-            let (one, two) = (record(5, 1, &[1]), Configuration { nonce: Nonce(99), ..record(5, 2, &[2]) });
-            let mut statuses = [status(1, Some(one.clone()), 9), status(2, Some(two), 9), status(3, Some(one), 9)];
-            statuses.iter_mut().for_each(|status| status.tail.epoch = Epoch(4));
-            change(&mut statuses);
-            let (configuration, floor, seen) = (present(record(4, 3, &[1, 2, 3])), present(Epoch(floor)), SeqNum(9));
-            let evidence = Evidence { configuration: &configuration, floor: &floor, statuses: &statuses, seen };
-            let (floor, fit) = rebuild(&evidence).map_or((None, Vec::new()), |rebuild| (rebuild.floor, rebuild.fit));
-            let fit: Vec<_> = fit.iter().map(|status| status.id.get()).collect();
-            assert_eq!((floor, &fit[..]), (expected.0.map(Epoch), expected.1));
-        }
-        let end = |statuses: &mut [Status; 3], number: usize| statuses[number - 1].boot = Boot(99);
-        let give_up = |statuses: &mut [Status; 3], number: usize| statuses[number - 1].contested = true;
-        check(4, |_| {}, (Some(5), &[1, 2]));
-        check(4, |statuses| end(statuses, 1), (Some(5), &[1, 2]));
-        // Raised, by the clerk or by one of the two leaders, who may have begun and not yet have an entry.
-        check(5, |_| {}, (None, &[]));
-        check(5, |statuses| give_up(statuses, 1), (None, &[2]));
-        check(5, |statuses| [1, 2].iter().for_each(|number| give_up(statuses, *number)), (None, &[1, 2]));
-        check(5, |statuses| (end(statuses, 1), give_up(statuses, 2)).0, (None, &[1, 2]));
-        // Its leader does not know of it yet.
-        let not_taken_up = |statuses: &mut [Status; 3]| {
-            statuses[0].configuration = Some(record(4, 3, &[1, 2, 3]));
-            give_up(statuses, 2);
-        };
-        check(5, not_taken_up, (None, &[1, 2]));
-        // It has begun in between.
-        check(5, |statuses| statuses[0].tail.epoch = Epoch(5), (None, &[1]));
-        // Nobody is left who could begin.
-        check(4, |statuses| [1, 2].iter().for_each(|number| end(statuses, *number)), (None, &[1, 2]));
-    }
-
-    #[test]
-    fn who_leads_by_a_record_that_nobody_served_in_has_what_was_served_by_an_older_one_that_it_may_not_follow() {
-        /// order-2 was elected in 5 and then in 6, and the register lost both; then order-1 got 5. The floor, where the logs of the
-        /// two end, who is in sync by the 5 of order-1, and who may lead.
-        #[track_caller]
-        fn check(floor: Option<u64>, tails: [u64; 2], in_sync: &[u8], goes_on: bool, expected: &[u8]) {
-            let (mut five, six) = (record(5, 1, in_sync), record(6, 2, &[2]));
-            if goes_on {
-                five.by = Node::Order(five.leader.id, five.leader.boot);
-            }
-            let mut statuses = [status(1, Some(five), 9), status(2, Some(six), 9), status(3, None, 9)];
-            statuses.iter_mut().zip(tails).for_each(|(status, epoch)| status.tail.epoch = Epoch(epoch));
-            let (configuration, seen) = (present(record(4, 3, &[1, 2, 3])), SeqNum(9));
-            let floor = floor.map_or(Slot::KeyMissing, |floor| present(Epoch(floor)));
-            let evidence = Evidence { configuration: &configuration, floor: &floor, statuses: &statuses, seen };
-            let fit = rebuild(&evidence).map_or_else(|_| Vec::new(), |rebuild| rebuild.fit);
-            assert_eq!(fit.iter().map(|status| status.id.get()).collect::<Vec<_>>(), expected);
-        }
-        check(Some(5), [5, 4], &[1], false, &[]);
-        check(None, [5, 4], &[1], false, &[]);
-        check(Some(5), [4, 4], &[1], true, &[]);
-        // The floor: nobody has served in 5 either.
-        check(Some(4), [5, 4], &[1], false, &[2]);
-        // 6 was begun, so that nobody can have served in 5 behind it.
-        check(Some(6), [5, 6], &[1], false, &[2]);
-        // It is in sync by 5, too, so that nothing was committed in it without it.
-        check(Some(5), [5, 4], &[1, 2], false, &[2]);
-        check(Some(5), [5, 5], &[1], false, &[2]);
-        check(Some(5), [4, 4], &[1], false, &[2]);
-    }
-
-    #[test]
-    fn a_leader_of_an_older_record_that_may_still_begin_is_kept_from_it_first() {
-        /// order-2 was elected in 6, which the register lost, and order-1 is about to begin in 5: which floor is written.
-        #[track_caller]
-        fn check(in_sync: &[u8], change: impl FnOnce(&mut [Status; 3]), expected: Option<u64>) {
-            let (five, six) = (record(5, 1, in_sync), record(6, 2, &[2]));
-            let mut statuses = [status(1, Some(five.clone()), 9), status(2, Some(six), 9), status(3, None, 9)];
-            statuses.iter_mut().for_each(|status| status.tail.epoch = Epoch(4));
-            change(&mut statuses);
-            let (configuration, floor, seen) = (present(five), present(Epoch(4)), SeqNum(9));
-            let evidence = Evidence { configuration: &configuration, floor: &floor, statuses: &statuses, seen };
-            assert_eq!(rebuild(&evidence).map(|rebuild| rebuild.floor), Ok(expected.map(Epoch)));
-        }
-        check(&[1], |_| {}, Some(6));
-        check(&[1], |statuses| statuses[0].contested = true, None);
-        check(&[1], |statuses| statuses[0].boot = Boot(99), None);
-        // It needs the word of order-2.
-        check(&[1, 2], |_| {}, None);
-    }
-
-    #[test]
-    fn a_leader_that_goes_on_is_not_preferred_to_one_that_was_elected_in_the_same_epoch_and_may_begin() {
-        /// order-3 led 4 and went on in 5 with order-1; the register went back and gave 5 to order-2, with order-1. Who may lead.
-        #[track_caller]
-        fn check(change: impl FnOnce(&mut [Status; 3]), expected: Result<&[u8], bool>) {
-            let five = record(5, 3, &[1, 3]);
-            let goes_on = Configuration { by: Node::Order(five.leader.id, five.leader.boot), ..five };
-            let elected = Configuration { nonce: Nonce(99), ..record(5, 2, &[1, 2]) };
+        fn check(floor_is: Configuration, change: impl FnOnce(&mut [Status; 3]), expected: Result<May<'_>, bool>) {
+            let (one, two) = (record(5, 1, &[1]), twin(record(5, 2, &[2])));
             let mut statuses =
-                [status(1, Some(elected.clone()), 9), status(2, Some(elected), 9), status(3, Some(goes_on), 9)];
+                [status(1, Some(one), 9), status(2, Some(two), 9), status(3, Some(record(4, 3, &[1, 2, 3])), 9)];
             statuses.iter_mut().for_each(|status| status.tail.epoch = Epoch(4));
-            (statuses[1].role, statuses[2].boot) = (Role::Activating, Boot(99));
             change(&mut statuses);
-            let (configuration, floor, seen) = (present(record(4, 3, &[1, 2, 3])), present(Epoch(5)), SeqNum(9));
-            let evidence = Evidence { configuration: &configuration, floor: &floor, statuses: &statuses, seen };
-            let found = match rebuild(&evidence) {
-                Ok(rebuild) => Ok(rebuild.fit.iter().map(|status| status.id.get()).collect::<Vec<_>>()),
-                Err(why) => Err(matches!(why, Unrepaired::NotYet(_))),
-            };
-            assert_eq!(found.as_deref().map_err(|not_yet| *not_yet), expected);
+            check_rebuild(&present(record(4, 3, &[1, 2, 3])), &floor(floor_is), &statuses, expected);
         }
-        // order-1 has what was committed by either.
-        check(|_| {}, Ok(&[1]));
-        check(|statuses| statuses[0].leaving = true, Err(true));
-        check(|statuses| statuses[1].contested = true, Ok(&[1, 3]));
-        check(|statuses| statuses[1].boot = Boot(77), Ok(&[1, 3]));
-        check(|statuses| statuses[1].tail.epoch = Epoch(5), Ok(&[1, 2]));
-        // It serves by the record before, and is not known to do so by this one.
-        let serves = |statuses: &mut [Status; 3]| {
-            (statuses[2].role, statuses[2].boot) = (Role::Leader, leader(3).boot);
-            statuses[0].leaving = true;
+        let (four, one, two) = (record(4, 3, &[1, 2, 3]), record(5, 1, &[1]), twin(record(5, 2, &[2])));
+        check(four.clone(), |_| {}, Ok((None, None, &[1, 2, 3])));
+        check(one.clone(), |_| {}, Ok((None, None, &[1])));
+        check(two.clone(), |_| {}, Ok((None, None, &[2])));
+        // Whoever serves by the floor's record goes on.
+        check(one.clone(), |statuses| statuses[0].role = Role::Leader, Ok((None, Some(1), &[1])));
+        check(two, |statuses| statuses[0].role = Role::Leader, Ok((None, None, &[2])));
+        // It has restarted.
+        check(
+            one.clone(),
+            |statuses| (statuses[0].role, statuses[0].boot) = (Role::Leader, Boot(7)),
+            Ok((None, None, &[1])),
+        );
+        check(one, |statuses| statuses[0].store = StoreId(77), Err(false));
+        check(four.clone(), |statuses| statuses[2].store = StoreId(77), Ok((None, None, &[1, 2])));
+        check(four.clone(), |statuses| statuses[1].leaving = true, Ok((None, None, &[1, 3])));
+        check(four.clone(), |statuses| statuses[1].tail.seq = SeqNum(8), Ok((None, None, &[1, 3])));
+        // Whoever was added by a record that follows it has everything, too.
+        let alone = record(4, 3, &[3]);
+        check(alone, |_| {}, Ok((None, None, &[1, 2, 3])));
+        // Others follow another record of its epoch, by which somebody served, then: as if it were lost.
+        check(twin(record(4, 3, &[3])), |_| {}, Ok((Some(5), None, &[1, 2, 3])));
+        // Older than what somebody follows, or has an entry of.
+        check(record(3, 3, &[1]), |_| {}, Ok((Some(5), None, &[1, 2, 3])));
+        let begun = |statuses: &mut [Status; 3]| statuses[0].tail.epoch = Epoch(5);
+        check(four, begun, Ok((Some(5), None, &[1])));
+    }
+
+    #[test]
+    fn where_the_floor_is_lost_the_last_entry_of_all_tells_who_may_lead() {
+        /// order-3 leads 4 with order-2, and nothing else was written; what else is.
+        #[track_caller]
+        fn check(change: impl FnOnce(&mut [Status; 3]), expected: Result<May<'_>, bool>) {
+            let four = record(4, 3, &[2, 3]);
+            let mut statuses = [1, 2, 3].map(|number| status(number, Some(four.clone()), 9));
+            statuses.iter_mut().for_each(|status| status.tail.epoch = Epoch(4));
+            change(&mut statuses);
+            check_rebuild(&present(four), &Slot::KeyMissing, &statuses, expected);
+        }
+        fn tail(status: &mut Status, epoch: u64, seq: u64) {
+            (status.tail.epoch, status.tail.seq) = (Epoch(epoch), SeqNum(seq));
+        }
+        check(|_| {}, Ok((Some(4), None, &[2, 3])));
+        check(|statuses| statuses[2].role = Role::Leader, Ok((Some(4), Some(3), &[2, 3])));
+        // One of the two has one that was committed by nobody, or the learner has.
+        check(|statuses| tail(&mut statuses[2], 4, 10), Ok((Some(4), None, &[2, 3])));
+        check(|statuses| tail(&mut statuses[0], 4, 10), Ok((Some(4), None, &[2, 3])));
+        check(|statuses| statuses[1].store = StoreId(77), Err(false));
+        check(|statuses| statuses[0].store = StoreId(77), Ok((Some(4), None, &[2, 3])));
+        // Elected, and not begun: it may have taken the floor just before, unless it says that it has not.
+        let elected = |statuses: &mut [Status; 3], contested| {
+            let five = Some(record(5, 2, &[2]));
+            (statuses[1].configuration, statuses[1].role, statuses[1].contested) = (five, Role::Activating, contested);
         };
-        check(serves, Err(true));
-    }
-
-    #[test]
-    fn who_has_the_log_of_one_that_an_older_record_names_has_what_was_committed_by_it_once_its_leader_has_ended() {
-        /// order-1 went on alone in 5, and order-2 leads 6, which does not follow it as far as anybody holds. Who may lead.
-        #[track_caller]
-        fn check(ended: bool, chain: u64, expected: &[u8]) {
-            let five = record(5, 1, &[1]);
-            let five = Configuration { by: Node::Order(five.leader.id, five.leader.boot), ..five };
-            let mut statuses = [status(1, Some(five), 9), status(2, Some(record(6, 2, &[2])), 9), status(3, None, 9)];
-            statuses.iter_mut().for_each(|status| status.tail.epoch = Epoch(4));
-            statuses[0].tail.chain = Chain(chain);
-            if ended {
-                statuses[0].boot = Boot(99);
-            }
-            let (configuration, floor, seen) = (Slot::KeyMissing, present(Epoch(5)), SeqNum(9));
-            let evidence = Evidence { configuration: &configuration, floor: &floor, statuses: &statuses, seen };
-            let fit = rebuild(&evidence).map_or_else(|_| Vec::new(), |rebuild| rebuild.fit);
-            assert_eq!(fit.iter().map(|status| status.id.get()).collect::<Vec<_>>(), expected);
-        }
-        check(true, 0, &[2]);
-        check(true, 7, &[]);
-        check(false, 0, &[]);
-    }
-
-    #[test]
-    fn who_was_added_by_the_leader_of_an_older_record_has_what_was_committed_by_it_without_an_entry_of_that_epoch() {
-        /// order-3 leads from 4 on, and goes on alone in 6; then order-1 is added by a record that order-3 holds, and elected in 8.
-        #[track_caller]
-        fn check(adds: impl FnOnce(&mut Configuration), expected: &[u8]) {
-            let goes_on = |epoch, in_sync: &[u8]| {
-                let held = record(epoch, 3, in_sync);
-                Configuration { by: Node::Order(held.leader.id, held.leader.boot), ..held }
-            };
-            let (six, mut seven, eight) = (goes_on(6, &[3]), goes_on(7, &[1, 3]), record(8, 1, &[1]));
-            adds(&mut seven);
-            let mut statuses = [status(1, Some(eight), 9), status(2, Some(six), 9), status(3, Some(seven), 9)];
-            statuses.iter_mut().for_each(|status| status.tail.epoch = Epoch(4));
-            statuses[2].boot = Boot(99);
-            let (configuration, floor, seen) = (Slot::KeyMissing, present(Epoch(7)), SeqNum(9));
-            let evidence = Evidence { configuration: &configuration, floor: &floor, statuses: &statuses, seen };
-            let fit = rebuild(&evidence).map_or_else(|_| Vec::new(), |rebuild| rebuild.fit);
-            assert_eq!(fit.iter().map(|status| status.id.get()).collect::<Vec<_>>(), expected);
-        }
-        check(|_| {}, &[1]);
-        check(|seven| seven.leader.boot = Boot(55), &[]);
-        check(|seven| seven.in_sync = vec![member(3)], &[]);
-    }
-
-    #[test]
-    fn a_leader_who_goes_on_or_whose_disk_says_nothing_of_the_record_may_have_served_though_it_has_ended() {
-        /// What another run on the leader's disk says.
-        #[track_caller]
-        fn check(change: impl FnOnce(&mut Configuration, &mut Status), expected: bool) {
-            let mut held = record(5, 1, &[1]);
-            let mut later = Status { boot: Boot(99), ..status(1, Some(held.clone()), 9) };
-            later.tail.epoch = Epoch(4);
-            change(&mut held, &mut later);
-            assert_eq!(is_void(&held, &[later, status(2, Some(held.clone()), 9)]), expected);
-        }
-        check(|_, _| {}, true);
-        check(|held, _| held.by = Node::Order(held.leader.id, held.leader.boot), false);
-        check(|held, later| later.boot = held.leader.boot, false);
-        check(|_, later| later.configuration = Some(record(6, 1, &[1])), false);
-        // It never had the record on disk.
-        check(|_, later| later.configuration = Some(record(4, 1, &[1])), true);
-        check(|_, later| later.configuration = None, true);
-        check(|_, later| later.tail.epoch = Epoch(5), false);
-        check(|_, later| later.store = StoreId(77), false);
+        check(|statuses| elected(statuses, false), Err(true));
+        check(|statuses| elected(statuses, true), Ok((Some(5), None, &[2, 3])));
+        check(|statuses| (elected(statuses, true), tail(&mut statuses[1], 5, 10)).0, Ok((Some(5), Some(2), &[2])));
+        // The leader goes on alone, and has not written its entry, nor committed anything, or has.
+        let shrinks = |statuses: &mut [Status; 3]| {
+            (statuses[2].configuration, statuses[2].role) = (Some(goes_on(5, 3, &[3])), Role::Leader);
+        };
+        check(shrinks, Ok((Some(5), Some(3), &[3])));
+        check(|statuses| (shrinks(statuses), statuses[2].role = Role::Follower).0, Ok((Some(5), None, &[2, 3])));
+        let shrunk = |statuses: &mut [Status; 3]| {
+            shrinks(statuses);
+            statuses[2].role = Role::Follower;
+            tail(&mut statuses[2], 5, 10);
+        };
+        check(shrunk, Ok((Some(5), None, &[3])));
+        // It is not the newest: it goes on until it hears of the next one, with those by whose word it does.
+        let deposed = |statuses: &mut [Status; 3]| {
+            shrinks(statuses);
+            statuses[0].configuration = Some(record(6, 2, &[2]));
+        };
+        check(deposed, Ok((Some(6), None, &[3])));
+        // Somebody has begun since: it is deposed.
+        check(|statuses| (deposed(statuses), tail(&mut statuses[1], 6, 10)).0, Ok((Some(6), None, &[2])));
+        // Nobody has the record of the last entry, but another was decided by it.
+        let unknown = |statuses: &mut [Status; 3]| {
+            statuses.iter_mut().for_each(|status| status.configuration = Some(record(6, 2, &[2])));
+            tail(&mut statuses[2], 5, 10);
+        };
+        check(|statuses| (unknown(statuses), statuses[2].configuration = None).0, Ok((Some(6), None, &[2])));
+        let another = |statuses: &mut [Status; 3]| {
+            unknown(statuses);
+            statuses.iter_mut().for_each(|status| {
+                status.configuration = Some(Configuration { follows: vec![named(4)], ..record(6, 2, &[2]) });
+            });
+        };
+        check(another, Err(false));
     }
 }

@@ -100,7 +100,7 @@ mod tests {
     #[test]
     fn a_message_is_the_same_bytes_whether_it_is_followed_or_not() {
         let from = Node::Frontend(Boot(1));
-        let envelope = Envelope { cluster: None, epoch: Epoch(0), from, body: Message::Heartbeat {} };
+        let envelope = Envelope { cluster: None, epoch: Epoch(0), from, body: Message::Heartbeat { question: None } };
         let plain = Packet::new(envelope, Bytes::from_static(b"{}\n"));
         let context = TraceContext { trace_id: 1, parent_id: 2, sampled: true };
         let trace = Arc::new(Trace { context, request_id: RequestId::of(&context) });

@@ -20,7 +20,7 @@ use tradenet_schemas::ids::{
     Boot, Chain, ClusterId, Epoch, Leader, Member, Node, Nonce, OrderNumber, ReplicaId, SeqNum, StoreId,
 };
 use tradenet_schemas::journal::{Entry, Event};
-use tradenet_schemas::message::{Answer, Configuration, Envelope, Message, Query, Submission};
+use tradenet_schemas::message::{Answer, Configuration, Envelope, Floor, Message, Query, RecordId, Submission};
 use tradenet_schemas::trade::{Command, CommandKey, Order, Price, Quantity, Side, Stock, Symbol};
 
 const NOW: Now = Now { mono: Mono(1), wall_ms: 0 };
@@ -137,7 +137,7 @@ struct Alone {
     replica: Replica,
     journal: Vec<u8>,
     snapshot: Option<Vec<u8>>,
-    floor: Epoch,
+    floor: Floor,
     /// Requests to the disk of that kind are not carried out yet.
     holds: Option<fn(&DiskRequest) -> bool>,
     held: Vec<DiskRequest>,
@@ -157,6 +157,7 @@ fn configuration(epoch: u64, leader: Leader) -> Configuration {
         leader,
         in_sync: vec![Member { id: id(1), store: StoreId(1) }],
         members: vec![id(1), id(2)],
+        follows: vec![RecordId { epoch: Epoch(epoch - 1), nonce: Nonce(epoch - 1) }],
         by: Node::Frontend(Boot(1)),
         why: String::new(),
         at: 0,
@@ -190,7 +191,7 @@ impl Alone {
             orders_kept,
         });
         let (held, replies, reads) = (Vec::new(), Vec::new(), Vec::new());
-        let (journal, floor) = (journal.to_vec(), Epoch(1));
+        let (journal, floor) = (journal.to_vec(), Floor::Number(Epoch(1)));
         let (holds, failed, stopped) = (None, 0, None);
         let mut alone = Self { replica, journal, snapshot, floor, holds, held, fails, failed, replies, reads, stopped };
         alone.settle();
@@ -240,12 +241,14 @@ impl Alone {
                 Output::Disk(request) => Input::Disk(self.carry_out(request)),
                 Output::Register(RegisterRequest::Read { ticket }) => {
                     let value = configuration(2, Leader { id: id(1), boot: ME });
-                    let (configuration, floor) =
-                        (Slot::Present { value, revision: 1 }, Slot::Present { value: self.floor, revision: 1 });
+                    let (configuration, floor) = (
+                        Slot::Present { value, revision: 1 },
+                        Slot::Present { value: self.floor.clone(), revision: 1 },
+                    );
                     Input::Register(RegisterAnswer::Read { ticket, configuration, floor })
                 }
                 Output::Register(RegisterRequest::Floor { ticket, floor, .. }) => {
-                    self.floor = floor;
+                    self.floor = Floor::Record(floor);
                     Input::Register(RegisterAnswer::Written { ticket })
                 }
                 Output::Reply { packet, .. } => {

@@ -262,6 +262,7 @@ impl Place {
             leader,
             in_sync: vec![Member { id: id(), store: StoreId(1) }],
             members: vec![id()],
+            follows: Vec::new(),
             by: Node::Frontend(Boot(1)),
             why: String::new(),
             at: 0,

@@ -20,12 +20,15 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tokio::time::{sleep, timeout};
 use tradenet_core::{RegisterAnswer, RegisterRequest, Revision, Slot};
+use tradenet_schemas::message::{Configuration, Floor};
 use tradenet_schemas::subjects::Prefix;
 
 use crate::nats::{Broker, Failure, request};
 
 /// How many records a bucket keeps for people to look back at: `nats kv history tradenet-configuration current`.
 const HISTORY: i64 = 16;
+/// How often the two records are read to find them as they were at one time.
+const READS_MAX: usize = 4;
 /// How long to wait for a new bucket to take writes before trying again, in milliseconds.
 const NEW_BUCKET_WAIT_MS: u64 = 20;
 /// What the header `KV-Operation` says where an operator has deleted the record.
@@ -112,11 +115,7 @@ impl Register {
     async fn ask(&self, request: RegisterRequest) -> Result<RegisterAnswer, Refused> {
         let ticket = match request {
             RegisterRequest::Read { ticket } => {
-                // The floor first: it is raised after the configuration is written, so read in this order it is never
-                // ahead of it, however much is written in between.
-                let floor = slot(self.read(&self.floor).await?);
-                let configuration = slot(self.read(&self.configuration).await?);
-                return Ok(RegisterAnswer::Read { ticket, configuration, floor });
+                return self.read_both(ticket).await;
             }
             RegisterRequest::Write { ticket, configuration, expected } => {
                 self.write(&self.configuration, &configuration, expected).await?;
@@ -128,6 +127,26 @@ impl Register {
             }
         };
         Ok(RegisterAnswer::Written { ticket })
+    }
+
+    /// Both records as they were at one time. The floor first: it is taken after the configuration is written, so read in this
+    /// order it is never ahead of it. It may be behind where both were written in between, and then is read again.
+    async fn read_both(&self, ticket: u64) -> Result<RegisterAnswer, Refused> {
+        let mut floor: Slot<Floor> = slot(self.read(&self.floor).await?);
+        for _ in 1..READS_MAX {
+            let configuration: Slot<Configuration> = slot(self.read(&self.configuration).await?);
+            let fits =
+                |record: &Configuration| floor.value().is_some_and(|floor| floor.is(record) || record.may_take(floor));
+            if configuration.value().is_some_and(fits) {
+                return Ok(RegisterAnswer::Read { ticket, configuration, floor });
+            }
+            let again: Slot<Floor> = slot(self.read(&self.floor).await?);
+            if again.revision() == floor.revision() {
+                return Ok(RegisterAnswer::Read { ticket, configuration, floor });
+            }
+            floor = again;
+        }
+        Err(Refused::Unknown("the register is written faster than it can be read".to_owned()))
     }
 
     /// The last message of the key, from the stream's leader.

@@ -34,6 +34,7 @@ fn configuration(epoch: u64) -> Box<Configuration> {
         leader: Leader { id: id(), boot: Boot(7) },
         in_sync: vec![Member { id: id(), store: StoreId(3) }],
         members: vec![id()],
+        follows: Vec::new(),
         by: Node::Frontend(Boot(9)),
         why: "a \"reason\"\nwith lines".to_owned(),
         at: 5,

@@ -131,7 +131,7 @@ async fn requests_and_answers_travel_in_order_and_a_missing_peer_is_reported() {
     let (_, _, nobody) = replica(2);
     let mut asking = Running::start(&server, FRONTEND, &[], move |input| match input {
         Input::Client(Ticket(0), _) => {
-            vec![Output::Send { to: nobody, packet: packet(FRONTEND, Message::Heartbeat {}) }]
+            vec![Output::Send { to: nobody, packet: packet(FRONTEND, Message::Heartbeat { question: None }) }]
         }
         Input::Client(ticket, _) => vec![Output::Send { to: at_one, packet: packet(FRONTEND, query(ticket.0)) }],
         _ => Vec::new(),
@@ -166,7 +166,7 @@ async fn what_does_not_belong_on_a_subject_is_dropped() {
     let client = server.client().await;
     let prefix = Prefix::new("test").unwrap();
     let (own, answers) = (prefix.subject(Topic::Heartbeat, at_one), prefix.reply(one, at_one));
-    let heartbeat = packet(FRONTEND, Message::Heartbeat {}).encode();
+    let heartbeat = packet(FRONTEND, Message::Heartbeat { question: None }).encode();
     let vote = Message::PreVote { suspect: Leader { id, boot: Boot(1) } };
     let listed = packet(FRONTEND, Message::Listed {}).encode();
     for (subject, payload) in [
@@ -365,7 +365,7 @@ async fn a_call_says_why_it_has_no_answer() {
     let (_, _, at_two) = replica(2);
     let _silent = Running::start(&server, one, &[(Topic::Heartbeat, at_one)], silent).await;
     let broker = server.connect().await;
-    let heartbeat = packet(FRONTEND, Message::Heartbeat {});
+    let heartbeat = packet(FRONTEND, Message::Heartbeat { question: None });
     let limit = Duration::from_millis(100);
     let no_answer = Err(CallError::NoAnswer(100));
     eventually("a silence", async || broker.call(at_one, &heartbeat, limit).await == no_answer).await;

@@ -15,7 +15,7 @@ use tradenet_core::{RegisterAnswer, RegisterRequest, Revision, Slot};
 use tradenet_runtime::process::Signal;
 use tradenet_runtime::register::Register;
 use tradenet_schemas::ids::{Boot, ClusterId, Epoch, Leader, Node, Nonce, ReplicaId};
-use tradenet_schemas::message::Configuration;
+use tradenet_schemas::message::{Configuration, Floor};
 
 fn configuration(epoch: u64) -> Box<Configuration> {
     let id = ReplicaId::new(1).unwrap();
@@ -26,6 +26,7 @@ fn configuration(epoch: u64) -> Box<Configuration> {
         leader: Leader { id, boot: Boot(7) },
         in_sync: Vec::new(),
         members: vec![id],
+        follows: Vec::new(),
         by: Node::Frontend(Boot(9)),
         why: "test".to_owned(),
         at: 0,
@@ -55,10 +56,10 @@ async fn write(register: &Register, epoch: u64, expected: Option<Revision>) -> C
 }
 
 async fn floor(register: &Register, floor: u64, expected: Option<Revision>) -> Came {
-    perform(register, RegisterRequest::Floor { ticket: 1, floor: Epoch(floor), expected }).await
+    perform(register, RegisterRequest::Floor { ticket: 1, floor: configuration(floor), expected }).await
 }
 
-async fn read(register: &Register) -> (Slot<Configuration>, Slot<Epoch>) {
+async fn read(register: &Register) -> (Slot<Configuration>, Slot<Floor>) {
     match register.perform(RegisterRequest::Read { ticket: 2 }).await {
         RegisterAnswer::Read { ticket: 2, configuration, floor } => (configuration, floor),
         answer => panic!("{answer:?}"),
@@ -88,7 +89,7 @@ async fn a_record_is_written_only_over_the_revision_that_is_named() {
     assert_eq!(floor(&register, 6, None).await, Came::Conflict);
     let revision = read(&register).await.1.revision().unwrap();
     assert_eq!(floor(&register, 6, Some(revision)).await, Came::Written);
-    assert_eq!(read(&register).await.1.value(), Some(&Epoch(6)));
+    assert_eq!(read(&register).await.1.value(), Some(&Floor::Record(configuration(6))));
 }
 
 #[tokio::test]

@@ -142,6 +142,7 @@ pub(crate) fn restore(args: &RestoreArgs) -> anyhow::Result<()> {
         leader,
         in_sync: in_sync.clone(),
         members: args.members.ids().to_vec(),
+        follows: Vec::new(),
         by: Node::Tool(Boot(rand::random())),
         why: "tradenet restore".to_owned(),
         at: now_ms(),

@@ -65,7 +65,7 @@ impl Cluster {
     }
 
     async fn ask_replicas(&mut self, ids: BTreeSet<ReplicaId>) {
-        let packet = self.packet(None, Message::Heartbeat {});
+        let packet = self.packet(None, Message::Heartbeat { question: None });
         let asked = ids.into_iter().map(|id| {
             let (broker, packet) = (self.broker.clone(), packet.clone());
             async move {

@@ -74,7 +74,7 @@ async fn frontend(listen: SocketAddr) -> anyhow::Result<()> {
 async fn order(args: &Args) -> anyhow::Result<()> {
     let Some(id) = args.id else { bail!("--id says which replica") };
     let from = Node::Tool(Boot(rand::random()));
-    let envelope = Envelope { cluster: None, epoch: Epoch(0), from, body: Message::Heartbeat {} };
+    let envelope = Envelope { cluster: None, epoch: Epoch(0), from, body: Message::Heartbeat { question: None } };
     let packet = Packet::new(envelope, bytes::Bytes::new());
     let answer = broker(args).await?.call(Peer::Order(id), &packet, ANSWER).await;
     match answer.with_context(|| format!("order-{id}"))?.envelope.body {

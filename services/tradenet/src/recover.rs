@@ -13,7 +13,7 @@ use tradenet_core::{RegisterAnswer, RegisterRequest, Slot};
 use tradenet_runtime::nats::ConnectArgs;
 use tradenet_runtime::register::Register;
 use tradenet_schemas::ids::{Epoch, Leader, Member, Nonce, ReplicaId};
-use tradenet_schemas::message::{Configuration, Role, Status};
+use tradenet_schemas::message::{Configuration, Floor, Role, Status};
 
 use crate::cluster::Cluster;
 use crate::out;
@@ -64,10 +64,9 @@ pub(crate) async fn run(args: &Args) -> anyhow::Result<()> {
         bail!("nothing was written; to do it: tradenet recover --accept-loss");
     }
     let target = target(&cluster, args, &slot, &floor, best);
-    if floor.value().is_none() {
-        let first = RegisterRequest::Floor { ticket: 2, floor: Epoch(target.epoch.0 - 1), expected: floor.revision() };
-        written(register.perform(first).await)?;
-    }
+    // The floor first: nobody else begins from now on, by whatever record.
+    let first = RegisterRequest::Floor { ticket: 2, floor: Box::new(target.clone()), expected: floor.revision() };
+    written(register.perform(first).await)?;
     let configuration = Box::new(target.clone());
     written(register.perform(RegisterRequest::Write { ticket: 3, configuration, expected: slot.revision() }).await)?;
     out::print(&format!("epoch {}: order-{} leads. The others will catch up from it.\n", target.epoch, best.id))
@@ -78,11 +77,11 @@ fn target(
     cluster: &Cluster,
     args: &Args,
     slot: &Slot<Configuration>,
-    floor: &Slot<Epoch>,
+    floor: &Slot<Floor>,
     best: &Status,
 ) -> Configuration {
     let newest = cluster.newest();
-    let known = [newest.map(|held| held.epoch), slot.value().map(|held| held.epoch), floor.value().copied()];
+    let known = [newest.map(|held| held.epoch), slot.value().map(|held| held.epoch), floor.value().map(Floor::epoch)];
     let epoch = known.into_iter().flatten().max().unwrap_or_default().next();
     let cluster_id = newest.or(slot.value()).map(|held| held.cluster);
     Configuration {
@@ -92,6 +91,7 @@ fn target(
         leader: Leader { id: best.id, boot: best.boot },
         in_sync: vec![Member { id: best.id, store: best.store }],
         members: newest.map_or_else(|| args.members.clone(), |held| held.members.clone()),
+        follows: floor.value().and_then(Floor::record).into_iter().map(Configuration::id).collect(),
         by: cluster.node(),
         why: "tradenet recover --accept-loss".to_owned(),
         at: std::time::SystemTime::now()

@@ -1,15 +1,15 @@
-//! S6: the floor is never above the epoch, and neither falls. And R4: who serves has raised the floor, and has its epoch
+//! S6: the floor is never above the epoch, and neither falls. And R4: who serves has taken the floor, and has its epoch
 //! on its own disk.
 
 use tradenet_schemas::ids::Epoch;
-use tradenet_schemas::message::Configuration;
+use tradenet_schemas::message::{Configuration, Floor};
 
 use super::{Verdict, Violation};
 use crate::machine::Holder;
 use crate::register::Register;
 
 const S6: &str = "S6 floor and epoch never fall";
-const R4: &str = "R4 the floor is raised before anything is served";
+const R4: &str = "R4 the floor is taken before anything is served";
 
 /// The highest floor seen.
 #[derive(Clone, Default, Debug)]
@@ -20,7 +20,7 @@ pub(super) struct Floors {
 impl Floors {
     /// The register was written.
     pub(super) fn written(&mut self, register: &Register) -> Verdict {
-        let floor = register.floor.value().copied().unwrap_or_default();
+        let floor = register.floor.value().map(Floor::epoch).unwrap_or_default();
         let epoch = register.configuration.value().map_or(Epoch(0), |configuration| configuration.epoch);
         if floor < self.highest {
             return Err(Violation::new(S6, format!("the floor falls from {} to {floor}", self.highest)));
@@ -41,13 +41,15 @@ impl Floors {
 /// A replica serves in this configuration.
 pub(super) fn served(held: &Configuration, me: Holder<'_>, register: &Register) -> Verdict {
     // A floor that was tampered with is not the replica's fault; it is missing then, or lower by the nemesis's hand.
-    let floor = register.floor.value().copied();
+    let floor = register.floor.value();
     let on_disk = me.disk.configuration.as_ref().map(|held| held.epoch);
     if on_disk < Some(held.epoch) {
         let text = format!("{} serves in epoch {}, but {on_disk:?} is on its disk", me.name, held.epoch);
         return Err(Violation::new(R4, text));
     }
-    if floor.is_some_and(|floor| floor < held.epoch) && !register.tampered {
+    let lacks_it = |floor: &Floor| floor.epoch() < held.epoch || floor.epoch() == held.epoch && !floor.is(held);
+    if floor.is_some_and(lacks_it) && !register.tampered {
+        let floor = floor.map(Floor::epoch);
         let text = format!("{} serves in epoch {} over a floor of {floor:?}", me.name, held.epoch);
         return Err(Violation::new(R4, text));
     }

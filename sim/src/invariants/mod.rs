@@ -136,7 +136,9 @@ impl Invariants {
         };
         self.floor.written(register)?;
         if configuration {
-            if register.tampered && register.floor.value().is_some_and(|floor| *floor >= written.epoch) {
+            if register.tampered
+                && register.floor.value().is_some_and(|floor| floor.epoch() >= written.epoch && !floor.is(written))
+            {
                 // Written by somebody who looked before the register went back: the floor stands against it, and who reads
                 // both repairs it before anybody can be elected by it.
                 return Ok(());

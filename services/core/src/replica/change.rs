@@ -3,18 +3,20 @@
 //! Problem: the register's answer may be lost after the write took effect, somebody else may have written, and the
 //! register itself may have gone back to an older record.
 //! Idea: one change at a time, and it is never given up halfway: the same record, told apart by its nonce, is written
-//! again until a read shows what became of it. Then: own disk, floor, and only then does it count.
-//! Rule kept: R4 (the floor is raised before anything is served in the epoch), R6, and R7 (a register that is older than
+//! again until a read shows what became of it. Then: own disk, floor, and only then does it count. Whatever the register shows,
+//! the floor is taken only from a record that this one follows, and of all records that follow that one only one can (ADR 13).
+//! Rule kept: R4 (the floor is taken before anything is served in the epoch), R6, and R7 (a register that is older than
 //! what is known stops all changes).
 
 use std::time::Duration;
 
 use tradenet_schemas::ids::{Epoch, Node, Nonce};
-use tradenet_schemas::message::{Configuration, Message};
+use tradenet_schemas::message::{Configuration, Floor, Message};
 use tradenet_schemas::subjects::Peer;
 
 use super::Replica;
 use crate::bugs::{Bug, bug};
+use crate::proposal::may_take;
 use crate::{Mono, Output, RegisterAnswer, RegisterRequest, Slot};
 
 /// How long after a failed step it is tried again.
@@ -40,7 +42,7 @@ enum Stage {
     Persist,
     /// Reads that it still stands, and the floor.
     Verify,
-    /// Raises the floor.
+    /// Takes the floor.
     Floor,
 }
 
@@ -56,10 +58,7 @@ pub(super) struct Change {
     retry_at: Option<Mono>,
     /// A write was asked for: it may take effect at any time.
     written: bool,
-    /// The floor was asked for, here or by the own clerk, and not refused: that it stands at the target's epoch is this leader's own
-    /// doing.
-    raised: bool,
-    /// The target's epoch was given to another record, too.
+    /// The register does not let this leader begin: nor does it before it has looked again.
     contested: bool,
 }
 
@@ -82,6 +81,7 @@ impl Replica {
             Some(leading) => leading.in_force.clone(),
             None => unreachable!("only a leader changes the configuration"),
         };
+        next.follows = vec![next.id()];
         next.epoch = next.epoch.next();
         next.nonce = nonce;
         next.by = Node::Order(self.options.id, self.options.boot);
@@ -100,7 +100,6 @@ impl Replica {
             asked: self.now.mono,
             retry_at: None,
             written: false,
-            raised: false,
             contested: false,
         };
         let Some(leading) = &mut self.leading else { return };
@@ -125,7 +124,9 @@ impl Replica {
             Stage::Write => {
                 RegisterRequest::Write { ticket, configuration: Box::new(change.target.clone()), expected: revision }
             }
-            Stage::Floor => RegisterRequest::Floor { ticket, floor: change.target.epoch, expected: revision },
+            Stage::Floor => {
+                RegisterRequest::Floor { ticket, floor: Box::new(change.target.clone()), expected: revision }
+            }
             Stage::Persist => return,
         };
         self.outputs.push_back(Output::Register(request));
@@ -145,15 +146,9 @@ impl Replica {
             (Stage::Verify, RegisterAnswer::Read { configuration, floor, .. }) => self.verified(&configuration, &floor),
             (Stage::Write, RegisterAnswer::Written { .. }) => self.landed(),
             (Stage::Write, RegisterAnswer::Conflict { .. }) => self.ask_register(Stage::Read, None),
-            // Read once more: between the last look and the raised floor the register may have gone back and the epoch's
-            // number been given to somebody else, who finds the floor raised. Behind a raised floor that can't happen.
-            (Stage::Floor, RegisterAnswer::Written { .. }) => {
-                self.floor_was_asked_for();
-                self.ask_register(Stage::Verify, None);
-            }
+            (Stage::Floor, RegisterAnswer::Written { .. }) => self.change_done(),
             (Stage::Floor, RegisterAnswer::Conflict { .. }) => self.ask_register(Stage::Verify, None),
             (_, RegisterAnswer::Unknown { why, .. }) => {
-                self.floor_was_asked_for();
                 self.outputs.push_back(Output::debug(format!("the register did not answer: {why}")));
                 self.retry_change();
             }
@@ -180,16 +175,15 @@ impl Replica {
         }
         // Whatever was asked may have taken effect: look first.
         let stage = if matches!(change.stage, Stage::Read | Stage::Write) { Stage::Read } else { Stage::Verify };
-        self.floor_was_asked_for();
         self.ask_register(stage, None);
     }
 
     /// What the register holds before the write, or after a write whose answer is not known.
-    fn was_read_before(&mut self, slot: &Slot<Configuration>, floor: &Slot<Epoch>) {
+    fn was_read_before(&mut self, slot: &Slot<Configuration>, floor: &Slot<Floor>) {
         let Some(leading) = &self.leading else { return };
         let Some(change) = &leading.change else { return };
         // Above the record's epoch: somebody served in a newer one, which the register has lost.
-        let lost = |value: &Configuration| floor.value().is_some_and(|floor| *floor > value.epoch);
+        let lost = |value: &Configuration| floor.value().is_some_and(|floor| floor.epoch() > value.epoch);
         match slot {
             Slot::Present { value, .. } if value.nonce == change.target.nonce => self.landed(),
             Slot::Present { value, .. } if lost(value) && !bug(Bug::IgnoreTheFloor) => self.register_went_back(slot),
@@ -204,27 +198,37 @@ impl Replica {
 
     /// Somebody else wrote first.
     fn lost_to(&mut self, winner: &Configuration) {
-        let Some(leading) = &mut self.leading else { return };
-        leading.change = None;
-        leading.joining = None;
-        leading.draining = None;
+        self.step_down(winner);
         self.adopt(winner);
     }
 
     /// Rule R7: the register is older than what is known here; nothing is changed until it is repaired.
-    fn register_went_back<T: std::fmt::Debug>(&mut self, slot: &Slot<T>) {
-        let found = match slot {
-            Slot::Present { .. } => "holds an older record",
-            Slot::Unreadable { .. } => "can't be read",
-            Slot::BucketMissing | Slot::KeyMissing => "is empty",
-        };
+    fn register_went_back(&mut self, slot: &Slot<Configuration>) {
+        self.wait_for_repair(match slot {
+            Slot::Present { .. } => "the register holds an older record",
+            Slot::Unreadable { .. } => "the register can't be read",
+            Slot::BucketMissing | Slot::KeyMissing => "the register is empty",
+        });
+    }
+
+    /// The same of the floor, and of one that another leader has taken.
+    fn floor_is_not_free(&mut self, floor: &Slot<Floor>) {
+        self.wait_for_repair(match floor {
+            Slot::Present { .. } => "the register's floor is another leader's",
+            Slot::Unreadable { .. } => "the register's floor can't be read",
+            Slot::BucketMissing | Slot::KeyMissing => "the register's floor is gone",
+        });
+    }
+
+    fn wait_for_repair(&mut self, found: &str) {
         let Some(leading) = &mut self.leading else { return };
         if leading.trouble.is_none() {
-            self.outputs.push_back(Output::warn(format!(
-                "the register {found}: no change until the frontends have repaired it"
-            )));
+            self.outputs.push_back(Output::warn(format!("{found}: no change until the frontends have repaired it")));
         }
-        leading.trouble = Some(format!("the register {found}"));
+        leading.trouble = Some(found.to_owned());
+        if let Some(change) = &mut leading.change {
+            change.contested = true;
+        }
         self.retry_change();
     }
 
@@ -255,72 +259,25 @@ impl Replica {
         }
     }
 
-    fn verified(&mut self, slot: &Slot<Configuration>, floor: &Slot<Epoch>) {
-        let Some(target) = self.leading.as_ref().and_then(|leading| leading.change.as_ref()).map(|c| c.target.clone())
-        else {
-            return;
-        };
-        // Somebody has seen to it that nobody begins by this record, or has served in a newer one.
-        let raised_by_another = floor
-            .value()
-            .is_some_and(|floor| *floor > target.epoch || *floor == target.epoch && !self.raised_the_floor());
+    fn verified(&mut self, slot: &Slot<Configuration>, floor: &Slot<Floor>) {
+        let change = self.leading.as_mut().and_then(|leading| leading.change.as_mut());
+        let Some(Change { target, contested, .. }) = change else { return };
+        *contested = false;
+        let taken = floor.value().is_some_and(|floor| floor.is(target));
+        // Only the first leader of all finds no floor; later it is for the frontends to repair.
+        let first = floor.is_missing() && target.epoch == Epoch(1);
+        let free = first || floor.value().is_some_and(|floor| may_take(target, floor));
         match slot {
             Slot::Present { value, .. } if value.nonce == target.nonce => {}
             _ if bug(Bug::IgnoreReportedEpochs) => {}
             Slot::Present { value, .. } if value.epoch > target.epoch => return self.lost_to(&value.clone()),
-            Slot::Present { value, .. } if value.epoch == target.epoch => return self.lost_the_epoch(),
-            // Older or gone.
-            _ if raised_by_another => return self.lost_the_epoch(),
             other => return self.register_went_back(other),
         }
         match floor {
-            _ if self.is_contested() => self.lost_the_epoch(),
-            _ if bug(Bug::ServeBelowTheFloor) => self.change_done(),
-            _ if raised_by_another => self.lost_the_epoch(),
-            Slot::Present { value, .. } if *value == target.epoch => self.change_done(),
-            Slot::Present { revision, .. } => self.ask_register(Stage::Floor, Some(*revision)),
-            // Only the first leader of all finds no floor; later it is for the frontends to repair.
-            Slot::BucketMissing | Slot::KeyMissing if target.epoch == Epoch(1) => self.ask_register(Stage::Floor, None),
-            other => self.register_went_back(other),
+            _ if taken || bug(Bug::ServeBelowTheFloor) => self.change_done(),
+            _ if free => self.ask_register(Stage::Floor, floor.revision()),
+            other => self.floor_is_not_free(other),
         }
-    }
-
-    /// A floor that this change asked for may have been written.
-    fn floor_was_asked_for(&mut self) {
-        if let Some(change) = self.leading.as_mut().and_then(|leading| leading.change.as_mut()) {
-            change.raised |= change.stage == Stage::Floor && !change.contested;
-        }
-    }
-
-    /// The clerk asks for a floor where the register has lost it, and no replica knows of another record of that epoch than
-    /// this one. If it is the change under way, then the floor that the change finds is its own.
-    pub(super) fn floor_is_raised_for(&mut self, record: Option<&Configuration>) {
-        let change = self.leading.as_mut().and_then(|leading| leading.change.as_mut());
-        if let (Some(change), Some(record)) = (change, record) {
-            change.raised |= change.target.nonce == record.nonce && !change.contested;
-        }
-    }
-
-    fn raised_the_floor(&self) -> bool {
-        let change = self.leading.as_ref().and_then(|leading| leading.change.as_ref());
-        change.is_some_and(|change| change.raised) || bug(Bug::IgnoreTheFloor)
-    }
-
-    /// The register went back and gave the epoch's number again: it holds the other record, or the floor was raised by the
-    /// other's leader, or by one who writes the next. Which of the two stands, the frontends find out from what all replicas hold.
-    fn lost_the_epoch(&mut self) {
-        let Some(change) = self.leading.as_mut().and_then(|leading| leading.change.as_mut()) else {
-            return;
-        };
-        change.raised = false; // Whatever the register shows next, it was not this change alone that the floor was raised for.
-        if !change.contested {
-            change.contested = true;
-            let epoch = change.target.epoch;
-            self.outputs.push_back(Output::warn(format!(
-                "epoch {epoch} was given to another, too, or is over: not serving in it; the frontends find out who goes on"
-            )));
-        }
-        self.retry_change();
     }
 
     /// See [`Status::contested`](tradenet_schemas::message::Status::contested).
@@ -329,13 +286,14 @@ impl Replica {
         change.is_some_and(|change| change.contested)
     }
 
-    /// Written, on disk, floor raised: it counts from now on.
+    /// Written, on disk, floor taken: it counts from now on.
     fn change_done(&mut self) {
         let Some(leading) = &mut self.leading else { return };
         let Some(change) = leading.change.take() else { return };
         self.counts.change(change.kind);
         leading.trouble = None;
         leading.in_force = change.target;
+        leading.counts_from = None;
         if change.kind == Kind::Add {
             leading.joining = None;
         }
@@ -344,6 +302,7 @@ impl Replica {
         if change.kind != Kind::Activate {
             let announced = Box::new(leading.in_force.clone());
             self.send(Peer::All, Message::Announce(announced));
+            self.start_next_epoch();
         }
         self.dirty = true;
     }

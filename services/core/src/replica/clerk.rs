@@ -12,13 +12,13 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use tradenet_schemas::ids::{Epoch, Leader, Nonce, ReplicaId};
-use tradenet_schemas::message::{Configuration, Message, Role, Status, Verdict};
+use tradenet_schemas::ids::{Leader, Nonce, Question, ReplicaId};
+use tradenet_schemas::message::{Configuration, Floor, Message, Role, Status, Verdict};
 use tradenet_schemas::subjects::Peer;
 
 use super::Replica;
 use crate::bugs::{Bug, bug};
-use crate::proposal::{Evidence, Heir, Refusal, rebuild, stands};
+use crate::proposal::{Evidence, FloorFirst, Heir, Refusal, rebuild, stands};
 use crate::{Mono, Output, RegisterAnswer, RegisterRequest, ReplyTo, Revision, Slot};
 
 /// How long a replica stands by its agreement to replace a leader.
@@ -51,8 +51,8 @@ struct Work {
 enum Stage {
     /// Reads the register.
     Read,
-    /// Asks all replicas how they are: the register has to be written anew.
-    Ask { since: Mono, found: Box<Found>, statuses: BTreeMap<ReplicaId, Status> },
+    /// Asks all replicas how they are: the register has to be written anew. Only answers to that question count (R8).
+    Ask { since: Mono, question: Question, found: Box<Found>, statuses: BTreeMap<ReplicaId, Status> },
     /// Writes the floor; then everything is looked at again.
     Floor,
     /// Writes the record.
@@ -65,7 +65,7 @@ enum Stage {
 #[derive(Clone, Debug)]
 struct Found {
     configuration: Slot<Configuration>,
-    floor: Slot<Epoch>,
+    floor: Slot<Floor>,
 }
 
 impl Replica {
@@ -142,7 +142,7 @@ impl Replica {
         }
         // What this replica can't allow by itself, the others may: they may know that the register does not stand.
         let held = configuration.value().filter(|held| stands(held, &found.floor, [&status]));
-        match held.is_some_and(|held| heir.may_follow(held, target).is_ok()) {
+        match held.is_some_and(|held| heir.may_follow(held, &found.floor, target).is_ok()) {
             true => self.write_proposed(),
             false => self.ask_everybody(found, status),
         }
@@ -155,11 +155,12 @@ impl Replica {
 
     fn ask_everybody(&mut self, found: Found, own: Status) {
         let statuses = BTreeMap::from([(own.id, own)]);
+        let question = Question(self.options.boot.0 ^ self.next_register_ticket());
         let Some(work) = &mut self.clerk.work else { return };
-        work.stage = Stage::Ask { since: self.now.mono, found: Box::new(found), statuses };
+        work.stage = Stage::Ask { since: self.now.mono, question, found: Box::new(found), statuses };
         for id in self.options.members.clone() {
             if id != self.options.id {
-                self.send(Peer::Order(id), Message::Heartbeat {});
+                self.send(Peer::Order(id), Message::Heartbeat { question: Some(question) });
             }
         }
         self.judge_rebuild(false);
@@ -167,15 +168,17 @@ impl Replica {
 
     /// A replica said how it is.
     pub(super) fn clerk_hears(&mut self, status: &Status) {
-        let epoch = |status: &Status| status.configuration.as_ref().map(|held| held.epoch);
         let asked = self.clerk.work.as_mut().map(|work| &mut work.stage);
-        if let Some(Stage::Ask { statuses, .. }) = asked
+        if let Some(Stage::Ask { question, statuses, .. }) = asked
             && status.role != Role::Starting
-            // A late copy of what it said before tells nothing new.
-            && statuses.get(&status.id).is_none_or(|known| epoch(known) <= epoch(status))
+            && status.answers == Some(*question)
         {
-            statuses.insert(status.id, status.clone());
-            self.judge_rebuild(false);
+            let known = statuses.insert(status.id, status.clone());
+            // Two processes with one id: one of them may have what is not seen of the other.
+            match known.is_some_and(|known| known.boot != status.boot) {
+                true => self.refuse(Refusal::NoRebuild),
+                false => self.judge_rebuild(false),
+            }
         }
     }
 
@@ -192,10 +195,11 @@ impl Replica {
             (false, true) => return self.refuse(Refusal::NoRebuild),
         }
         let Found { configuration, floor } = &**found;
-        let statuses: Vec<_> = statuses.values().cloned().collect();
         let own = self.status();
+        let others = statuses.values().filter(|status| status.id != own.id).cloned();
+        let statuses: Vec<_> = others.chain([own.clone()]).collect();
         if let Some(held) = configuration.value().filter(|held| stands(held, floor, &statuses)) {
-            let refusal = self.as_heir(&own).may_follow(held, target).err();
+            let refusal = self.as_heir(&own).may_follow(held, floor, target).err();
             return self.refuse(refusal.unwrap_or(Refusal::NoRebuild));
         }
         let allowed = rebuild(&Evidence { configuration, floor, statuses: &statuses, seen: self.committed })
@@ -203,13 +207,15 @@ impl Replica {
             .and_then(|rebuild| self.as_heir(&own).may_rebuild(&rebuild, target).map(|()| rebuild));
         match allowed {
             Err(refusal) => self.refuse(refusal),
-            Ok(rebuild) => match (rebuild.floor, floor.revision()) {
-                (Some(floor), expected) => {
-                    self.floor_is_raised_for(rebuild.newest.as_ref().filter(|_| rebuild.sole));
-                    self.ask_for_clerk(Stage::Floor, |ticket| RegisterRequest::Floor { ticket, floor, expected });
-                }
-                (None, _) => self.write_proposed(),
-            },
+            Ok(rebuild) => {
+                let floor = match rebuild.floor {
+                    FloorFirst::Stands => return self.write_proposed(),
+                    FloorFirst::PutBack(record) => record,
+                    FloorFirst::Anew(epoch) => Box::new(Configuration { epoch, ..target.clone() }),
+                };
+                let expected = found.floor.revision();
+                self.ask_for_clerk(Stage::Floor, |ticket| RegisterRequest::Floor { ticket, floor, expected });
+            }
         }
     }
 

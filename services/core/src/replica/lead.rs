@@ -126,12 +126,14 @@ pub(super) struct Draining {
 /// A leader's memory.
 #[derive(Clone, Debug)]
 pub(super) struct Leading {
-    /// The configuration that commits are counted by: written, on disk, and the floor raised to it.
+    /// The configuration that commits are counted by: written, on disk, and in the floor.
     pub(super) in_force: Configuration,
     /// The first epoch of this leadership.
     first_epoch: Epoch,
     /// The own EpochStart.
     pub(super) begun: Option<SeqNum>,
+    /// The EpochStart of the configuration in force; none as long as that is not written.
+    pub(super) counts_from: Option<SeqNum>,
     since: Mono,
     serves: bool,
     /// The newest round sent, and the newest that everybody answered.
@@ -222,7 +224,7 @@ impl Leading {
 impl Replica {
     // ------------------------------------------------------------ beginning
 
-    /// Elected: everything needed to serve is checked and raised first; [`Replica::begin`] follows.
+    /// Elected: everything needed to serve is checked and taken first; [`Replica::begin`] follows.
     pub(super) fn activate(&mut self) {
         let Some(configuration) = self.configuration.clone() else {
             return;
@@ -237,6 +239,7 @@ impl Replica {
             first_epoch: configuration.epoch,
             in_force: configuration.clone(),
             begun: None,
+            counts_from: None,
             since: now,
             serves: false,
             // Rounds go on where an earlier leadership of this process ended: followers know it by its boot, and what
@@ -269,25 +272,42 @@ impl Replica {
         self.start_change(Kind::Activate, configuration);
     }
 
-    /// The floor is raised: the first entry of the epoch, as soon as the state is as new as the log.
+    /// The floor is taken: the first entry of the epoch, as soon as the state is as new as the log.
     fn begin(&mut self) {
         let Some(leading) = &self.leading else { return };
         if leading.begun.is_some() || leading.change.is_some() || self.state.exchange.applied() != self.log.tail().seq {
             return;
         }
-        let start = Event::EpochStart { leader: self.me(), digest: self.state.exchange.digest() };
         let inherited = self.state.exchange.catalog().is_some();
         let waited_out = self.now.mono.after(self.options.times.authority_waited_out);
-        let mut lines = Vec::new();
-        let seq = self.append_entry(None, vec![start], &mut lines);
+        self.start_epoch();
         if let Some(leading) = &mut self.leading {
-            leading.begun = Some(seq);
-            leading.uncommitted_since = Some(self.now.mono);
+            leading.begun = leading.counts_from;
             // An old grant may be alive: the former leader gave it before this epoch was on any follower's disk (C4).
             leading.attachment = Attachment::inherited(inherited.then_some(waited_out), self.now.mono);
         }
-        self.publish(lines, Vec::new());
         self.followers_get_grace();
+    }
+
+    /// The first entry of an epoch, by which all before it are committed in it.
+    fn start_epoch(&mut self) {
+        let start = Event::EpochStart { leader: self.me(), digest: self.state.exchange.digest() };
+        let mut lines = Vec::new();
+        let seq = self.append_entry(None, vec![start], &mut lines);
+        if let Some(leading) = &mut self.leading {
+            leading.counts_from = Some(seq);
+            leading.uncommitted_since = leading.uncommitted_since.or(Some(self.now.mono));
+        }
+        self.publish(lines, Vec::new());
+    }
+
+    /// A leader that goes on by another record starts its epoch, too: who has served last can be told from the ends of the logs then,
+    /// should the floor be lost (ADR 13). Nothing is decided on a full disk, so that nothing waits for it there.
+    pub(super) fn start_next_epoch(&mut self) {
+        let due = |leading: &Leading| leading.begun.is_some() && leading.counts_from.is_none();
+        if self.leading.as_deref().is_some_and(due) && !self.disk.is_full() {
+            self.start_epoch();
+        }
     }
 
     /// Deposed: whoever waits is told where to go; commands are sent again there, with the same key.
@@ -445,7 +465,7 @@ impl Replica {
     /// Appends an entry to log, state and `lines`.
     fn append_entry(&mut self, key: Option<CommandKey>, events: Vec<Event>, lines: &mut Vec<u8>) -> SeqNum {
         let prev = self.log.tail();
-        // Not the epoch on disk: its floor may not be raised yet, and so its number not be this leader's alone.
+        // Not the epoch on disk: the floor may not be taken yet, and so its number not be this leader's alone.
         let epoch = self.leading.as_ref().map_or(Epoch(0), |leading| leading.in_force.epoch);
         let seq = prev.seq.next();
         let entry = Entry { seq, epoch, at: self.now.wall_ms, key, events };
@@ -690,8 +710,8 @@ impl Replica {
         leading.confirmed = leading.confirmed.max(round.unwrap_or(leading.round + 1));
         let durable = if bug(Bug::CommitWithoutOwnDisk) { self.log.tail().seq } else { durable };
         let everywhere = acked.map_or(durable, |acked| acked.min(durable));
-        // Entries of former leaders are committed by the own first one, never by themselves.
-        let begun = leading.begun.is_some_and(|begun| everywhere >= begun) || bug(Bug::ServeBeforeTheFirstEntry);
+        // Entries of former epochs are committed by the own first one, never by themselves.
+        let begun = leading.counts_from.is_some_and(|first| everywhere >= first) || bug(Bug::ServeBeforeTheFirstEntry);
         if begun && everywhere > self.committed {
             self.committed = everywhere;
             if everywhere == self.log.tail().seq {
@@ -764,6 +784,7 @@ impl Replica {
             return;
         }
         self.begin();
+        self.start_next_epoch();
         self.count();
         self.release();
         self.give_snapshots();
@@ -862,7 +883,7 @@ impl Replica {
             })
             .collect();
         for member in silent {
-            self.send(Peer::Order(member.id), Message::Heartbeat {});
+            self.send(Peer::Order(member.id), Message::Heartbeat { question: None });
         }
     }
 

@@ -9,7 +9,7 @@
 //!
 //! Rules kept here (`docs/protocol.md` has them all): R1 commit on all of `in_sync` and `pending`; R2 a restarted leader is
 //! another process; R3 acknowledgements count only from the disk that is named; R4 the epoch is on disk before anything
-//! is acknowledged in it, and the floor is raised before anything is served in it; R5 what may change is answered only
+//! is acknowledged in it, and the floor is taken before anything is served in it; R5 what may change is answered only
 //! after a confirmation round; R6 shrink first, then commit without; count a learner first, then write it.
 //!
 //! - this file: start, adoption of configurations, what all roles answer;
@@ -263,6 +263,7 @@ impl Replica {
             catalog: self.leading.as_ref().and_then(|_| self.state.exchange.catalog()),
             leaving: self.leaving.is_some(),
             contested: self.is_contested(),
+            answers: None,
             unlisted: self.is_unlisted(),
             trouble: self.trouble(),
         }
@@ -664,12 +665,12 @@ impl Replica {
             self.outputs.push_back(Output::debug(format!("dropped a message of another exchange from {from:?}")));
             return;
         }
-        if self.starting.is_some() && !matches!(packet.body(), Message::Heartbeat {}) {
+        if self.starting.is_some() && !matches!(packet.body(), Message::Heartbeat { .. }) {
             return;
         }
         match (packet.envelope.body, from, reply) {
-            (Message::Heartbeat {}, _, Some(reply)) => {
-                let status = Message::Status(Box::new(self.status()));
+            (Message::Heartbeat { question }, _, Some(reply)) => {
+                let status = Message::Status(Box::new(Status { answers: question, ..self.status() }));
                 self.reply(reply, status);
             }
             (Message::PreVote { suspect }, _, Some(reply)) => self.pre_vote(reply, packet.envelope.epoch, suspect),
@@ -730,7 +731,7 @@ impl Replica {
         }
         if self.votes.len() < VOTES_MAX {
             self.votes.push(Vote { reply, suspect, since: self.now.mono });
-            self.send(Peer::Order(suspect.id), Message::Heartbeat {});
+            self.send(Peer::Order(suspect.id), Message::Heartbeat { question: None });
         }
     }
 

@@ -256,6 +256,7 @@ async fn a_change_of_the_cluster_is_told() {
         leader: Leader { id: two, boot: Boot(2) },
         in_sync: vec![Member { id: one, store: StoreId(1) }, Member { id: two, store: StoreId(2) }],
         members: vec![one, two],
+        follows: Vec::new(),
         by: Node::Order(two, Boot(2)),
         why: String::new(),
         at: 0,

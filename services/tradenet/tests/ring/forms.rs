@@ -13,6 +13,8 @@ use crate::harness::{Exchange, gone, order, tradenet, until};
 use crate::proxy::{Fate, Proxy};
 
 const REPLICATE: &str = "tradenet.order.replicate.all";
+/// How the first entry of an epoch begins.
+const EPOCH_START: &[u8] = b"\"epoch_start\"";
 const SAYS: &str =
     "can't be followed: a newer release of Trade-Net wrote this entry: run that one, or a newer one, here";
 
@@ -77,7 +79,9 @@ fn whoever_follows_a_leader_of_a_newer_release_stops_at_its_first_new_entry_and_
 /// What the leader says of an entry, had a newer release written that entry; none of what holds no entry.
 fn in_a_newer_form(subject: &str, said: &[u8]) -> Option<Vec<u8>> {
     let head = said.iter().position(|&byte| byte == b'\n')? + 1;
-    if subject != REPLICATE || said.len() == head {
+    // That an epoch starts is said as ever: a replica that comes back is told so first.
+    let starts = said[head..].windows(EPOCH_START.len()).any(|part| part == EPOCH_START);
+    if subject != REPLICATE || said.len() == head || starts {
         return None;
     }
     let message: Value = serde_json::from_slice(&said[..head]).unwrap();

@@ -385,9 +385,19 @@ impl Exchange {
     #[track_caller]
     pub(crate) fn until_led(&self, leader: u8, in_sync: &[u8]) -> Cluster {
         let what = format!("order-{leader} leads, {in_sync:?} in sync");
-        self.until_cluster(&what, |cluster| {
+        let led = self.until_cluster(&what, |cluster| {
             cluster.ready && cluster.leader == Some(leader) && cluster.in_sync == in_sync
-        })
+        });
+        // The record is known before the entry by which its epoch starts is written, and that before it is known to be committed.
+        until("its epoch has started", || {
+            let journal = std::fs::read(self.journal(leader)).unwrap();
+            let last = journal.trim_ascii_end().rsplit(|&byte| byte == b'\n').next().unwrap_or_default();
+            let last: Option<Value> = serde_json::from_slice(last).ok();
+            let number = |name: &str| last.as_ref().and_then(|entry| entry[name].as_u64());
+            journal.is_empty()
+                || number("epoch") >= Some(led.epoch) && Some(committed(&self.cluster(1))) >= number("seq")
+        });
+        led
     }
     /// Waits until all is as at the start: all three in sync, the highest leading.
     #[track_caller]

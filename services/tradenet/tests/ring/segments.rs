@@ -95,12 +95,15 @@ fn replicas_have_the_same_files_whatever_is_killed_and_get_back_what_is_lost_of_
     until_same(&exchange);
 
     // One that has no snapshot either gives up what is behind it, keeps that for people, and is filled again.
+    let epoch = exchange.until_whole().epoch;
     exchange.kill("order-1");
     for (_, snapshot) in tradenet_runtime::disk::snapshots::files(&exchange.disk(1)).unwrap() {
         std::fs::remove_file(snapshot).unwrap();
     }
     std::fs::remove_file(exchange.disk(1).join(gone)).unwrap();
     exchange.restart_with("order-1", &SMALL);
+    // It is another disk now: taken out, and in again.
+    exchange.until_cluster("it is taken out", |cluster| cluster.epoch > epoch);
     exchange.until_whole();
     until_same(&exchange);
     assert!(is_as_before(gone));
