@@ -334,7 +334,7 @@ fn nobody_is_fit(evidence: &Evidence<'_>) -> Unrepaired {
     Unrepaired::Operator(format!("the register {state}, and no replica has every order: tradenet recover"))
 }
 
-/// Whoever is newly elected commits nothing before its first entry; a leader who goes on may have, without a new one.
+/// Whether its leader had begun before, by another record, and may serve by that still.
 fn goes_on(held: &Configuration) -> bool {
     held.by == Node::Order(held.leader.id, held.leader.boot)
 }
