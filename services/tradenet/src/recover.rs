@@ -42,7 +42,8 @@ pub(crate) struct Args {
 /// There is nothing to recover, or nothing to recover from, or the register does not take it.
 pub(crate) async fn run(args: &Args) -> anyhow::Result<()> {
     let cluster = Cluster::ask(&args.connection, &args.members).await?;
-    if cluster.leader().is_some() {
+    // Also one that leads by an older record than the newest: it does not know that yet.
+    if cluster.replicas.values().flatten().any(|status| status.role == Role::Leader) {
         bail!("a leader serves, so there is nothing to recover");
     }
     let register = Register::new(&cluster.broker, REGISTER);
