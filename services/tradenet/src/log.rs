@@ -144,7 +144,7 @@ fn lines(entry: &Entry, text: &mut String) {
 /// An event in words; `placed` is the order that its entry has placed.
 fn words(event: &Event, placed: Option<u64>) -> String {
     match event {
-        Event::EpochStart { leader, .. } => format!("order-{} leads", leader.id),
+        Event::EpochStart { leader, .. } => format!("an epoch starts: order-{} leads", leader.id),
         Event::Listed { symbol, price, quantity } => format!("listed: {quantity} {symbol} at {price}"),
         Event::Traded { order, symbol, side, quantity, price } => {
             let house = if *side == Side::Buy { "from" } else { "to" };
