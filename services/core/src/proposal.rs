@@ -233,7 +233,8 @@ fn by_the_floor(floor: &Configuration, newest: &Configuration, evidence: &Eviden
 }
 
 /// The floor is lost, and with it who has served last. But all replicas have answered with their disks, and whoever commits anything
-/// by a record has an entry of its epoch: the last entry of all is of the record that was served by last.
+/// by a record has an entry of its epoch: the last entry of all is of the record that was served by last. It was not so in older
+/// releases, so that their newest record counts as if it had one.
 fn without_a_floor(newest: &Configuration, evidence: &Evidence<'_>) -> Result<Rebuild, Unrepaired> {
     let statuses = evidence.statuses;
     let end = statuses.iter().map(|status| status.tail.epoch).max().unwrap_or_default();
@@ -241,6 +242,9 @@ fn without_a_floor(newest: &Configuration, evidence: &Evidence<'_>) -> Result<Re
     let newer =
         |held: &Configuration| evidence.records().any(|other| other.epoch >= held.epoch && other.id() != held.id());
     let put_back = serving.iter().find(|held| !newer(held));
+    let number = evidence.floor.value().filter(|floor| floor.record().is_none()).map(Floor::epoch);
+    let of_old = evidence.records().filter(|held| is_of_older_release(held)).map(|held| held.epoch);
+    let end = of_old.chain(number).fold(end, Epoch::max);
     let known = served_last(end, evidence);
     // Where nobody knows the record of the last entry, it may have been that of any newer one, and who has the longest log has all.
     let last: Vec<_> = known.clone().unwrap_or_else(|| evidence.records().filter(|held| held.epoch >= end).collect());
@@ -310,7 +314,12 @@ fn serving<'a>(end: Epoch, evidence: &Evidence<'a>) -> Result<Vec<&'a Configurat
 fn served_last<'a>(end: Epoch, evidence: &Evidence<'a>) -> Option<Vec<&'a Configuration>> {
     let on_disk = evidence.statuses.iter().filter_map(begun).map(Configuration::id);
     let followed = evidence.records().filter_map(|held| held.follows.last().copied());
-    let mut last: Vec<_> = on_disk.chain(followed).filter(|id| id.epoch >= end).collect();
+    let of_old = |held: &&Configuration| is_of_older_release(held) && held.epoch == end;
+    let of_old: Vec<_> = evidence.records().filter(of_old).map(Configuration::id).collect();
+    if of_old.iter().any(|id| *id != of_old[0]) {
+        return Some(Vec::new()); // By which of the two somebody served, nothing tells.
+    }
+    let mut last: Vec<_> = on_disk.chain(followed).chain(of_old).filter(|id| id.epoch >= end).collect();
     let known = !last.is_empty();
     let mut records: Vec<_> = evidence.records().collect();
     records.sort_by_key(|held| held.epoch);
@@ -322,6 +331,11 @@ fn served_last<'a>(end: Epoch, evidence: &Evidence<'a>) -> Option<Vec<&'a Config
     known.then_some(records)
 }
 
+/// Whether a record does not say whom it follows, though others were before it.
+fn is_of_older_release(held: &Configuration) -> bool {
+    held.follows.is_empty() && held.epoch > Epoch(1)
+}
+
 /// Those who have every order, as `behind` sees it and as far as was told, and can lead.
 fn fit(evidence: &Evidence<'_>, behind: impl Fn(&Status) -> bool) -> Vec<Status> {
     let seen = highest(evidence.statuses.iter().map(|status| status.committed).chain([evidence.seen]));
@@ -331,6 +345,9 @@ fn fit(evidence: &Evidence<'_>, behind: impl Fn(&Status) -> bool) -> Vec<Status>
 
 fn nobody_is_fit(evidence: &Evidence<'_>) -> Unrepaired {
     let state = state(evidence.configuration);
+    if let Some(status) = evidence.statuses.iter().find(|status| status.leaving) {
+        return Unrepaired::NotYet(format!("the register {state}, and order-{} is being stopped", status.id));
+    }
     Unrepaired::Operator(format!("the register {state}, and no replica has every order: tradenet recover"))
 }
 
@@ -446,8 +463,11 @@ impl Heir<'_> {
         if target.epoch != held.epoch.next() {
             return Err(Refusal::Epoch);
         }
+        // Whose leader has taken the floor since the frontend looked has been served by: nothing before it is to be followed.
+        let served = floor.value().is_some_and(|floor| floor.is(held));
         let follows = target.follows.split_first().is_some_and(|(first, before)| {
-            *first == held.id() && before.len() < FOLLOWED_MAX && before.iter().all(|id| held.follows(*id))
+            let before_it = before.len() < FOLLOWED_MAX && before.iter().all(|id| held.follows(*id));
+            *first == held.id() && before_it && (before.is_empty() || !served)
         });
         if !follows || floor.value().is_some_and(|floor| !may_take(target, floor)) {
             return Err(Refusal::Floor);
@@ -644,7 +664,7 @@ mod tests {
         check(|target, _, _| target.epoch = Epoch(5), Err(Refusal::Epoch));
         check(|target, _, _| target.follows = vec![], Err(Refusal::Floor));
         check(|target, _, _| target.follows = vec![named(4)], Err(Refusal::Floor));
-        check(|target, _, _| target.follows = vec![named(5), named(4)], Ok(()));
+        check(|target, _, _| target.follows = vec![named(5), named(4)], Err(Refusal::Floor));
         check(|target, _, _| target.follows = vec![named(5), named(3)], Err(Refusal::Floor));
         check(|target, _, _| target.cluster = ClusterId(2), Err(Refusal::Foreign));
         check(|target, _, _| target.members = vec![id(2)], Err(Refusal::Foreign));
@@ -808,5 +828,32 @@ mod tests {
             });
         };
         check(another, Err(false));
+    }
+
+    #[test]
+    fn where_an_older_release_may_have_committed_without_an_entry_its_newest_record_tells_who_may_lead() {
+        /// order-2 led 4 with order-3, and then went on alone in 5; the floor, and who may lead.
+        #[track_caller]
+        fn check(floor: &Slot<Floor>, change: impl FnOnce(&mut [Status; 3]), expected: Result<May<'_>, bool>) {
+            let of_old = |record| Configuration { follows: Vec::new(), ..record };
+            let (four, five) = (of_old(record(4, 2, &[2, 3])), of_old(goes_on(5, 2, &[2])));
+            let mut statuses = [1, 2, 3].map(|number| status(number, Some(four.clone()), 9));
+            statuses.iter_mut().for_each(|status| status.tail.epoch = Epoch(4));
+            (statuses[1].configuration, statuses[1].tail.seq) = (Some(five), SeqNum(10));
+            change(&mut statuses);
+            check_rebuild(&present(four), floor, &statuses, expected);
+        }
+        for floor in [present(Floor::Number(Epoch(5))), Slot::KeyMissing] {
+            check(&floor, |_| {}, Ok((Some(5), None, &[2])));
+            check(&floor, |statuses| statuses[1].store = StoreId(77), Err(false));
+            // Another one of that epoch.
+            let twin = |statuses: &mut [Status; 3]| {
+                statuses[0].configuration = statuses[1].configuration.clone().map(twin);
+            };
+            check(&floor, twin, Err(false));
+        }
+        // Its disk is gone, with whatever it did by the record that the floor tells of.
+        let gone = |statuses: &mut [Status; 3]| statuses[1] = status(2, None, 0);
+        check(&present(Floor::Number(Epoch(5))), gone, Err(false));
     }
 }

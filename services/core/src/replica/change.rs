@@ -183,7 +183,12 @@ impl Replica {
         let Some(leading) = &self.leading else { return };
         let Some(change) = &leading.change else { return };
         // Above the record's epoch: somebody served in a newer one, which the register has lost.
-        let lost = |value: &Configuration| floor.value().is_some_and(|floor| floor.epoch() > value.epoch);
+        let lost = |value: &Configuration| {
+            let another = |floor: &Floor| floor.record().is_some() && !floor.is(value);
+            floor
+                .value()
+                .is_some_and(|floor| floor.epoch() > value.epoch || floor.epoch() == value.epoch && another(floor))
+        };
         match slot {
             Slot::Present { value, .. } if value.nonce == change.target.nonce => self.landed(),
             Slot::Present { value, .. } if lost(value) && !bug(Bug::IgnoreTheFloor) => self.register_went_back(slot),
