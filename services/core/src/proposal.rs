@@ -28,8 +28,8 @@ pub(crate) const EMPTIED: &str =
 /// Whether a record of the register can be built on: it has the floor, or may take it, and is not older than anything that the
 /// replicas of `statuses` hold (R7).
 ///
-/// Where the register went back and gave an epoch again, a replica may hold another record of it. Once this one is served by, that
-/// replica would never take it on: the next record has to come.
+/// Where the register went back and gave an epoch again, a replica may hold another record of it, and would never take this one on: once it
+/// is served by, or where it is the leader that does not, the next record has to come.
 pub(crate) fn stands<'a>(
     record: &Configuration,
     floor: &Slot<Floor>,
@@ -40,11 +40,13 @@ pub(crate) fn stands<'a>(
         None => floor.is_missing() && record.epoch == Epoch(1) || bug(Bug::IgnoreTheFloor),
     };
     let served = floor.value().is_some_and(|floor| floor.is(record));
-    let outdated = |held: &Configuration| {
+    let outdated = |status: &Status, held: &Configuration| {
+        let leads = record.leader == Leader { id: status.id, boot: status.boot };
         held.epoch > record.epoch && !bug(Bug::IgnoreReportedEpochs)
-            || held.epoch == record.epoch && held.nonce != record.nonce && served
+            || held.epoch == record.epoch && held.nonce != record.nonce && (served || leads)
     };
-    floor_stands && !statuses.into_iter().any(|status| status.configuration.as_ref().is_some_and(outdated))
+    let knows_better = |status: &Status| status.configuration.as_ref().is_some_and(|held| outdated(status, held));
+    floor_stands && !statuses.into_iter().any(knows_better)
 }
 
 /// Whether the leader of that record may take the floor, as that stands.
@@ -605,7 +607,11 @@ mod tests {
         check(5, &floor(four.clone()), Some(record(6, 3, &[3])), false);
         // Who holds a twin does not take this one on, so that there has to be a next one, if this one is served by.
         check(5, &floor(five.clone()), Some(twin(five.clone())), false);
-        check(5, &floor(four), Some(twin(five)), true);
+        check(5, &floor(four.clone()), Some(twin(five.clone())), true);
+        assert!(
+            !stands(&record(5, 1, &[1]), &floor(four), &[status(1, Some(twin(five)), 0)]),
+            "its leader has another"
+        );
         // A floor of an older release.
         check(5, &present(Floor::Number(Epoch(4))), None, true);
         check(5, &present(Floor::Number(Epoch(5))), None, false);

@@ -135,6 +135,10 @@ impl Replica {
         if configuration.revision() != work.expected {
             return self.conclude(Verdict::Conflict);
         }
+        // Also one that is still on its way to the disk, and so not in the status: this replica would not take the target on.
+        if self.newest().is_some_and(|held| held.epoch >= target.epoch) {
+            return self.refuse(Refusal::Epoch);
+        }
         let status = self.status();
         let heir = self.as_heir(&status);
         if let Err(refusal) = heir.may_lead(target) {
