@@ -41,7 +41,7 @@ pub(crate) fn stands<'a>(
     };
     let served = floor.value().is_some_and(|floor| floor.is(record));
     let outdated = |status: &Status, held: &Configuration| {
-        let leads = record.leader == Leader { id: status.id, boot: status.boot };
+        let leads = is_run_of(status, record.leader);
         held.epoch > record.epoch && !bug(Bug::IgnoreReportedEpochs)
             || held.epoch == record.epoch && held.nonce != record.nonce && (served || leads)
     };
@@ -83,6 +83,11 @@ pub(crate) fn holds(status: &Status, nonce: Nonce) -> bool {
 /// Whether the replica, with the disk that it has, is in sync by that record.
 fn is_named(status: &Status, held: &Configuration) -> bool {
     held.is_in_sync(status.id, status.store)
+}
+
+/// Whether that very process says so.
+fn is_run_of(status: &Status, leader: Leader) -> bool {
+    Leader { id: status.id, boot: status.boot } == leader
 }
 
 /// The record on the disk of a replica that leads by it, or is about to.
@@ -216,10 +221,7 @@ fn by_the_floor(floor: &Configuration, newest: &Configuration, evidence: &Eviden
     let behind = |status: &Status| {
         is_named(status, base) || evidence.records().any(|held| held.follows(floor.id()) && is_named(status, held))
     };
-    let serving = evidence
-        .statuses
-        .iter()
-        .any(|status| status.role == Role::Leader && floor.leader == Leader { id: status.id, boot: status.boot });
+    let serving = evidence.statuses.iter().any(|status| status.role == Role::Leader && is_run_of(status, floor.leader));
     let fit = fit(evidence, behind);
     if !serving && fit.is_empty() {
         return Err(nobody_is_fit(evidence));
