@@ -205,7 +205,7 @@ mod tests {
         };
         check(
             r#"{"epoch_start":{"leader":{"id":3,"boot":"0000000000000001"},"digest":"0000000000000000"}}"#,
-            &["order-3 leads"],
+            &["an epoch starts: order-3 leads"],
         );
         check(
             r#"{"listed":{"symbol":"A","price":1599,"quantity":100}},{"listed":{"symbol":"B","price":5,"quantity":1}}"#,
