@@ -20,6 +20,8 @@ use crate::trace::{NUMBER_HEADER, REQUEST_ID_HEADER, TRACEPARENT_HEADER, TRACES_
 
 /// Behind these stand journal lines.
 const WITH_LINES: [&str; 2] = ["Append", "Chunk"];
+/// Behind this one stand bytes of a snapshot.
+const WITH_BYTES: &str = "SnapshotPart";
 /// What varies in an address, by name, and what it is.
 type Parameters<'a> = &'a [(&'a str, &'a str)];
 
@@ -45,7 +47,7 @@ pub(crate) fn document(schemas: &BTreeMap<String, Value>) -> Value {
             "title": "Trade-Net on NATS",
             "version": env!("CARGO_PKG_VERSION"),
             "description": format!("Every subject of an exchange. A message is one JSON object of at most {MESSAGE_BYTES_MAX} \
-                bytes, by the schema in schemas/messages; behind some, after a line feed, stand lines of the journal. Messages may \
+                bytes, by the schema in schemas/messages; behind some, after a line feed, stand lines of the journal or bytes of a snapshot. Messages may \
                 be lost, doubled, or late. docs/nats.md explains, nats/users.conf permits."),
             "license": {"name": "MIT OR Apache-2.0"},
         },
@@ -78,7 +80,9 @@ fn name_of(envelope: &Envelope) -> String {
 
 fn message(name: &str, schema: &Value) -> Value {
     let says = schema["description"].as_str().unwrap_or_default();
-    let lines = if WITH_LINES.contains(&name) {
+    let lines = if name == WITH_BYTES {
+        " Behind the object, after a line feed, stand the bytes."
+    } else if WITH_LINES.contains(&name) {
         " Behind the object, after a line feed, stand journal lines: schemas/journal/Entry.json, each with its line feed."
     } else {
         ""

@@ -437,10 +437,31 @@ pub enum Message {
     Fenced(Box<Configuration>),
 
     // Replica to replica.
+    /// Asks for a part of a snapshot. Answered by [`Message::SnapshotPart`].
+    FetchSnapshot {
+        /// The last entry in that snapshot; the newest one if not given.
+        of: Option<Position>,
+        /// From which byte of its file on.
+        offset: u64,
+        /// At most so many bytes; no more than [`CHUNK_BYTES_MAX`](crate::limits::CHUNK_BYTES_MAX) are given.
+        bytes_max: u64,
+    },
+    /// A part of a snapshot's file.
+    SnapshotPart {
+        /// The last entry in the snapshot; none if there is no such snapshot.
+        of: Option<Position>,
+        /// The size of the whole file, in bytes.
+        size_bytes: u64,
+        /// Where the part begins.
+        offset: u64,
+    },
     /// Asks for the entries behind a position. Answered by [`Message::Chunk`].
     Fetch {
         /// The newest entry the sender has that may be the receiver's too.
         from: Position,
+        /// At most so many bytes of whole lines; [`CHUNK_BYTES_MAX`](crate::limits::CHUNK_BYTES_MAX) if not given, and never more.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        bytes_max: Option<u64>,
     },
     /// Entries behind `prev` (the lines behind the envelope).
     Chunk {

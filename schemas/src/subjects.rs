@@ -159,7 +159,7 @@ topics! {
     Commit = "order.commit" to All, said by [Order], heard by [Catalog];
     /// Acknowledgements to the leader, and "your epoch is over".
     Ack = "order.ack" to Replica, said by [Order], heard by [Order];
-    /// Requests for missed entries to a replica.
+    /// Requests for missed entries and for snapshots, to a replica.
     Fetch = "order.fetch" to Replica, said by [Order], heard by [Order];
     /// A catalog's requests to a replica.
     Authority = "order.authority" to Replica, said by [Catalog], heard by [Order];
@@ -183,7 +183,7 @@ impl Topic {
             Message::Append { .. } => Self::Replicate,
             Message::Commit { .. } => Self::Commit,
             Message::Ack { .. } | Message::Fenced(_) => Self::Ack,
-            Message::Fetch { .. } => Self::Fetch,
+            Message::Fetch { .. } | Message::FetchSnapshot { .. } => Self::Fetch,
             Message::Authority { .. } | Message::Staged { .. } | Message::List { .. } | Message::Relinquish {} => {
                 Self::Authority
             }
@@ -199,6 +199,7 @@ impl Topic {
             | Message::Overloaded { .. }
             | Message::Unavailable { .. }
             | Message::Chunk { .. }
+            | Message::SnapshotPart { .. }
             | Message::Grant { .. }
             | Message::Snapshot { .. }
             | Message::Listed {}
@@ -219,6 +220,7 @@ impl Topic {
                 | Message::Submit(_)
                 | Message::Read { .. }
                 | Message::Fetch { .. }
+                | Message::FetchSnapshot { .. }
                 | Message::Authority { .. }
                 | Message::List { .. }
                 | Message::Renew { .. }

@@ -13,7 +13,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use fastrand::Rng;
 use tradenet_core::journal::follow;
-use tradenet_core::replica::snapshot::{Header, MakeError, Making, SNAPSHOTS_MAX, Snapshot};
+use tradenet_core::replica::snapshot::{Header, MakeError, Making, SNAPSHOTS_MAX, Snapshot, SnapshotPart};
 use tradenet_core::{DiskAnswer, DiskRequest};
 use tradenet_schemas::ids::{Chain, Epoch, Position, SeqNum, StoreId};
 use tradenet_schemas::message::Configuration;
@@ -123,7 +123,7 @@ impl Disk {
 
     /// Takes a request, which may be a read that is carried out beside others; when it will be done.
     pub fn ask_beside(&mut self, now: u64, request: DiskRequest, rng: &mut Rng) -> u64 {
-        if !matches!(request, DiskRequest::Read { .. } | DiskRequest::LoadSnapshot { .. }) {
+        if !is_read(&request) {
             return self.ask(now, request, rng);
         }
         let took = if rng.u8(..) < 32 { rng.u64(READING_US) } else { READING_US.start };
@@ -135,14 +135,17 @@ impl Disk {
     /// Takes a request, and has it carried out in its turn; when it will be done.
     pub fn ask(&mut self, now: u64, request: DiskRequest, rng: &mut Rng) -> u64 {
         let idle = self.busy_until <= now;
-        if matches!(request, DiskRequest::MakeSnapshot { .. } | DiskRequest::DropSnapshots { .. }) {
+        if matches!(
+            request,
+            DiskRequest::MakeSnapshot { .. } | DiskRequest::SaveSnapshot { .. } | DiskRequest::DropSnapshots { .. }
+        ) {
             let before = self.beside.back().map_or(now, |(due, _)| *due);
             let due = before.max(now) + self.sync_us * 2 + rng.u64(0..MAKING_US_MAX);
             self.beside.push_back((due, request));
             return due;
         }
         let took = match &request {
-            DiskRequest::Read { .. } | DiskRequest::LoadSnapshot { .. } => 30,
+            read if is_read(read) => 30,
             // Behind another append it shares the sync.
             DiskRequest::Append { .. } if !idle => self.sync_us / 4 + rng.u64(1..50),
             _ => self.sync_us + rng.u64(0..=self.sync_us / 2 + 1),
@@ -175,7 +178,7 @@ impl Disk {
         }
         let took = Duration::from_micros(now.saturating_sub(asked));
         Some(match request {
-            ref read @ (DiskRequest::Read { .. } | DiskRequest::LoadSnapshot { .. }) => self.read(read),
+            ref read if is_read(read) => self.read(read),
             DiskRequest::Append { ticket, .. }
             | DiskRequest::Cut { ticket, .. }
             | DiskRequest::GiveUp { ticket, .. }
@@ -218,7 +221,9 @@ impl Disk {
 
     fn read(&mut self, request: &DiskRequest) -> DiskAnswer {
         match *request {
-            DiskRequest::Read { ticket, .. } | DiskRequest::LoadSnapshot { ticket, .. }
+            DiskRequest::Read { ticket, .. }
+            | DiskRequest::LoadSnapshot { ticket, .. }
+            | DiskRequest::ReadSnapshot { ticket, .. }
                 if self.fails == Some(Fails::Read) =>
             {
                 self.fails = None;
@@ -234,6 +239,17 @@ impl Disk {
                 let file = self.snapshots.iter().rev().nth(skip);
                 let file = file.map(|(seq, file)| (format!("snapshot-{seq}"), Bytes::copy_from_slice(file)));
                 DiskAnswer::Loaded { ticket, file }
+            }
+            DiskRequest::ReadSnapshot { ticket, seq, offset, bytes_max } => {
+                let newest = || self.snapshots.last_key_value().map(|(_, file)| file);
+                let file = seq.map_or_else(newest, |seq| self.snapshots.get(&seq.0));
+                let part = file.and_then(|file| {
+                    let start = usize::try_from(offset).unwrap_or(usize::MAX).min(file.len());
+                    let end = start.saturating_add(bytes_max).min(file.len());
+                    let bytes = Bytes::copy_from_slice(&file[start..end]);
+                    Header::read(file).map(|header| SnapshotPart { header, size_bytes: file.len() as u64, bytes })
+                });
+                DiskAnswer::SnapshotRead { ticket, part }
             }
             _ => unreachable!("nothing else is only read"),
         }
@@ -267,6 +283,8 @@ impl Disk {
             }
             DiskRequest::Read { ticket, .. }
             | DiskRequest::LoadSnapshot { ticket, .. }
+            | DiskRequest::ReadSnapshot { ticket, .. }
+            | DiskRequest::SaveSnapshot { ticket, .. }
             | DiskRequest::MakeSnapshot { ticket, .. }
             | DiskRequest::DropSnapshots { ticket, .. } => *ticket,
         }
@@ -274,6 +292,14 @@ impl Disk {
 
     fn do_beside(&mut self, request: &DiskRequest) -> DiskAnswer {
         match *request {
+            DiskRequest::SaveSnapshot { ticket, seq, ref file } => {
+                if self.full || self.broken {
+                    let error = MakeError::Io("No space left on device (os error 28)".to_owned());
+                    return DiskAnswer::NoSnapshot { ticket, error };
+                }
+                self.keep(seq, file.to_vec());
+                DiskAnswer::Done { ticket, took: Duration::ZERO }
+            }
             DiskRequest::DropSnapshots { ticket, bytes } => {
                 self.drop_snapshots(bytes);
                 DiskAnswer::Done { ticket, took: Duration::ZERO }
@@ -313,11 +339,15 @@ impl Disk {
         self.snapshots.retain(|seq, _| !bad.contains(seq));
         let (seq, file) = (made.position().seq, made.encode());
         let size = file.len() as u64;
+        self.keep(seq, file);
+        Ok((seq, size))
+    }
+
+    fn keep(&mut self, seq: SeqNum, file: Vec<u8>) {
         self.snapshots.insert(seq.0, file);
         while self.snapshots.len() > SNAPSHOTS_MAX {
             self.snapshots.pop_first();
         }
-        Ok((seq, size))
     }
 
     fn drop_snapshots(&mut self, bytes: u64) {
@@ -445,6 +475,11 @@ impl Disk {
         }
         lost
     }
+}
+
+/// Whether nothing is changed by it.
+pub fn is_read(request: &DiskRequest) -> bool {
+    matches!(request, DiskRequest::Read { .. } | DiskRequest::LoadSnapshot { .. } | DiskRequest::ReadSnapshot { .. })
 }
 
 /// Reads what stands at the start of a line: see `tradenet_core::journal`.

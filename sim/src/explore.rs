@@ -26,7 +26,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use fastrand::Rng;
 use tradenet_core::exchange::ORDERS_KEPT;
-use tradenet_core::replica::Replica;
+use tradenet_core::replica::{CATCH_UP_BYTES_PER_S, FAR_BEHIND_ENTRIES, Replica};
 use tradenet_core::times::Times;
 use tradenet_core::{
     ClientRequest, DiskRequest, Input, Mono, Now, Output, Packet, RegisterAnswer, RegisterRequest, ReplyTo, Stop,
@@ -37,7 +37,7 @@ use tradenet_schemas::message::{Envelope, Message};
 use tradenet_schemas::subjects::{Peer, Topic};
 
 use crate::auditor::{Auditor, Op};
-use crate::disk::Disk;
+use crate::disk::{Disk, is_read};
 use crate::invariants::{Invariants, Verdict, Violation, acknowledgement};
 use crate::machine::{Decided, Holder, LastSeen};
 use crate::register::Register;
@@ -486,6 +486,8 @@ impl Situation {
                 journal_bytes: place.disk.file.len() as u64,
                 snapshot_every_bytes: u64::MAX,
                 orders_kept: ORDERS_KEPT,
+                far_behind_entries: FAR_BEHIND_ENTRIES,
+                catch_up_bytes_per_s: CATCH_UP_BYTES_PER_S,
             }))),
             None => {
                 let options = frontend::Options { boot, members, times: times(), cache_size: 0 };
@@ -655,7 +657,7 @@ impl Situation {
         let now = self.now;
         let disk = &mut self.place(from).disk;
         disk.ask(now, request, &mut Rng::with_seed(0));
-        while matches!(disk.next(), Some(DiskRequest::Read { .. } | DiskRequest::LoadSnapshot { .. })) {
+        while disk.next().is_some_and(is_read) {
             work.extend(disk.carry_out(now).map(|answer| (from, Input::Disk(answer))));
         }
     }

@@ -6,7 +6,7 @@
 use crate::nemesis::KINDS;
 
 /// What a notice contains, and the situation it tells of.
-pub(crate) const NOTICES: [(&str, &str); 30] = [
+pub(crate) const NOTICES: [(&str, &str); 32] = [
     ("which a former leader wrote", "a divergent tail cut"),
     ("its authority is over", "a catalog's authority waited out"),
     ("was paused", "a leader that was paused"),
@@ -29,6 +29,8 @@ pub(crate) const NOTICES: [(&str, &str); 30] = [
     ("starting from the snapshot", "a start from a snapshot"),
     ("going back to the snapshot", "a state taken back to a snapshot"),
     ("is passed over", "a snapshot passed over"),
+    ("took over the snapshot of", "a peer's snapshot taken over"),
+    ("snapshot: nobody has", "a peer's snapshot looked for in vain"),
     ("has rotted at line", "rot found by reading again"),
     ("is repaired at line", "rotten lines got back from another replica"),
     ("look-ups of old orders", "an old order read from the journal"),

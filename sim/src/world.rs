@@ -46,6 +46,16 @@ fn orders_kept(seed: u64) -> usize {
     [3, 1, 10, 2][usize::from(seed.to_le_bytes()[0] / 8 % 4)]
 }
 
+/// How many entries a replica must have missed to look for a snapshot, by the seed.
+fn far_behind_entries(seed: u64) -> u64 {
+    [5, 40, 15, 10_000][usize::from(seed.to_le_bytes()[0] / 32 % 4)]
+}
+
+/// How much it copies in a second at most, by the seed: so little that it takes some time, or as much as there is.
+fn catch_up_bytes_per_s(seed: u64) -> u64 {
+    [200_000, 64 << 20][usize::from(seed.to_le_bytes()[0] / 128)]
+}
+
 /// How large the exchange is.
 #[derive(Clone, Debug)]
 pub struct Size {
@@ -253,6 +263,8 @@ pub struct World {
     snapshot_every_bytes: u64,
     /// How many of the newest orders replicas keep in memory.
     pub(crate) orders_kept: usize,
+    far_behind_entries: u64,
+    catch_up_bytes_per_s: u64,
     pub(crate) sync_us: u64,
     /// Named rare situations, counted.
     pub(crate) marks: BTreeMap<&'static str, u64>,
@@ -316,6 +328,8 @@ impl World {
             drift_ppm: 0,
             snapshot_every_bytes: snapshot_every_bytes(seed),
             orders_kept: orders_kept(seed),
+            far_behind_entries: far_behind_entries(seed),
+            catch_up_bytes_per_s: catch_up_bytes_per_s(seed),
             sync_us: 800,
             marks: BTreeMap::new(),
             size,
@@ -486,6 +500,8 @@ impl World {
                 journal_bytes: place.disk.file.len() as u64,
                 snapshot_every_bytes: self.snapshot_every_bytes,
                 orders_kept: self.orders_kept,
+                far_behind_entries: self.far_behind_entries,
+                catch_up_bytes_per_s: self.catch_up_bytes_per_s,
             }))),
             (Who::Catalog(_), _) => Decided::Catalog(Box::new(catalog::Catalog::new(catalog::Options {
                 boot,

@@ -21,7 +21,7 @@ use tradenet_core::catalog::{self, Catalog};
 use tradenet_core::exchange::ORDERS_KEPT;
 use tradenet_core::frontend::{self, Frontend};
 use tradenet_core::replica::snapshot::{MakeError, SNAPSHOT_EVERY_BYTES};
-use tradenet_core::replica::{self, Replica};
+use tradenet_core::replica::{self, CATCH_UP_BYTES_PER_S, FAR_BEHIND_ENTRIES, Replica};
 use tradenet_core::times::Times;
 use tradenet_core::{
     ClientAnswer, ClientRequest, Decider, DiskAnswer, DiskRequest, Input, Mono, Now, Output, Packet, RegisterAnswer,
@@ -80,6 +80,8 @@ impl World {
                 journal_bytes: 0,
                 snapshot_every_bytes: SNAPSHOT_EVERY_BYTES,
                 orders_kept: ORDERS_KEPT,
+                far_behind_entries: FAR_BEHIND_ENTRIES,
+                catch_up_bytes_per_s: CATCH_UP_BYTES_PER_S,
             }))
         };
         let listed = catalog::Options { boot: boot(CATALOG), members: members.clone(), times, stocks: vec![stock()] };
@@ -228,7 +230,10 @@ fn perform(journal: &mut Vec<u8>, request: DiskRequest) -> DiskAnswer {
             DiskAnswer::Done { ticket, took }
         }
         DiskRequest::LoadSnapshot { ticket, .. } => DiskAnswer::Loaded { ticket, file: None },
-        DiskRequest::MakeSnapshot { ticket, .. } => DiskAnswer::NoSnapshot { ticket, error: MakeError::Given },
+        DiskRequest::ReadSnapshot { ticket, .. } => DiskAnswer::SnapshotRead { ticket, part: None },
+        DiskRequest::SaveSnapshot { ticket, .. } | DiskRequest::MakeSnapshot { ticket, .. } => {
+            DiskAnswer::NoSnapshot { ticket, error: MakeError::Given }
+        }
         DiskRequest::Persist { ticket, .. }
         | DiskRequest::Rewrite { ticket, .. }
         | DiskRequest::DropSnapshots { ticket, .. } => DiskAnswer::Done { ticket, took },

@@ -13,7 +13,7 @@ use allocation_counter::measure;
 use bytes::Bytes;
 use tradenet_core::exchange::{Decision, Exchange, ORDERS_KEPT};
 use tradenet_core::replica::snapshot::{Making, SNAPSHOT_EVERY_BYTES, Snapshot};
-use tradenet_core::replica::{Options, Replica};
+use tradenet_core::replica::{CATCH_UP_BYTES_PER_S, FAR_BEHIND_ENTRIES, Options, Replica};
 use tradenet_core::times::Times;
 use tradenet_core::{
     Decider, DiskAnswer, DiskRequest, Input, Mono, Now, Output, Packet, RegisterAnswer, RegisterRequest, ReplyTo, Slot,
@@ -148,6 +148,8 @@ fn start(journal: &[u8], mut snapshot: Option<Vec<u8>>) -> Replica {
         journal_bytes: journal.len() as u64,
         snapshot_every_bytes: u64::MAX,
         orders_kept: ORDERS_KEPT,
+        far_behind_entries: FAR_BEHIND_ENTRIES,
+        catch_up_bytes_per_s: CATCH_UP_BYTES_PER_S,
     });
     settle(&mut replica, journal, &mut snapshot);
     let tail = replica.tail();

@@ -110,6 +110,8 @@ bugs! {
     IgnoreGaps,
     /// In a new epoch a follower cuts what it does not know to be committed, and fetches it again.
     CutOnCatchUp,
+    /// A peer's snapshot is taken over before the lines are there that it is of.
+    TakeOverAtOnce,
     /// A late copy of a refused command is decided anew.
     DecideRefusedAgain,
     /// A late copy of a command that was turned away is taken.

@@ -43,7 +43,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::replica::snapshot::MakeError;
+use crate::replica::snapshot::{MakeError, SnapshotPart};
 use bytes::Bytes;
 use tradenet_schemas::ids::{OrderNumber, SeqNum, StoreId};
 use tradenet_schemas::message::{Answer, Configuration, Floor, Query};
@@ -192,6 +192,26 @@ pub enum DiskRequest {
         /// How many newer ones are passed over.
         skip: usize,
     },
+    /// Read a part of a snapshot's file.
+    ReadSnapshot {
+        /// Which operation.
+        ticket: DiskTicket,
+        /// The last entry in that snapshot; the newest one if not given.
+        seq: Option<SeqNum>,
+        /// From which byte.
+        offset: u64,
+        /// At most so many bytes; fewer only at the end of the file.
+        bytes_max: usize,
+    },
+    /// Write a snapshot that a peer has made, as those are written that are made here. Beside all other operations.
+    SaveSnapshot {
+        /// Which operation.
+        ticket: DiskTicket,
+        /// The last entry in it.
+        seq: SeqNum,
+        /// Its file.
+        file: Bytes,
+    },
     /// Make a snapshot of the journal up to the first entry that ends at byte `until` or behind it
     /// ([`replica::snapshot::Making`]): write aside, fsync, rename, fsync the directory, then remove all but the newest two.
     /// Beside all other operations, which don't wait for it: none of them changes the journal before that entry's end.
@@ -234,6 +254,13 @@ pub enum DiskAnswer {
         ticket: DiskTicket,
         /// Its file's name and content; none if there are no more.
         file: Option<(String, Bytes)>,
+    },
+    /// A part of a snapshot was looked for.
+    SnapshotRead {
+        /// Which operation.
+        ticket: DiskTicket,
+        /// It; none if there is no such snapshot.
+        part: Option<SnapshotPart>,
     },
     /// A snapshot was made, and is on disk.
     SnapshotMade {

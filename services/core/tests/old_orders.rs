@@ -9,7 +9,7 @@ use bytes::Bytes;
 use tradenet_core::exchange::{Decision, Exchange, ORDERS_KEPT};
 use tradenet_core::journal::encode;
 use tradenet_core::replica::snapshot::Making;
-use tradenet_core::replica::{Options, Replica};
+use tradenet_core::replica::{CATCH_UP_BYTES_PER_S, FAR_BEHIND_ENTRIES, Options, Replica};
 use tradenet_core::times::Times;
 use tradenet_core::{
     Decider, DiskAnswer, DiskRequest, Input, Mono, Now, Output, Packet, RegisterAnswer, RegisterRequest, ReplyTo, Slot,
@@ -189,6 +189,8 @@ impl Alone {
             journal_bytes: journal.len() as u64,
             snapshot_every_bytes: 1 << 40,
             orders_kept,
+            far_behind_entries: FAR_BEHIND_ENTRIES,
+            catch_up_bytes_per_s: CATCH_UP_BYTES_PER_S,
         });
         let (held, replies, reads) = (Vec::new(), Vec::new(), Vec::new());
         let (journal, floor) = (journal.to_vec(), Floor::Number(Epoch(1)));

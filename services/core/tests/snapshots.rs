@@ -2,134 +2,26 @@
 
 #![allow(clippy::unwrap_used, reason = "a helper of a test fails the test")]
 
+mod history;
+
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use fastrand::Rng;
-use tradenet_core::exchange::{Decision, Exchange, ORDERS_KEPT};
-use tradenet_core::journal::encode;
+use history::{History, id};
+use tradenet_core::exchange::{Exchange, ORDERS_KEPT};
 use tradenet_core::replica::snapshot::{BadSnapshot, FORMAT, Header, MakeError, Making, Snapshot};
-use tradenet_core::replica::{Options, Replica};
+use tradenet_core::replica::{CATCH_UP_BYTES_PER_S, FAR_BEHIND_ENTRIES, Options, Replica};
 use tradenet_core::times::Times;
 use tradenet_core::{Decider, DiskAnswer, DiskRequest, Input, Mono, Now, Output, Packet, ReplyTo, Stop};
-use tradenet_schemas::account::{Account, Asset, Cash, Credentials, Instruction, NewOrder, TimeInForce, TokenHash};
 use tradenet_schemas::ids::{
-    Boot, Chain, ClusterId, Epoch, Leader, Member, Node, Nonce, OrderNumber, Position, ReplicaId, SeqNum, StoreId,
+    Boot, Chain, ClusterId, Epoch, Leader, Member, Node, Nonce, Position, ReplicaId, SeqNum, StoreId,
 };
-use tradenet_schemas::journal::{Entry, Event};
 use tradenet_schemas::message::{Configuration, Envelope, Message};
 use tradenet_schemas::subjects::Peer;
-use tradenet_schemas::trade::{Command, CommandKey, IdempotencyKey, Price, Quantity, Side, Stock, Symbol};
 use xxhash_rust::xxh3::xxh3_64;
 
 const NOW: Now = Now { mono: Mono(1), wall_ms: 0 };
-const STOCKS: [&str; 3] = ["GameStart", "Zoo", "Zoom"];
-const PEOPLE: [&str; 3] = ["ann", "bob", "cy"];
-
-fn id() -> ReplicaId {
-    other(1)
-}
-
-fn other(id: u8) -> ReplicaId {
-    ReplicaId::new(id).unwrap()
-}
-
-/// A journal of everything that can happen, and where each of its lines ends.
-#[derive(Default)]
-struct History {
-    exchange: Exchange,
-    entries: Vec<Entry>,
-    chain: Chain,
-    bytes: Vec<u8>,
-    ends: Vec<u64>,
-}
-
-impl History {
-    /// So many commands are tried; some are refused.
-    fn of(seed: u64, commands: u64) -> Self {
-        let (mut history, mut rng) = (Self::default(), Rng::with_seed(seed));
-        history.begin(1);
-        let stock = |name| Stock {
-            symbol: Symbol::new(name).unwrap(),
-            price: Price::from_cents(500).unwrap(),
-            quantity: Quantity::new(100).unwrap(),
-            volume: Quantity::ZERO,
-        };
-        let listed = history.exchange.list(&STOCKS.map(stock));
-        history.enter(1, None, listed);
-        history.enter(1, None, vec![Event::Attached { catalog: Boot(5) }]);
-        for number in 0..commands {
-            if number == commands / 2 {
-                history.begin(2);
-            }
-            let epoch = if number < commands / 2 { 1 } else { 2 };
-            let command = command(&mut rng);
-            let key = match rng.bool() {
-                true => command.key(&IdempotencyKey::new(&format!("key-{number}")).unwrap()),
-                false => CommandKey::generated(Boot(9), number),
-            };
-            if let Decision::Accept(events) = history.exchange.decide(&key, &command) {
-                history.enter(epoch, Some(key), events);
-            }
-        }
-        history
-    }
-
-    fn begin(&mut self, epoch: u64) {
-        let leader = Leader { id: id(), boot: Boot(epoch) };
-        self.enter(epoch, None, vec![Event::EpochStart { leader, digest: self.exchange.digest() }]);
-    }
-
-    fn enter(&mut self, epoch: u64, key: Option<CommandKey>, events: Vec<Event>) {
-        let seq = self.exchange.applied().next();
-        let entry = Entry { seq, epoch: Epoch(epoch), at: 1_000 * seq.0, key, events };
-        self.exchange.apply(&entry);
-        self.chain = encode(&entry, self.chain, &mut self.bytes);
-        self.ends.push(self.bytes.len() as u64);
-        self.entries.push(entry);
-    }
-
-    /// The snapshot that ends with the entry that ends there.
-    fn snapshot(&self, before: Option<Snapshot>, until: u64) -> Result<Snapshot, MakeError> {
-        self.make(Making::new(before, until))
-    }
-
-    fn make(&self, making: Making) -> Result<Snapshot, MakeError> {
-        making.run(&mut |offset, _| Ok(self.piece(offset).to_vec()))
-    }
-
-    /// Small pieces, so that lines are cut.
-    fn piece(&self, offset: u64) -> &[u8] {
-        let rest = &self.bytes[usize::try_from(offset).unwrap().min(self.bytes.len())..];
-        &rest[..rest.len().min(4_096)]
-    }
-}
-
-fn command(rng: &mut Rng) -> Command {
-    let name = PEOPLE[rng.usize(0..PEOPLE.len())];
-    let (account, token) = (Account::new(name).unwrap(), TokenHash([name.as_bytes()[0]; 32]));
-    let symbol = Symbol::new(STOCKS[rng.usize(0..STOCKS.len())]).unwrap();
-    let side = if rng.bool() { Side::Buy } else { Side::Sell };
-    let quantity = Quantity::new(rng.u64(1..9)).unwrap();
-    let instruction = match rng.u8(0..10) {
-        0 => return Command::Open { account, token },
-        1 | 2 => return Command::Trade { symbol, side, quantity },
-        3 => Instruction::Deposit(Asset::Cash(Cash::from_cents(rng.u64(1..9_999)).unwrap())),
-        4 => Instruction::Deposit(Asset::Stock(symbol, quantity)),
-        5 => Instruction::Withdraw(Asset::Cash(Cash::from_cents(rng.u64(1..999)).unwrap())),
-        6 => Instruction::Cancel(OrderNumber(rng.u64(1..80))),
-        _ => Instruction::Place(NewOrder {
-            symbol,
-            side,
-            quantity,
-            price: (rng.u8(0..5) > 0).then(|| Price::from_cents(rng.u64(490..510)).unwrap()),
-            time_in_force: [TimeInForce::Gtc, TimeInForce::Gtc, TimeInForce::Ioc, TimeInForce::Fok][rng.usize(0..4)],
-            post_only: false,
-        }),
-    };
-    Command::Account { caller: Credentials { account, token }, instruction }
-}
 
 #[test]
 fn a_snapshot_of_any_entry_is_the_same_in_however_many_steps_it_is_made_and_goes_on_as_the_journal_does() {
@@ -201,6 +93,18 @@ fn a_change_of_what_is_in_a_snapshot_has_another_form() {
     assert_eq!((FORMAT, file.len(), format!("{:016x}", xxh3_64(&file))), golden());
 }
 
+/// Whoever takes over a snapshot has lines that it has not read: one of an older release must not, where there are events that
+/// it does not know. So a new kind of event is a new [`FORMAT`], too.
+#[test]
+fn a_new_kind_of_event_has_another_form() {
+    let schema = include_str!("../../../schemas/journal/Entry.json");
+    let schema: serde_json::Value = serde_json::from_str(schema).unwrap();
+    let kinds = schema["$defs"]["Event"]["oneOf"].as_array().unwrap().iter();
+    let kinds: Vec<_> = kinds.flat_map(|kind| kind["properties"].as_object().unwrap().keys().cloned()).collect();
+    let of_form_2 = "epoch_start listed traded opened deposited withdrawn placed matched cancelled attached detached";
+    assert_eq!((FORMAT, kinds.join(" ")), (2, of_form_2.to_owned()));
+}
+
 #[test]
 fn a_snapshot_of_another_form_or_journal_is_told_apart() {
     let (history, other) = (History::of(5, 30), History::of(6, 30));
@@ -254,29 +158,31 @@ impl Place {
 
     /// A replica that was in sync starts here, and reads all that it wants to.
     fn start(&mut self) -> Replica {
-        let leader = Leader { id: id(), boot: Boot(1) };
+        let leader = Leader { id: id(1), boot: Boot(1) };
         let configuration = Configuration {
             cluster: ClusterId(1),
             epoch: Epoch(2),
             nonce: Nonce(1),
             leader,
-            in_sync: vec![Member { id: id(), store: StoreId(1) }],
-            members: vec![id()],
+            in_sync: vec![Member { id: id(1), store: StoreId(1) }],
+            members: vec![id(1)],
             follows: Vec::new(),
             by: Node::Frontend(Boot(1)),
             why: String::new(),
             at: 0,
         };
         let mut replica = Replica::new(Options {
-            id: id(),
+            id: id(1),
             boot: Boot(77),
             store: StoreId(1),
-            members: std::iter::once(id()).chain(self.others.iter().map(|(id, _)| other(*id))).collect(),
+            members: std::iter::once(id(1)).chain(self.others.iter().map(|(other, _)| id(*other))).collect(),
             times: Times::default(),
             configuration: Some(configuration),
             journal_bytes: self.journal.len() as u64,
             snapshot_every_bytes: 1 << 40,
             orders_kept: ORDERS_KEPT,
+            far_behind_entries: FAR_BEHIND_ENTRIES,
+            catch_up_bytes_per_s: CATCH_UP_BYTES_PER_S,
         });
         self.settle(&mut replica);
         replica
@@ -290,7 +196,7 @@ impl Place {
 
     /// What another replica answers that has that journal.
     fn answer(&self, of: ReplicaId, asked: Position) -> Input {
-        let (_, journal) = self.others.iter().find(|(id, _)| other(*id) == of).unwrap();
+        let (_, journal) = self.others.iter().find(|(other, _)| id(*other) == of).unwrap();
         let (tail, committed) = (SeqNum(25), SeqNum(25));
         let mut scan = tradenet_core::journal::scan(journal, Position::default());
         while scan.position() != asked && scan.next().is_some() {}
@@ -313,7 +219,7 @@ impl Place {
                 Output::Stop(stop) => self.stopped = Some(stop),
                 Output::Reply { packet, .. } => self.replies.push(packet),
                 Output::Send { to: Peer::Order(of), packet } => {
-                    if let Message::Fetch { from } = packet.body() {
+                    if let Message::Fetch { from, .. } = packet.body() {
                         replica.handle(NOW, self.answer(of, *from));
                     }
                 }
@@ -325,7 +231,12 @@ impl Place {
     /// What a peer gets that asks for the entries behind `from`.
     fn fetch(&mut self, replica: &mut Replica, from: Position) -> Option<Packet> {
         let (cluster, epoch) = (Some(ClusterId(1)), Epoch(2));
-        let asks = Envelope { cluster, epoch, from: Node::Order(id(), Boot(3)), body: Message::Fetch { from } };
+        let asks = Envelope {
+            cluster,
+            epoch,
+            from: Node::Order(id(1), Boot(3)),
+            body: Message::Fetch { from, bytes_max: None },
+        };
         let (packet, reply) = (Packet::new(asks, Bytes::new()), Some(ReplyTo(Arc::from("peer"))));
         replica.handle(NOW, Input::Received { packet, reply });
         self.settle(replica);
@@ -476,17 +387,8 @@ fn every_bit_that_rots_under_a_running_replica_is_found_and_got_back_from_anothe
 fn rot_is_mended_by_one_who_has_the_line_and_behind_it_others_that_were_never_committed() {
     let history = History::of(13, 25);
     let snapshot = history.snapshot(None, *history.ends.last().unwrap()).unwrap().encode();
-    // The last entry of epoch 1, behind which the other has gone on in its own way.
-    let common = history.entries.iter().take_while(|entry| entry.epoch == Epoch(1)).count();
+    let (astray, common) = history.astray();
     let end = |entry: usize| usize::try_from(history.ends[entry - 1]).unwrap();
-    let mut astray = history.bytes[..end(common)].to_vec();
-    let mut scan = tradenet_core::journal::scan(&astray, Position::default());
-    let last = scan.by_ref().last().unwrap().unwrap().position;
-    let mut chain = last.chain;
-    for seq in (last.seq.0 + 1)..=(history.entries.len() as u64) {
-        let entry = Entry { seq: SeqNum(seq), epoch: Epoch(1), at: 7, key: None, events: vec![] };
-        chain = encode(&entry, chain, &mut astray);
-    }
     let check = |byte: usize, mended: bool| {
         let mut place = Place::new(&history.bytes, vec![snapshot.clone()]);
         place.others = vec![(2, astray.clone())];

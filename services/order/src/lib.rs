@@ -11,7 +11,7 @@ use anyhow::{Context as _, bail};
 use clap::value_parser;
 use tradenet_core::exchange::ORDERS_KEPT;
 use tradenet_core::replica::snapshot::SNAPSHOT_EVERY_BYTES;
-use tradenet_core::replica::{Options, Replica};
+use tradenet_core::replica::{CATCH_UP_BYTES_PER_S, FAR_BEHIND_ENTRIES, Options, Replica};
 use tradenet_core::times::Times;
 use tradenet_runtime::clock::Clock;
 use tradenet_runtime::disk::segments::SEGMENT_BYTES;
@@ -28,6 +28,9 @@ use tradenet_schemas::ids::{Boot, Node, ReplicaId};
 use tradenet_schemas::subjects::heard_by;
 
 const SNAPSHOT_EVERY: NonZeroU64 = NonZeroU64::new(SNAPSHOT_EVERY_BYTES).expect("not zero");
+
+/// Less might never catch up with an exchange that trades.
+const CATCH_UP_RATE_MIN: u64 = 1 << 20;
 
 /// Some five million orders.
 const FEED_STREAM_BYTES: i64 = 1 << 30;
@@ -49,6 +52,9 @@ pub struct Args {
     /// How much of the journal there is from one snapshot to the next, in bytes; less only for tests.
     #[arg(long, env = "TRADENET_SNAPSHOT_EVERY_BYTES", default_value_t = SNAPSHOT_EVERY, value_name = "BYTES", hide = true)]
     pub snapshot_every_bytes: NonZeroU64,
+    /// How many entries it must have missed to look for a snapshot of another replica; less only for tests.
+    #[arg(long, default_value_t = FAR_BEHIND_ENTRIES, value_name = "ENTRIES", hide = true)]
+    pub far_behind_entries: u64,
     /// How much of the journal is in one file, in bytes; less only for tests.
     #[arg(long, default_value_t = SEGMENT_BYTES, value_name = "BYTES", hide = true)]
     pub segment_bytes: NonZeroU64,
@@ -56,6 +62,9 @@ pub struct Args {
     /// [default: they stay]
     #[arg(long, env = "TRADENET_ARCHIVE_DIR", value_name = "DIR")]
     pub archive_dir: Option<PathBuf>,
+    /// How much is copied from others in a second at most, in bytes, when this replica is far behind.
+    #[arg(long, env = "TRADENET_CATCH_UP_RATE", default_value_t = CATCH_UP_BYTES_PER_S, value_name = "BYTES", value_parser = value_parser!(u64).range(CATCH_UP_RATE_MIN..))]
+    pub catch_up_rate: u64,
     /// Also hand out every entry of the log to this stream of JetStream, for others to read: message N is entry N. It is made if it
     /// is missing. Name the same at every replica; docs/nats.md
     // Compose sets what is not wanted to nothing.
@@ -100,6 +109,8 @@ pub async fn run(args: Args, shutdown: Shutdown) -> anyhow::Result<()> {
         journal_bytes,
         snapshot_every_bytes: args.snapshot_every_bytes.get(),
         orders_kept: ORDERS_KEPT,
+        far_behind_entries: args.far_behind_entries,
+        catch_up_bytes_per_s: args.catch_up_rate,
     });
     let name = format!("order-{id}");
     let (scraper, scrapes) = scraper(name.clone(), env!("CARGO_PKG_VERSION"));

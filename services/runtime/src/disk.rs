@@ -686,6 +686,12 @@ impl Worker {
             DiskRequest::LoadSnapshot { ticket, skip } => {
                 return self.beside(reader::Job::Load { ticket, skip }, false);
             }
+            DiskRequest::SaveSnapshot { ticket, seq, file } => {
+                return self.maker.ask(snapshots::Job::Save { ticket, seq, file });
+            }
+            DiskRequest::ReadSnapshot { ticket, seq, offset, bytes_max } => {
+                return self.beside(reader::Job::Part { ticket, seq, offset, bytes_max }, false);
+            }
             DiskRequest::Read { ticket, offset, bytes_max } => {
                 let journal = &self.directory.journal;
                 let left = usize::try_from(journal.bytes().saturating_sub(offset)).unwrap_or(usize::MAX);

@@ -524,7 +524,7 @@ impl<D: Decider> Driver<D> {
 
 /// Whether a message belongs to catching up, whose size would hold up others behind it.
 fn is_bulk(message: &Body) -> bool {
-    matches!(message, Body::Fetch { .. } | Body::Chunk { .. })
+    matches!(message, Body::Fetch { .. } | Body::Chunk { .. } | Body::FetchSnapshot { .. } | Body::SnapshotPart { .. })
 }
 
 /// The connection that a message goes over.

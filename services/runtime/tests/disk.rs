@@ -13,6 +13,7 @@ use bytes::Bytes;
 use tempfile::TempDir;
 use tokio::time::timeout;
 use tradenet_core::journal::encode;
+use tradenet_core::replica::snapshot::SnapshotPart;
 use tradenet_core::{DiskAnswer, DiskRequest};
 use tradenet_runtime::disk::{Directory, DirectoryError, Disk, JOURNAL, Lock, LogOptions, Opened, snapshots};
 use tradenet_schemas::ids::{Boot, Chain, ClusterId, Epoch, Leader, Member, Node, Nonce, ReplicaId, SeqNum, StoreId};
@@ -59,6 +60,12 @@ async fn next(disk: &mut Disk) -> (u64, String) {
         DiskAnswer::Broken { ticket, why } => (ticket, format!("broken: {why}")),
         DiskAnswer::Loaded { ticket, file } => {
             (ticket, file.map_or("none".to_owned(), |(name, bytes)| format!("{name}: {} bytes", bytes.len())))
+        }
+        DiskAnswer::SnapshotRead { ticket, part } => {
+            let told = part.map_or("no part".to_owned(), |SnapshotPart { header, size_bytes, bytes }| {
+                format!("part of {}, {size_bytes} bytes: {:?}", header.seq, &bytes[..])
+            });
+            (ticket, told)
         }
         DiskAnswer::SnapshotMade { ticket, seq, .. } => (ticket, format!("made {seq}")),
         DiskAnswer::NoSnapshot { ticket, error } => (ticket, format!("not made: {error}")),
@@ -335,6 +342,42 @@ async fn a_snapshot_is_made_of_the_journal_and_the_one_before_and_two_are_kept()
     let store = StoreId(7);
     assert_eq!(ask(&mut disk, DiskRequest::GiveUp { ticket: 6, store, bytes: line }).await, "done");
     assert_eq!(names(), [0; 0], "nor is one left of what is given up");
+    disk.close(PATIENCE).await;
+}
+
+#[tokio::test]
+async fn a_snapshot_is_given_in_parts_and_kept_by_who_takes_it_over() {
+    let dir = TempDir::new().unwrap();
+    let mut disk = Disk::start(open(dir.path()).directory).unwrap();
+    let (journal, ends) = listings(4);
+    assert_eq!(ask(&mut disk, append(1, &journal)).await, "done");
+    let part = |seq: Option<u64>, offset, bytes_max| DiskRequest::ReadSnapshot {
+        ticket: 9,
+        seq: seq.map(SeqNum),
+        offset,
+        bytes_max,
+    };
+    assert_eq!(ask(&mut disk, part(None, 0, 50)).await, "no part");
+    for end in [0, 2] {
+        ask(&mut disk, DiskRequest::MakeSnapshot { ticket: 2, until: ends[end] }).await;
+    }
+    let path = dir.path().join("order-3");
+    let files = [1, 3].map(|seq| fs::read(path.join(format!("snapshot-{seq}"))).unwrap());
+    let given = |seq: u64, size: usize, bytes: &[u8]| format!("part of {seq}, {size} bytes: {bytes:?}");
+    let (first, newest) = (&files[0], &files[1]);
+    assert_eq!(ask(&mut disk, part(None, 0, 50)).await, given(3, newest.len(), &newest[..50]));
+    assert_eq!(ask(&mut disk, part(Some(1), 70, 30)).await, given(1, first.len(), &first[70..100]));
+    let end = first.len() - 5;
+    assert_eq!(ask(&mut disk, part(Some(1), end as u64, 30)).await, given(1, first.len(), &first[end..]));
+    assert_eq!(ask(&mut disk, part(Some(1), 1 << 40, 30)).await, given(1, first.len(), &[]));
+    assert_eq!(ask(&mut disk, part(Some(2), 0, 50)).await, "no part");
+    fs::write(path.join("snapshot-4"), "no snapshot").unwrap();
+    assert_eq!(ask(&mut disk, part(None, 0, 50)).await, "no part");
+    let save = |seq, file: &[u8]| DiskRequest::SaveSnapshot { ticket: 3, seq: SeqNum(seq), file: file.to_vec().into() };
+    assert_eq!(ask(&mut disk, save(4, newest)).await, "done");
+    assert_eq!(fs::read(path.join("snapshot-4")).unwrap(), *newest);
+    let names = snapshots::files(&path).unwrap().iter().map(|(seq, _)| *seq).collect::<Vec<_>>();
+    assert_eq!(names, [4, 3], "two are kept");
     disk.close(PATIENCE).await;
 }
 

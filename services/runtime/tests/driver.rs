@@ -250,7 +250,7 @@ async fn catching_up_takes_the_second_connection_there_and_back() {
     let serving = move |input: &Input| match input {
         Input::Received { packet: received, reply: Some(reply) } => {
             assert!(reply.0.contains(".bulk."), "{reply:?}");
-            let Message::Fetch { from } = *received.body() else { return Vec::new() };
+            let Message::Fetch { from, .. } = *received.body() else { return Vec::new() };
             vec![Output::Reply { to: reply.clone(), packet: packet(one, chunk(from)) }]
         }
         _ => Vec::new(),
@@ -261,7 +261,7 @@ async fn catching_up_takes_the_second_connection_there_and_back() {
     let mut fetching = Running::start(&server, two, &[], move |input| match input {
         Input::Client(Ticket(peer), _) => {
             let to = to[usize::try_from(*peer).unwrap()];
-            vec![Output::Send { to, packet: packet(two, Message::Fetch { from }) }]
+            vec![Output::Send { to, packet: packet(two, Message::Fetch { from, bytes_max: None }) }]
         }
         _ => Vec::new(),
     })

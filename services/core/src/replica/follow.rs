@@ -58,6 +58,11 @@ impl Following {
         self.heard
     }
 
+    /// The leader's end, as far as is known.
+    pub(super) fn leader_tail(&self) -> SeqNum {
+        self.leader_tail
+    }
+
     /// The leader should know at once.
     pub(super) fn tell_that_we_leave(&mut self) {
         self.ack_wanted = true;
@@ -112,7 +117,10 @@ impl Replica {
         let (prev, committed, round) = (*prev, *committed, *round);
         self.following.heard = Some(self.now.mono);
         self.following.round = self.following.round.max(round);
-        if self.log.contains(prev) {
+        if self.transfer.is_some() {
+            // What comes now is fetched when what was before it is there.
+            self.following.leader_tail = self.following.leader_tail.max(prev.seq);
+        } else if self.log.contains(prev) {
             self.following.leader_tail = self.following.leader_tail.max(prev.seq);
             if let Some(end) = self.take_lines(prev, &packet.lines, true) {
                 self.matched_up_to(end, committed);
@@ -192,32 +200,40 @@ impl Replica {
     // ------------------------------------------------------------ catching up
 
     /// Asks for the entries behind `from`, unless that is under way.
-    fn fetch(&mut self, from: Position) {
+    pub(super) fn fetch(&mut self, from: Position) {
         if self.following.fetch.is_some() || self.disk.waiting() >= APPENDS_WAITING_MAX || self.leading.is_some() {
+            return;
+        }
+        if self.transfers() {
             return;
         }
         let Some(peer) = self.fetch_peer() else { return };
         self.following.fetch =
             Some(Fetch { peer, from, since: self.now.mono, leader_tail: self.following.leader_tail });
-        self.send(Peer::Order(peer), Message::Fetch { from });
+        self.send(Peer::Order(peer), Message::Fetch { from, bytes_max: None });
     }
 
-    /// Whom to ask: an in-sync member the leader, who alone may have it cut its log; a learner first another follower, so
-    /// that its catch-up does not slow the leader down.
     fn fetch_peer(&self) -> Option<ReplicaId> {
-        let held = self.configuration.as_ref()?;
-        let leader = held.leader.id;
-        let mut peers = vec![leader];
-        if !self.is_in_sync() && self.behind_much() {
-            let others = held.in_sync.iter().map(|member| member.id);
-            let others: Vec<_> = others.filter(|&id| id != leader && id != self.options.id).rev().collect();
-            peers.splice(0..0, others);
-        }
-        Some(peers[self.following.tries % peers.len()])
+        let peers = self.fetch_peers();
+        (!peers.is_empty()).then(|| peers[self.following.tries % peers.len()])
     }
 
-    fn behind_much(&self) -> bool {
-        self.following.leader_tail.0.saturating_sub(self.log.tail().seq.0) > 10_000
+    /// Whom to ask: an in-sync member the leader, who alone may have it cut its log; one that is far behind first another
+    /// follower, so that its catch-up does not slow the leader down.
+    fn fetch_peers(&self) -> Vec<ReplicaId> {
+        let mut peers = self.followers_then_leader();
+        let others = peers.len().saturating_sub(1);
+        if !self.is_far_behind() {
+            peers.drain(..others);
+        }
+        peers
+    }
+
+    pub(super) fn followers_then_leader(&self) -> Vec<ReplicaId> {
+        let Some(held) = &self.configuration else { return Vec::new() };
+        let leader = held.leader.id;
+        let others = held.in_sync.iter().map(|member| member.id).rev();
+        others.filter(|&id| id != leader && id != self.options.id).chain([leader]).collect()
     }
 
     pub(super) fn fetch_peer_is_gone(&mut self, peer: ReplicaId) {
@@ -264,22 +280,21 @@ impl Replica {
         let before = self.log.tail();
         match self.take_lines(prev, lines, leads) {
             Some(end) if leads => {
-                self.following.tries = 0;
                 self.following.ack_wanted = true;
                 self.matched_up_to(end, committed);
             }
-            Some(end) => {
-                self.following.tries = 0;
-                self.committed = self.committed.max(committed.min(end));
-            }
-            None => self.following.tries += 1,
+            Some(end) => self.committed = self.committed.max(committed.min(end)),
+            None => {}
         }
+        // Who has no more than this replica is not asked again and again.
+        let further = self.log.tail() != before;
+        self.following.tries = if further { 0 } else { self.following.tries + 1 };
         let end = self.log.tail().seq;
         if end > before.seq && end == self.following.leader_tail && Some(end) > leader_tail {
             self.outputs.push_back(Output::debug(format!("caught up with batches that came meanwhile, at {end}")));
         }
         // Without progress the next attempt waits for the next tick.
-        if self.log.tail() != before && self.log.tail().seq < tail.max(self.following.leader_tail) {
+        if further && self.log.tail().seq < tail.max(self.following.leader_tail) {
             self.fetch(self.log.tail());
         }
     }

@@ -26,6 +26,8 @@ pub(super) struct Keeping {
     /// Up to this byte of the journal there is a snapshot, or it was tried.
     tried: u64,
     making: Option<DiskTicket>,
+    /// One that was taken over from a peer is being written.
+    saving: Option<(DiskTicket, SeqNum, u64)>,
     /// The snapshots that can't be right any more are being removed; then the process ends, for this reason.
     dropping: Option<(DiskTicket, String)>,
     newest: SeqNum,
@@ -37,7 +39,7 @@ impl Keeping {
     pub(super) fn new(every_bytes: u64) -> Self {
         assert!(every_bytes > 0, "a snapshot is made for some bytes of the journal");
         let (newest, size_bytes, faults) = (SeqNum(0), 0, 0);
-        Self { every_bytes, tried: 0, making: None, dropping: None, newest, size_bytes, faults }
+        Self { every_bytes, tried: 0, making: None, saving: None, dropping: None, newest, size_bytes, faults }
     }
 
     /// The last entry in the newest snapshot.
@@ -147,7 +149,7 @@ impl Replica {
             return;
         }
         self.keeping.making = None;
-        (self.keeping.newest, self.keeping.size_bytes) = (seq, size_bytes);
+        (self.keeping.newest, self.keeping.size_bytes) = (self.keeping.newest.max(seq), size_bytes);
         self.outputs.push_back(Output::info(format!(
             "made the snapshot of entry {seq}: {size_bytes} bytes, in {} ms",
             took.as_millis()
@@ -155,7 +157,30 @@ impl Replica {
         self.dirty = true;
     }
 
+    /// A peer's snapshot is this replica's state now: its next start begins with it, too.
+    pub(super) fn keep_taken(&mut self, snapshot: &Snapshot, file: Bytes) {
+        let (ticket, seq, bytes) = (self.disk.ticket(), snapshot.position().seq, snapshot.bytes());
+        let keeping = &mut self.keeping;
+        if keeping.dropping.is_some() {
+            return;
+        }
+        keeping.saving = Some((ticket, seq, file.len() as u64));
+        keeping.tried = keeping.tried.max(bytes - bytes % keeping.every_bytes);
+        self.outputs.push_back(Output::Disk(DiskRequest::SaveSnapshot { ticket, seq, file }));
+    }
+
+    pub(super) fn taken_snapshot_saved(&mut self, ticket: DiskTicket) {
+        if let Some((_, seq, size_bytes)) = self.keeping.saving.take_if(|(asked, ..)| *asked == ticket) {
+            (self.keeping.newest, self.keeping.size_bytes) = (seq, size_bytes);
+        }
+    }
+
     pub(super) fn no_snapshot(&mut self, ticket: DiskTicket, error: &MakeError) {
+        if self.keeping.saving.take_if(|(asked, ..)| *asked == ticket).is_some() {
+            self.keeping.faults += 1;
+            let text = format!("the snapshot that was taken over was not kept: {error}. Nothing is lost, only time");
+            return self.outputs.push_back(Output::warn(text));
+        }
         if self.keeping.making != Some(ticket) {
             return;
         }

@@ -79,7 +79,7 @@ impl Marks {
     }
 
     /// The epoch of an entry that is in the log.
-    fn epoch(&self, seq: SeqNum) -> Epoch {
+    pub(super) fn epoch(&self, seq: SeqNum) -> Epoch {
         let behind = self.epochs.partition_point(|(_, first)| *first <= seq);
         behind.checked_sub(1).map_or(Epoch(0), |at| self.epochs[at].0)
     }

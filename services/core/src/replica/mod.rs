@@ -19,6 +19,7 @@
 //! - [`lookup`]: orders that only the journal has any more;
 //! - [`clerk`]: what frontends propose, checked and written;
 //! - [`queue`]: commands that wait to be decided; [`remembered`]: what was answered without an entry;
+//! - [`transfer`]: catching up from far behind, with a peer's snapshot;
 //! - [`keep`]: which snapshot a start begins with, and when one is made; [`snapshot`]: what is in it;
 //! - [`observe`]: what is counted, and shown to people.
 
@@ -37,6 +38,7 @@ mod queue;
 mod remembered;
 mod scrub;
 pub mod snapshot;
+mod transfer;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -68,8 +70,10 @@ use lookup::Part;
 use observe::Counts;
 use scrub::Scrubbing;
 use snapshot::Snapshot;
+use transfer::Transfer;
 
 pub use observe::METRICS;
+pub use transfer::{CATCH_UP_BYTES_PER_S, FAR_BEHIND_ENTRIES};
 
 /// A tick that comes so late means that the process was paused: nobody is judged by that time.
 const PAUSED: Duration = Duration::from_millis(250);
@@ -117,6 +121,10 @@ pub struct Options {
     pub snapshot_every_bytes: u64,
     /// How many of the newest orders the state keeps: [`ORDERS_KEPT`](crate::exchange::ORDERS_KEPT) but in tests.
     pub orders_kept: usize,
+    /// A replica that has missed more entries looks for a snapshot of a peer: [`FAR_BEHIND_ENTRIES`] but in tests.
+    pub far_behind_entries: u64,
+    /// How much of snapshots and journals is copied in a second at most, in bytes, by a replica that is so far behind.
+    pub catch_up_bytes_per_s: u64,
 }
 
 /// Why a part of the journal is read.
@@ -127,8 +135,8 @@ enum ReadFor {
     /// To apply entries behind the first of these; what is read begins behind the second.
     Apply(SeqNum, Position),
     /// For a peer that asked for the entries behind `asked`; what is read begins behind `from`, which may be a little before.
-    /// Void once the log has been cut.
-    Peer { reply: ReplyTo, asked: Position, from: Position, cuts: u64 },
+    /// No more than so many bytes of lines are given. Void once the log has been cut.
+    Peer { reply: ReplyTo, asked: Position, from: Position, most: usize, cuts: u64 },
     /// The newest snapshot but so many.
     Snapshot(usize),
     /// The line of the journal with which that snapshot ends.
@@ -137,6 +145,8 @@ enum ReadFor {
     Scrub(Place),
     /// To find old orders that somebody asked for.
     Orders(Part),
+    /// A part of a snapshot for a peer: of that one or the newest, from that byte on.
+    PeerSnapshot { reply: ReplyTo, of: Option<Position>, offset: u64 },
 }
 
 /// A pre-vote that waits for a sign of life of the leader.
@@ -175,6 +185,10 @@ pub struct Replica {
     state: State,
     committed: SeqNum,
     following: Following,
+    transfer: Option<Transfer>,
+    /// Before that no other one is begun.
+    transfer_after: Mono,
+    transfers_in_vain: u32,
     leading: Option<Box<Leading>>,
     clerk: Clerk,
     votes: Vec<Vote>,
@@ -221,6 +235,9 @@ impl Replica {
             state: State::keeping(options.orders_kept),
             committed: SeqNum(0),
             following: Following::default(),
+            transfer: None,
+            transfer_after: Mono(0),
+            transfers_in_vain: 0,
             leading: None,
             clerk: Clerk::default(),
             votes: Vec::new(),
@@ -520,7 +537,10 @@ impl Replica {
         if applied != self.state.exchange.applied() {
             return;
         }
-        let mut scan = journal::scan(bytes, from);
+        // What of the file is behind the log is about to be cut, or taken over.
+        let left = self.log.bytes() - self.log.place_at_or_before(from.seq).end.min(self.log.bytes());
+        let most = usize::try_from(left).unwrap_or(usize::MAX).min(bytes.len());
+        let mut scan = journal::scan(&bytes[..most], from);
         while let Some(scanned) = scan.next() {
             match scanned {
                 Ok(good) if !self.log.contains(good.position) || good.position.seq > to => break,
@@ -546,6 +566,7 @@ impl Replica {
             ));
             return false;
         }
+        self.end_transfer("the log is cut");
         let tail = self.log.tail().seq;
         self.cuts += 1;
         if !self.log.cut(seq) {
@@ -623,6 +644,9 @@ impl Replica {
         self.adopted_at = self.now.mono;
         self.deaf_since = None;
         self.configuration = Some(configuration);
+        if mine || self.is_in_sync() {
+            self.is_counted_on();
+        }
         if self.leading.is_some() {
             self.change_persisted();
         } else if mine {
@@ -691,12 +715,23 @@ impl Replica {
                 let ack = Acknowledgement { id, boot, epoch: packet.envelope.epoch, store, durable, round, leaving };
                 self.acknowledged(&ack);
             }
-            (Message::Fetch { from }, Node::Order(..), Some(reply)) => self.fetch_asked(reply, from),
+            (Message::FetchSnapshot { of, offset, bytes_max }, Node::Order(..), Some(reply)) => {
+                self.snapshot_asked(reply, of, offset, bytes_max);
+            }
+            (Message::SnapshotPart { of, size_bytes, offset }, Node::Order(id, _), _) => {
+                self.snapshot_part_arrived(id, packet.envelope.epoch, of, size_bytes, offset, &packet.lines);
+            }
+            (Message::Fetch { from, bytes_max }, Node::Order(..), Some(reply)) => {
+                let most = bytes_max.and_then(|most| usize::try_from(most).ok()).unwrap_or(CHUNK_BYTES_MAX);
+                self.fetch_asked(reply, from, most.min(CHUNK_BYTES_MAX));
+            }
             (Message::Chunk { asked, prev, tail, committed }, Node::Order(id, boot), _) => {
-                if self.scrub_chunk(id, asked, prev, &packet.lines) {
+                let sender = Leader { id, boot };
+                if self.scrub_chunk(id, asked, prev, &packet.lines)
+                    || self.transfer_chunk(sender, packet.envelope.epoch, asked, prev, &packet.lines)
+                {
                     return;
                 }
-                let sender = Leader { id, boot };
                 self.chunk_arrived(sender, packet.envelope.epoch, asked, prev, tail, committed, &packet.lines);
             }
             (Message::Submit(submissions), _, Some(reply)) => {
@@ -776,6 +811,7 @@ impl Replica {
         };
         self.votes_decided(|vote| (vote.suspect.id == id).then_some(true));
         self.fetch_peer_is_gone(id);
+        self.transfer_peer_is_gone(id);
         self.scrub_peer_is_gone(id);
         self.follower_is_gone(id);
     }
@@ -794,10 +830,13 @@ impl Replica {
                     self.given_up();
                 }
                 self.snapshots_dropped(ticket);
+                self.taken_snapshot_saved(ticket);
                 self.rewritten(ticket);
+                self.transfer_on();
             }
             DiskAnswer::Read { ticket, bytes } => self.was_read(ticket, &bytes),
             DiskAnswer::Loaded { ticket, file } => self.snapshot_loaded(ticket, file),
+            DiskAnswer::SnapshotRead { ticket, part } => self.snapshot_read(ticket, part),
             DiskAnswer::SnapshotMade { ticket, seq, size_bytes, took } => {
                 self.snapshot_made(ticket, seq, size_bytes, took);
             }
@@ -829,9 +868,9 @@ impl Replica {
             ReadFor::LastLine(snapshot, skip) => self.last_line_read(*snapshot, skip, bytes),
             ReadFor::Scrub(to) => self.scrub_read(to, bytes),
             ReadFor::Orders(part) => self.part_read(part, bytes),
-            ReadFor::Snapshot(_) => {} // It is answered otherwise.
-            ReadFor::Peer { reply, asked, from, cuts } if cuts == self.cuts => {
-                self.read_for_peer(reply, asked, from, bytes);
+            ReadFor::Snapshot(_) | ReadFor::PeerSnapshot { .. } => {} // These are answered otherwise.
+            ReadFor::Peer { reply, asked, from, most, cuts } if cuts == self.cuts => {
+                self.read_for_peer(reply, asked, from, most, bytes);
             }
             ReadFor::Peer { .. } => {} // What was read may be what was cut.
         }
@@ -859,6 +898,7 @@ impl Replica {
             }
             ReadFor::Scrub(to) => self.scrub_not_read(to, why),
             ReadFor::Orders(part) => self.part_not_read(part, why),
+            ReadFor::PeerSnapshot { reply, of, offset } => self.give_snapshot(reply, of, offset, None),
             // It asks somebody else when no answer comes.
             ReadFor::Peer { from, .. } => {
                 let text = format!("what a peer asked for behind line {} can't be read: {why}", from.seq);
@@ -869,7 +909,7 @@ impl Replica {
     }
 
     /// Gives a peer the entries behind a position, or tells it where the logs may still agree.
-    fn fetch_asked(&mut self, reply: ReplyTo, asked: Position) {
+    fn fetch_asked(&mut self, reply: ReplyTo, asked: Position, most: usize) {
         if self.reads.len() >= READS_MAX {
             return; // It asks again, or somebody else.
         }
@@ -880,11 +920,11 @@ impl Replica {
         let (place, cuts) = (self.log.place_at_or_before(asked.seq), self.cuts);
         // Of an old entry only a place before it is known, from which its own is found.
         let before = if place.position == asked { 0 } else { log::MARK_EVERY_BYTES + BATCH_BYTES_MAX };
-        self.read(ReadFor::Peer { reply, asked, from: place.position, cuts }, place.end, before + CHUNK_BYTES_MAX);
+        self.read(ReadFor::Peer { reply, asked, from: place.position, most, cuts }, place.end, before + most);
     }
 
     /// What was read for a peer, from the entry behind `from` on.
-    fn read_for_peer(&mut self, reply: ReplyTo, asked: Position, from: Position, bytes: &Bytes) {
+    fn read_for_peer(&mut self, reply: ReplyTo, asked: Position, from: Position, most: usize, bytes: &Bytes) {
         // It may have been cut while it was read.
         let Some(start) =
             self.log.position(from.seq).filter(|own| *own == from).map(|_| self.log.place_at_or_before(from.seq))
@@ -893,36 +933,33 @@ impl Replica {
         };
         // What of the file is behind the log is about to be cut.
         let left = usize::try_from(self.log.bytes() - start.end).unwrap_or(usize::MAX);
-        let (mut begins, mut ends) = (None, 0);
-        let mut scan = journal::scan(&bytes[..bytes.len().min(left)], from);
-        if from == asked {
-            begins = Some(0);
-        }
-        while let Some(scanned) = scan.next() {
-            let good = match scanned {
-                Ok(good) => good,
-                Err(error) => {
-                    self.gone_bad(scan.position(), &error.to_string());
-                    // What stands before it is worth having all the same.
-                    if ends == begins.unwrap_or(ends) {
-                        return;
-                    }
-                    break;
-                }
-            };
-            let end = ends + good.bytes;
-            match begins {
-                None if good.position == asked => begins = Some(end),
-                Some(begins) if end - begins > CHUNK_BYTES_MAX => break,
-                _ => {}
+        let bytes = bytes.slice(..bytes.len().min(left));
+        let mut scan = journal::scan(&bytes, from);
+        while scan.position().seq < asked.seq {
+            match scan.next() {
+                Some(Ok(_)) => {}
+                Some(Err(error)) => return self.gone_bad(scan.position(), &error.to_string()),
+                None => return,
             }
-            ends = end;
         }
-        match begins {
-            Some(begins) => self.answer_fetch(reply, asked, asked, bytes.slice(begins..ends)),
+        if scan.position() != asked {
             // The logs differ there.
-            None => self.answer_fetch(reply, asked, from, Bytes::new()),
+            return self.answer_fetch(reply, asked, from, Bytes::new());
         }
+        // What the lines say is for who asked; here it is enough that they are those that were written.
+        let begins = bytes.len() - scan.rest().len();
+        let lines = bytes.slice(begins..bytes.len().min(begins + most));
+        let followed = journal::follow(&lines, asked.chain);
+        if lines[followed.bytes..].contains(&b'\n') {
+            let seq = SeqNum(asked.seq.0 + followed.lines);
+            let good = Position { epoch: self.log.epoch(seq), seq, chain: followed.chain };
+            self.gone_bad(good, &journal::BadLine::Checksum.to_string());
+            // What stands before it is worth having all the same.
+            if followed.bytes == 0 {
+                return;
+            }
+        }
+        self.answer_fetch(reply, asked, asked, lines.slice(..followed.bytes));
     }
 
     fn answer_fetch(&mut self, reply: ReplyTo, asked: Position, prev: Position, lines: Bytes) {
@@ -963,6 +1000,7 @@ impl Replica {
         self.scrub_tick();
         self.clerk_tick();
         self.follow_tick();
+        self.transfer_on();
         self.lead_tick(late);
         self.leave_tick();
         if let Some(duty) = self.rests_until() {

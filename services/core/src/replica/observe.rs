@@ -62,6 +62,8 @@ pub(super) struct Counts {
     pub(super) fenced: u64,
     pub(super) authorities_waited_out: u64,
     pub(super) not_leader: u64,
+    pub(super) copied_bytes: u64,
+    pub(super) taken_over: u64,
 }
 
 impl Default for Counts {
@@ -76,6 +78,8 @@ impl Default for Counts {
             fenced: 0,
             authorities_waited_out: 0,
             not_leader: 0,
+            copied_bytes: 0,
+            taken_over: 0,
         }
     }
 }
@@ -132,6 +136,10 @@ metric_table! {
         "The size of the last snapshot that this process made; 0 for none.";
     SNAPSHOT_FAULTS = Counter "tradenet_snapshot_faults" [],
         "Snapshots that could not be used, or not be made; the log names each.";
+    TAKEN_OVER = Counter "tradenet_snapshots_taken_over" [],
+        "Times that this replica was far behind and took over the snapshot of another one.";
+    COPIED = Counter "tradenet_copied_bytes" [],
+        "How much of snapshots and journals this replica has copied from others because it was far behind.";
     SCRUBBED = Counter "tradenet_journal_scrubbed_bytes" [],
         "How much of its journal this replica has read to see whether it is as it was written.";
     DAMAGES = Counter "tradenet_journal_damages" [],
@@ -176,6 +184,8 @@ impl Replica {
         readings.level(&SNAPSHOT, &[], self.keeping.newest().0);
         readings.level(&SNAPSHOT_BYTES, &[], self.keeping.size_bytes());
         readings.count(&SNAPSHOT_FAULTS, &[], self.keeping.faults());
+        readings.count(&TAKEN_OVER, &[], self.counts.taken_over);
+        readings.count(&COPIED, &[], self.counts.copied_bytes);
         readings.count(&SCRUBBED, &[], self.scrubbing.read_bytes);
         readings.count(&DAMAGES, &[], self.scrubbing.damages);
         readings.count(&REPAIRS, &[], self.scrubbing.repairs);

@@ -249,7 +249,7 @@ impl Replica {
             return;
         };
         (mending.peer, mending.since) = (peer, self.now.mono);
-        self.send(Peer::Order(peer), Message::Fetch { from: mending.good });
+        self.send(Peer::Order(peer), Message::Fetch { from: mending.good, bytes_max: None });
         self.scrubbing.stage = Stage::Asking(mending);
     }
 

@@ -15,6 +15,7 @@
 //! xxh3_64 of all bytes before, 8 bytes, the lowest first
 //! ```
 
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use tradenet_schemas::ids::{Chain, Epoch, Position, SeqNum};
 use xxhash_rust::xxh3::xxh3_64;
@@ -25,7 +26,8 @@ use crate::exchange::{Exchange, ORDERS_KEPT};
 use crate::journal::{self, BadLine};
 
 /// The number of the form that this release writes and reads. Every change of what is in the body is a new one: a snapshot of
-/// another form is passed over, and made again of the journal.
+/// another form is passed over, and made again of the journal. So is every new kind of event: who takes over a snapshot has not
+/// read the lines that it is of ([`transfer`](super::transfer)), and must be able to.
 pub const FORMAT: u32 = 2;
 /// A snapshot is made for each so many bytes of the journal: what a start reads at most, but for what came in while the last
 /// one was made.
@@ -55,11 +57,27 @@ pub struct Header {
 }
 
 impl Header {
+    /// The last entry in it.
+    pub fn position(&self) -> Position {
+        Position { epoch: self.epoch, seq: self.seq, chain: self.chain }
+    }
+
     /// Reads the beginning of a snapshot's file; nothing if it is none.
     pub fn read(bytes: &[u8]) -> Option<Self> {
         let end = bytes.iter().take(HEADER_BYTES_MAX).position(|&byte| byte == b'\n')?;
         serde_json::from_slice(&bytes[..end]).ok()
     }
+}
+
+/// A part of a snapshot's file.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct SnapshotPart {
+    /// How that file begins.
+    pub header: Header,
+    /// The size of the whole file, in bytes.
+    pub size_bytes: u64,
+    /// The part.
+    pub bytes: Bytes,
 }
 
 /// Why a file can't be used as a snapshot.
@@ -137,9 +155,8 @@ impl Snapshot {
         if !rest.is_empty() || body.state.exchange.applied() != header.seq {
             return Err(BadSnapshot::Damaged);
         }
-        let position = Position { epoch: header.epoch, seq: header.seq, chain: header.chain };
         let orders = body.state.exchange.orders();
-        Ok(Self { end: Place { position, end: header.bytes, orders }, body })
+        Ok(Self { end: Place { position: header.position(), end: header.bytes, orders }, body })
     }
 
     /// The bytes of its file.
@@ -187,6 +204,11 @@ impl Snapshot {
         let whole = line.strip_suffix(b"\n").filter(|_| line.len() == length);
         let read = whole.map(|line| journal::decode(line, self.body.before));
         matches!(read, Some(Ok((_, position))) if position == self.end.position)
+    }
+
+    /// The epoch of an entry in it.
+    pub(super) fn epoch(&self, seq: SeqNum) -> Epoch {
+        self.body.marks.epoch(seq)
     }
 
     pub(super) fn into_parts(self) -> (Log, State) {

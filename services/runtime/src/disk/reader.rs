@@ -20,6 +20,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use tradenet_core::{DiskAnswer, DiskTicket};
+use tradenet_schemas::ids::SeqNum;
 
 use super::segments::Beside;
 use super::{Answers, snapshots};
@@ -34,13 +35,17 @@ const ARCHIVE_PATIENCE: Duration = Duration::from_secs(1);
 pub(super) enum Job {
     Read { ticket: DiskTicket, offset: u64, bytes_max: usize },
     Load { ticket: DiskTicket, skip: usize },
+    Part { ticket: DiskTicket, seq: Option<SeqNum>, offset: u64, bytes_max: usize },
     Rewrite { ticket: DiskTicket, offset: u64, lines: Bytes },
 }
 
 impl Job {
     fn ticket(&self) -> DiskTicket {
         match self {
-            Self::Read { ticket, .. } | Self::Load { ticket, .. } | Self::Rewrite { ticket, .. } => *ticket,
+            Self::Read { ticket, .. }
+            | Self::Load { ticket, .. }
+            | Self::Part { ticket, .. }
+            | Self::Rewrite { ticket, .. } => *ticket,
         }
     }
 
@@ -51,6 +56,9 @@ impl Job {
                 log.read(offset, bytes_max).map(|bytes| DiskAnswer::Read { ticket, bytes: bytes.into() })
             }
             Self::Load { skip, .. } => snapshots::load(log.dir(), skip).map(|file| DiskAnswer::Loaded { ticket, file }),
+            Self::Part { seq, offset, bytes_max, .. } => {
+                snapshots::part(log.dir(), seq, offset, bytes_max).map(|part| DiskAnswer::SnapshotRead { ticket, part })
+            }
             Self::Rewrite { offset, lines, .. } => {
                 log.rewrite(&lines, offset).map(|()| DiskAnswer::Done { ticket, took: began.elapsed() })
             }

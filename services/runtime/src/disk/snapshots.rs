@@ -9,7 +9,7 @@
 //! must not keep the next snapshot from being made.
 
 use std::fs::{self, File};
-use std::io::{self, ErrorKind, Write as _};
+use std::io::{self, ErrorKind, Read as _, Seek as _, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -17,7 +17,7 @@ use std::thread::JoinHandle;
 use std::time::Instant;
 
 use bytes::Bytes;
-use tradenet_core::replica::snapshot::{Header, MakeError, Making, SNAPSHOTS_MAX, Snapshot};
+use tradenet_core::replica::snapshot::{Header, MakeError, Making, SNAPSHOTS_MAX, Snapshot, SnapshotPart};
 use tradenet_core::{DiskAnswer, DiskTicket};
 use tradenet_schemas::ids::SeqNum;
 
@@ -31,7 +31,7 @@ const ASIDE: &str = "snapshot.new";
 /// How willingly the thread leaves the processor to others (nice, from -20 to 19).
 const NICENESS: i32 = 19;
 /// How much of a file is read to see its header, in bytes.
-const HEADER_BYTES: u64 = 512;
+const HEADER_BYTES: usize = 512;
 
 /// The snapshots in a replica's directory, newest first, by the numbers of their last entries.
 ///
@@ -60,6 +60,31 @@ pub(super) fn load(dir: &Path, skip: usize) -> io::Result<Option<(String, Bytes)
     Ok(Some((format!("{PREFIX}{seq}"), content.into())))
 }
 
+/// A part of one's file, of the newest or of the one with that last entry; nothing if it is not there, or no snapshot.
+pub(super) fn part(dir: &Path, seq: Option<SeqNum>, offset: u64, bytes_max: usize) -> io::Result<Option<SnapshotPart>> {
+    let path = match seq {
+        Some(seq) => dir.join(format!("{PREFIX}{seq}")),
+        None => match files(dir)?.into_iter().next() {
+            Some((_, newest)) => newest,
+            None => return Ok(None),
+        },
+    };
+    let file = match File::open(&path) {
+        // A newer one has taken its place.
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        file => file?,
+    };
+    let read = |offset: u64, most: usize| {
+        let mut bytes = Vec::new();
+        let mut from = &file;
+        from.seek(SeekFrom::Start(offset))?;
+        from.take(most as u64).read_to_end(&mut bytes).map(|_| bytes)
+    };
+    let Some(header) = Header::read(&read(0, HEADER_BYTES)?) else { return Ok(None) };
+    let (size_bytes, bytes) = (file.metadata()?.len(), read(offset, bytes_max)?.into());
+    Ok(Some(SnapshotPart { header, size_bytes, bytes }))
+}
+
 /// Removes those of more than `bytes` bytes of the journal, and those that don't say.
 pub(super) fn drop_behind(dir: &Path, bytes: u64) -> io::Result<()> {
     for (_, path) in files(dir)? {
@@ -74,7 +99,7 @@ pub(super) fn drop_behind(dir: &Path, bytes: u64) -> io::Result<()> {
 fn covers(path: &Path) -> Option<u64> {
     let mut head = Vec::new();
     let file = File::open(path).ok()?;
-    io::Read::read_to_end(&mut io::Read::take(file, HEADER_BYTES), &mut head).ok()?;
+    file.take(HEADER_BYTES as u64).read_to_end(&mut head).ok()?;
     Header::read(&head).map(|header| header.bytes)
 }
 
@@ -106,9 +131,10 @@ fn write(dir: &Path, seq: SeqNum, content: &[u8]) -> io::Result<()> {
 }
 
 /// What a thread is asked for.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 pub(super) enum Job {
     Make { ticket: DiskTicket, until: u64 },
+    Save { ticket: DiskTicket, seq: SeqNum, file: Bytes },
     Drop { ticket: DiskTicket, bytes: u64 },
 }
 
@@ -129,7 +155,7 @@ impl Maker {
     }
 
     pub(super) fn ask(&mut self, job: Job) {
-        let (worker, before) = (Arc::clone(&self.worker), self.last.take());
+        let (worker, before, late) = (Arc::clone(&self.worker), self.last.take(), job.clone());
         let thread = std::thread::Builder::new().name("snapshots".to_owned()).spawn(move || {
             if let Some(before) = before {
                 let _ = before.join();
@@ -142,7 +168,7 @@ impl Maker {
             // Rather late than never.
             Err(error) => {
                 tracing::warn!("no thread for a snapshot: {error}");
-                Worker::work(&self.worker, job);
+                Worker::work(&self.worker, late);
             }
         }
     }
@@ -193,6 +219,13 @@ impl Worker {
             Job::Make { ticket, until } => match worker.make(until) {
                 Ok((seq, size_bytes)) => DiskAnswer::SnapshotMade { ticket, seq, size_bytes, took: began.elapsed() },
                 Err(error) => DiskAnswer::NoSnapshot { ticket, error },
+            },
+            Job::Save { ticket, .. } if worker.ends.load(Ordering::Relaxed) => {
+                DiskAnswer::NoSnapshot { ticket, error: MakeError::Given }
+            }
+            Job::Save { ticket, seq, file } => match write(worker.files.dir(), seq, &file) {
+                Ok(()) => DiskAnswer::Done { ticket, took: began.elapsed() },
+                Err(error) => DiskAnswer::NoSnapshot { ticket, error: io_error(error) },
             },
             Job::Drop { ticket, bytes } => match drop_behind(worker.files.dir(), bytes) {
                 Ok(()) => DiskAnswer::Done { ticket, took: began.elapsed() },

@@ -97,6 +97,50 @@ fn a_replica_starts_from_its_newest_good_snapshot_and_goes_on_as_the_others_do()
 }
 
 #[test]
+fn a_replica_without_a_disk_takes_over_a_snapshot_goes_on_where_it_was_killed_and_is_as_good_as_the_others() {
+    const OFTEN: [(&str, &str); 1] = [("--snapshot-every-bytes", "30000")];
+    const FAR: [(&str, &str); 2] = [("--far-behind-entries", "100"), ("--catch-up-rate", "1048576")];
+    let mut exchange = Exchange::start(&[]);
+    exchange.until_whole();
+    for name in ["order-2", "order-3"] {
+        exchange.kill(name);
+        exchange.restart_with(name, &OFTEN);
+        exchange.until_whole();
+    }
+    exchange.load(&[1], 2).verified_without_an_error();
+    let taken = |exchange: &Exchange| exchange.log().matches("took over the snapshot of entry").count();
+    let given = |exchange: &Exchange| tradenet_runtime::disk::snapshots::files(&exchange.disk(2)).unwrap().len();
+    until("somebody has a snapshot", || given(&exchange) > 0);
+    exchange.kill("order-1");
+    std::fs::remove_dir_all(exchange.disk(1)).unwrap();
+    let load = exchange.load(&[1], 4);
+    // Killed as soon as it has a part, and once more; what it has it keeps.
+    let mut had = 0;
+    for _ in 0..2 {
+        exchange.restart_with("order-1", &FAR);
+        let has = |exchange: &Exchange| std::fs::metadata(exchange.journal(1)).map_or(0, |file| file.len());
+        until("it has copied something", || has(&exchange) > had);
+        exchange.kill("order-1");
+        assert!(has(&exchange) > had);
+        had = has(&exchange);
+    }
+    exchange.restart_with("order-1", &FAR);
+    exchange.until_whole();
+    load.verified_without_an_error();
+    assert!(taken(&exchange) > 0, "it took over a snapshot");
+    // It leads with what it has taken over, and has the orders that it never read.
+    exchange.kill("order-3");
+    exchange.kill("order-2");
+    exchange.until_led(1, &[1]);
+    assert_eq!(exchange.get(1, "/orders/1").status, 200);
+    exchange.restart("order-2");
+    exchange.restart("order-3");
+    exchange.until_whole();
+    exchange.load(&[1], 1).verified_without_an_error();
+    exchange.stop_and_verify();
+}
+
+#[test]
 fn a_replica_that_falls_again_and_again_disturbs_ever_less() {
     const FALLS: u32 = 15;
     let mut exchange = Exchange::start(&[]);
