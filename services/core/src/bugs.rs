@@ -66,6 +66,8 @@ bugs! {
     RebuildFromSome,
     /// R8: of what replicas hold, the oldest record is written anew.
     RebuildFromTheOldest,
+    /// R9: a damaged disk keeps its name.
+    KeepNameOnDamage,
     /// R9: a candidate's tail is not looked at.
     ElectShortTails,
     /// C1: a change is shown before every cache has dropped it.

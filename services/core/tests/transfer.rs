@@ -56,6 +56,8 @@ struct Place {
     stopped: Option<Stop>,
     /// It does not answer so many requests for lines.
     deaf: usize,
+    /// It answers so many requests for a snapshot.
+    gives: usize,
 }
 
 impl Place {
@@ -74,7 +76,7 @@ impl Place {
             catch_up_bytes_per_s: rate,
         });
         let (journal, notices, stopped) = (journal.to_vec(), Vec::new(), None);
-        Self { number, journal, snapshots, replica, notices, stopped, deaf: 0 }
+        Self { number, journal, snapshots, replica, notices, stopped, deaf: 0, gives: usize::MAX }
     }
 
     fn perform(&mut self, request: DiskRequest) -> Option<DiskAnswer> {
@@ -140,6 +142,13 @@ impl Exchange {
             if lines && place.deaf > 0 {
                 place.deaf -= 1;
                 continue;
+            }
+            if matches!(&input, Input::Received { packet, .. } if matches!(packet.body(), Message::FetchSnapshot { .. }))
+            {
+                match place.gives.checked_sub(1) {
+                    Some(left) => place.gives = left,
+                    None => continue,
+                }
             }
             place.replica.handle(now, input);
             while let Some(output) = self.at(to).replica.poll_output() {
@@ -325,6 +334,47 @@ fn who_is_killed_while_it_takes_a_snapshot_over_goes_on_with_what_it_has() {
         }
     }
     assert!(lives > 5, "it was killed with a part of the journal {lives} times");
+}
+
+#[test]
+fn who_gives_no_snapshot_or_no_more_of_it_is_not_waited_for() {
+    let history = History::of(26, 400);
+    let late = history.entries.len() - 10;
+    let snapshot = history.snapshot(None, history.ends[late - 1]).unwrap().encode();
+    let whole = (history.bytes.clone(), vec![snapshot], 0);
+    let check = |two: usize, leader: usize, takes: bool| {
+        let have = Have { learner: Vec::new(), two: whole.clone(), leader: whole.clone(), rate: 100_000 };
+        let mut exchange = have.exchange();
+        exchange.at(2).gives = two;
+        exchange.at(LEADER).gives = leader;
+        exchange.catch_up(end_of(&history));
+        is_whole(&mut exchange, &history, &format!("{two} and {leader} parts"));
+        assert_eq!(!exchange.at(LEARNER).snapshots.is_empty(), takes, "{two} and {leader} parts");
+    };
+    // Those of older releases drop what they do not know.
+    check(0, 0, false);
+    check(2, 0, false);
+    check(2, 1, false);
+    check(0, usize::MAX, true);
+    check(2, usize::MAX, true);
+}
+
+/// An operator has accepted that what only others had is lost.
+#[test]
+fn who_copies_what_the_leader_has_no_more_follows_the_leader() {
+    let history = History::of(27, 400);
+    let (astray, common) = history.astray();
+    let late = history.entries.len() - 10;
+    let snapshot = history.snapshot(None, history.ends[late - 1]).unwrap().encode();
+    let two = (history.bytes.clone(), vec![snapshot], 3);
+    let have = Have { learner: Vec::new(), two, leader: (astray.clone(), vec![], 0), rate: 100_000 };
+    let mut exchange = have.exchange();
+    let end = tradenet_core::journal::scan(&astray, Position::default()).last().unwrap().unwrap().position;
+    exchange.catch_up(end);
+    let learner = exchange.at(LEARNER);
+    let told = |text: &str| learner.notices.iter().any(|notice| notice.contains(text));
+    assert!(told("the leader's log is another one"), "it had copied up to {common}: {:?}", learner.notices);
+    assert!(learner.journal == astray && learner.stopped.is_none(), "{:?}", learner.notices);
 }
 
 /// Such as where the register was lost with all records, and an operator had it written anew.

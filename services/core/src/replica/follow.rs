@@ -58,6 +58,11 @@ impl Following {
         self.heard
     }
 
+    /// The first epoch of this unbroken leadership.
+    pub(super) fn since(&self) -> Epoch {
+        self.since
+    }
+
     /// The leader's end, as far as is known.
     pub(super) fn leader_tail(&self) -> SeqNum {
         self.leader_tail
@@ -329,7 +334,9 @@ impl Replica {
 
     /// Whether there is nothing to fetch, and the leader was heard.
     pub(super) fn follows_calmly(&self) -> bool {
-        let complete = self.following.fetch.is_none() && self.log.tail().seq >= self.following.leader_tail;
+        let complete = self.following.fetch.is_none()
+            && self.transfer.is_none()
+            && self.log.tail().seq >= self.following.leader_tail;
         complete && self.leader_is_heard()
     }
 

@@ -468,7 +468,7 @@ impl Replica {
     fn give_up(&mut self, bytes: u64, why: &str) {
         let line = self.log.tail().seq.next();
         // A boot is random and never comes again, so nobody else has this name.
-        let store = StoreId(self.options.boot.0);
+        let store = if bug(Bug::KeepNameOnDamage) { self.options.store } else { StoreId(self.options.boot.0) };
         self.outputs.push_back(Output::warn(format!(
             "orders.jsonl is damaged at line {line}, byte {bytes}: {why}. Kept aside; its good part counts as a learner's, \
              store {store}, and is filled again by the others"
@@ -898,7 +898,9 @@ impl Replica {
             }
             ReadFor::Scrub(to) => self.scrub_not_read(to, why),
             ReadFor::Orders(part) => self.part_not_read(part, why),
-            ReadFor::PeerSnapshot { reply, of, offset } => self.give_snapshot(reply, of, offset, None),
+            ReadFor::PeerSnapshot { .. } => {
+                self.outputs.push_back(Output::debug(format!("a snapshot that a peer asked for can't be read: {why}")));
+            }
             // It asks somebody else when no answer comes.
             ReadFor::Peer { from, .. } => {
                 let text = format!("what a peer asked for behind line {} can't be read: {why}", from.seq);

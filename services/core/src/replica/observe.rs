@@ -133,7 +133,7 @@ metric_table! {
     SNAPSHOT = Gauge "tradenet_snapshot_last" [],
         "The last entry in the replica's newest snapshot, as far as it knows; 0 for none.";
     SNAPSHOT_BYTES = Gauge "tradenet_snapshot_bytes" [],
-        "The size of the last snapshot that this process made; 0 for none.";
+        "The size of the last snapshot that this process made or took over; 0 for none.";
     SNAPSHOT_FAULTS = Counter "tradenet_snapshot_faults" [],
         "Snapshots that could not be used, or not be made; the log names each.";
     TAKEN_OVER = Counter "tradenet_snapshots_taken_over" [],

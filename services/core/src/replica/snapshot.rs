@@ -26,7 +26,7 @@ use crate::exchange::{Exchange, ORDERS_KEPT};
 use crate::journal::{self, BadLine};
 
 /// The number of the form that this release writes and reads. Every change of what is in the body is a new one: a snapshot of
-/// another form is passed over, and made again of the journal. So is every new kind of event: who takes over a snapshot has not
+/// another form is passed over, and made again of the journal. So is all that is new in a line of it: who takes over a snapshot has not
 /// read the lines that it is of ([`transfer`](super::transfer)), and must be able to.
 pub const FORMAT: u32 = 2;
 /// A snapshot is made for each so many bytes of the journal: what a start reads at most, but for what came in while the last

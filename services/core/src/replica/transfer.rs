@@ -39,8 +39,10 @@ const PART_BYTES_MAX: u64 = CHUNK_BYTES_MAX as u64;
 const WRITES_MAX: usize = 8;
 /// For so long what might have been asked for is saved up: timers are looked at less often than parts arrive.
 const BURST: Duration = Duration::from_millis(50);
-/// So often everybody is asked for a snapshot in vain before it comes to nothing.
-const ROUNDS: usize = 2;
+/// So often everybody is asked in vain for a part of a snapshot before another one is looked for.
+const ROUNDS: u32 = 2;
+/// Each time so much more has been copied, a follower is asked again before the leader, in bytes.
+const FOLLOWERS_AGAIN_BYTES: u64 = 16 << 20;
 /// When it came to nothing, entries are fetched one by one for so long, and twice as long each time.
 const AGAIN: Duration = Duration::from_secs(2);
 const AGAIN_DOUBLED_MAX: u32 = 6;
@@ -66,9 +68,10 @@ pub(super) struct Transfer {
     most: u64,
     /// Whose turn it is to be asked.
     turn: usize,
-    /// How many were asked in vain since the last part arrived.
+    /// How many were asked in vain since the last part arrived, or since that were all; and how often that were all.
     vain: usize,
-    /// How many snapshots were no good.
+    rounds: u32,
+    /// How many snapshots came to nothing.
     bad: usize,
     /// Nobody is asked before.
     rests_until: Mono,
@@ -87,6 +90,7 @@ impl Transfer {
             most: part_bytes(bytes_per_s),
             turn: 0,
             vain: 0,
+            rounds: 0,
             bad: 0,
             rests_until: now,
             allowance: 1,
@@ -113,7 +117,7 @@ impl Transfer {
     fn got(&mut self, bytes: usize) {
         self.allowance = self.allowance.saturating_sub_unsigned(bytes as u64);
         self.bytes += bytes as u64;
-        (self.asked, self.vain) = (None, 0);
+        (self.asked, self.vain, self.rounds) = (None, 0, 0);
     }
 
     fn in_vain(&mut self) {
@@ -125,17 +129,23 @@ impl Transfer {
     /// Another snapshot is looked for: this one is not what it should be, or gone.
     fn anew(&mut self) {
         self.stage = Stage::Asking;
+        (self.asked, self.vain, self.rounds) = (None, 0, 0);
+        self.turn += 1;
         self.bad += 1;
-        self.in_vain();
     }
 
-    /// Whether everybody was asked in vain. Lines are asked for again: who leads has them.
-    fn is_given_up(&self, peers: usize) -> bool {
-        match self.stage {
-            Stage::Asking => self.vain >= peers || self.bad >= peers * ROUNDS,
-            Stage::Snapshot { .. } => self.vain >= peers * ROUNDS,
-            Stage::Lines { .. } => false,
+    /// Nobody had the next part: it rests, and goes on with another snapshot where this one seems to be gone. Lines are asked for
+    /// again and again: who leads has them.
+    fn all_in_vain(&mut self, rests_until: Mono) {
+        (self.vain, self.rounds, self.rests_until) = (0, self.rounds + 1, rests_until);
+        if matches!(self.stage, Stage::Snapshot { .. }) && self.rounds >= ROUNDS {
+            self.anew();
         }
+    }
+
+    /// Whether it comes to nothing.
+    fn is_given_up(&self, peers: usize) -> bool {
+        matches!(self.stage, Stage::Asking) && (self.rounds > 0 || self.bad >= peers)
     }
 }
 
@@ -174,11 +184,11 @@ impl Replica {
         if transfer.asked.is_some() {
             return;
         }
+        if transfer.vain >= peers.len() {
+            transfer.all_in_vain(now.after(times.fetch));
+        }
         if transfer.is_given_up(peers.len()) {
             return self.end_transfer("nobody has what it takes");
-        }
-        if transfer.vain >= peers.len() {
-            (transfer.vain, transfer.rests_until) = (0, now.after(times.fetch));
         }
         let waiting = self.disk.waiting();
         if let Stage::Lines { snapshot, end, .. } = &transfer.stage
@@ -236,11 +246,8 @@ impl Replica {
             return;
         }
         let (Some(of), true) = (of, !part.is_empty()) else {
-            // None, or none any more.
-            match wanted {
-                Some(_) => transfer.anew(),
-                None => transfer.in_vain(),
-            }
+            // None, or no more the one that was begun: others may still have that.
+            transfer.in_vain();
             return self.transfer_on();
         };
         if begins == 0 && !self.is_worth_it(of, size_bytes, part) {
@@ -270,6 +277,7 @@ impl Replica {
         match Snapshot::decode(&file).map(Box::new) {
             Ok(snapshot) if snapshot.position() == of && snapshot.bytes() > end => {
                 transfer.stage = Stage::Lines { snapshot, file: file.into(), at: tail, end };
+                transfer.turn = 0;
                 if bug(Bug::TakeOverAtOnce) {
                     return self.take_over();
                 }
@@ -300,7 +308,8 @@ impl Replica {
         lines: &Bytes,
     ) -> bool {
         let own = self.epoch();
-        let leads = self.configuration.as_ref().is_some_and(|held| held.leader == sender);
+        let leads =
+            epoch >= self.following.since() && self.configuration.as_ref().is_some_and(|held| held.leader == sender);
         let Some(transfer) = self.transfer.as_mut().filter(|transfer| transfer.asks(sender.id)) else { return false };
         let Stage::Lines { snapshot, at, end, .. } = &mut transfer.stage else { return false };
         if *at != asked {
@@ -308,11 +317,6 @@ impl Replica {
         }
         // Of an epoch that is not on disk here nothing is taken (rule R4): it is asked for again.
         if epoch > own {
-            return true;
-        }
-        if prev != asked && leads {
-            // Only the leader may have it cut what is there.
-            self.end_transfer("the leader's log is another one at its beginning");
             return true;
         }
         let left = usize::try_from(snapshot.bytes() - *end).unwrap_or(usize::MAX);
@@ -328,14 +332,24 @@ impl Replica {
         let taken = lines.slice(..followed.bytes);
         // Who gives them may itself have others there that were never committed. Of an epoch there is one entry of each number
         // (rule R2), so where the last is the snapshot's, all before it are.
-        if prev != asked || last_line(&taken).and_then(place) != Some(reached) {
+        let fits = last_line(&taken).and_then(place) == Some(reached);
+        if leads && (prev != asked || followed.bytes > 0 && !fits) {
+            // Only the leader may have it cut what is there: an operator has accepted a loss.
+            self.end_transfer("the leader's log is another one");
+            return true;
+        }
+        if prev != asked || !fits {
             transfer.in_vain();
             self.transfer_on();
             return true;
         }
         (*at, *end) = (reached, *end + followed.bytes as u64);
         let differs = *end == snapshot.bytes() && reached != snapshot.position();
+        let copied = transfer.bytes;
         transfer.got(followed.bytes);
+        if copied / FOLLOWERS_AGAIN_BYTES != transfer.bytes / FOLLOWERS_AGAIN_BYTES {
+            transfer.turn = 0;
+        }
         transfer.most = part_bytes(self.options.catch_up_bytes_per_s);
         self.counts.copied_bytes += followed.bytes as u64;
         if differs {
@@ -372,7 +386,7 @@ impl Replica {
     pub(super) fn is_counted_on(&mut self) {
         match &self.transfer {
             Some(Transfer { stage: Stage::Lines { end, .. }, .. }) if *end > self.log.bytes() => {
-                self.broken("in sync while it was catching up, with entries that it has not read. Start it again: it reads them");
+                self.broken("counted on while it was catching up, with entries that it has not read. Start it again: it reads them");
             }
             Some(_) => self.end_transfer("it is in sync"),
             None => {}
@@ -383,6 +397,7 @@ impl Replica {
     pub(super) fn end_transfer(&mut self, why: &str) {
         let Some(transfer) = self.transfer.take() else { return };
         let wait = AGAIN * 2u32.pow(self.transfers_in_vain.min(AGAIN_DOUBLED_MAX));
+        let wait = wait.max(self.now.mono.since(transfer.began));
         self.transfers_in_vain = self.transfers_in_vain.saturating_add(1);
         self.transfer_after = self.now.mono.after(wait);
         self.outputs.push_back(Output::debug(format!("catching up without a snapshot: {why}")));
@@ -399,7 +414,7 @@ impl Replica {
     /// A peer wants a part of a snapshot.
     pub(super) fn snapshot_asked(&mut self, reply: ReplyTo, of: Option<Position>, offset: u64, bytes_max: u64) {
         if self.reads.len() >= READS_MAX {
-            return self.give_snapshot(reply, of, offset, None); // It asks somebody else.
+            return; // It asks again, or somebody else.
         }
         let ticket = self.disk.ticket();
         self.reads.push((ticket, ReadFor::PeerSnapshot { reply, of, offset }));
