@@ -366,7 +366,7 @@ fn who_copies_what_the_leader_has_no_more_follows_the_leader() {
     let (astray, common) = history.astray();
     let late = history.entries.len() - 10;
     let snapshot = history.snapshot(None, history.ends[late - 1]).unwrap().encode();
-    let two = (history.bytes.clone(), vec![snapshot], 3);
+    let two = (history.bytes, vec![snapshot], 3);
     let have = Have { learner: Vec::new(), two, leader: (astray.clone(), vec![], 0), rate: 100_000 };
     let mut exchange = have.exchange();
     let end = tradenet_core::journal::scan(&astray, Position::default()).last().unwrap().unwrap().position;
