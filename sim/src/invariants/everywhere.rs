@@ -1,7 +1,7 @@
 //! S2: every committed order, and so every answered one, is on the disk of every in-sync member.
 //!
 //! Stronger than what clients see: it must hold for the newest record that was ever written, at every moment, since that
-//! record alone says who may be elected. A member whose disk was replaced is not fit, and can't be elected (S5);
+//! record alone says who may be elected; but for one that has lost the floor to another (ADR 13), by which nobody is. A member whose disk was replaced is not fit, and can't be elected (S5);
 //! one whose disk was damaged gives up its name as soon as it notices.
 
 use tradenet_schemas::message::Configuration;

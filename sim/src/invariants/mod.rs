@@ -26,7 +26,7 @@ use tradenet_core::Packet;
 use tradenet_core::replica::Replica;
 use tradenet_core::times::Times;
 use tradenet_schemas::ids::ReplicaId;
-use tradenet_schemas::message::{Configuration, Message};
+use tradenet_schemas::message::{Configuration, Floor, Message};
 
 use crate::machine::{Holder, LastSeen, Machine};
 use crate::register::Register;
@@ -135,12 +135,12 @@ impl Invariants {
             return Ok(());
         };
         self.floor.written(register)?;
+        let floor = register.floor.value().filter(|_| register.tampered);
+        let against = |record: &Configuration| floor.is_some_and(|floor| !floor.is(record) && !record.may_take(floor));
         if configuration {
-            if register.tampered
-                && register.floor.value().is_some_and(|floor| floor.epoch() >= written.epoch && !floor.is(written))
-            {
-                // Written by somebody who looked before the register went back: the floor stands against it, and who reads
-                // both repairs it before anybody can be elected by it.
+            if against(written) {
+                // Written by somebody who looked before the register went back, or before the floor was taken: that stands against
+                // it, and who reads both repairs it before anybody can be elected by it.
                 return Ok(());
             }
             self.one_leader.grows(self.newest.as_ref(), written, register.tampered)?;
@@ -149,6 +149,11 @@ impl Invariants {
                 *self.falls.entry(member.id).or_default() += u32::from(written.in_sync_member(member.id).is_none());
             }
             everywhere::check(written, &self.truth, holders)?;
+        } else if self.newest.as_ref().is_some_and(against)
+            && let Some(taken) = floor.and_then(Floor::record)
+        {
+            // By the newest nobody can serve any more.
+            self.newest = Some(taken.clone());
         }
         Ok(())
     }
