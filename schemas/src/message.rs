@@ -178,6 +178,9 @@ pub struct Status {
     /// that this one does not follow (rule R7).
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub contested: bool,
+    /// The record that the end of its log was written by, where the one on its disk is newer and it is known: until a restart.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub written_by: Option<Box<Configuration>>,
     /// The question that this answers, if one was asked by name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub answers: Option<Question>,

@@ -77,6 +77,7 @@ fn status() -> Box<Status> {
         leaving: false,
         contested: false,
         answers: Some(Question(0x9e)),
+        written_by: None,
         unlisted: false,
         trouble: None,
     })

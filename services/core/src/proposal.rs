@@ -113,7 +113,8 @@ impl<'a> Evidence<'a> {
     /// all leaves a good record without any. A record that is on no disk was served by nobody.
     fn records(&self) -> impl Iterator<Item = &'a Configuration> {
         let held = self.statuses.iter().filter_map(|status| status.configuration.as_ref());
-        held.chain(self.configuration.value()).chain(self.floor.value().and_then(Floor::record))
+        let before = self.statuses.iter().filter_map(|status| status.written_by.as_deref());
+        held.chain(before).chain(self.configuration.value()).chain(self.floor.value().and_then(Floor::record))
     }
 }
 
@@ -206,9 +207,10 @@ fn went_back(floor: &Configuration, evidence: &Evidence<'_>) -> bool {
         || evidence.statuses.iter().any(|status| status.tail.epoch > floor.epoch || begun(status))
 }
 
-/// The record on the replica's disk, if its log ends in an entry of that.
+/// The record by which the end of the replica's log was written, if that is known: the one on its disk, or one before that.
 fn begun(status: &Status) -> Option<&Configuration> {
-    status.configuration.as_ref().filter(|held| held.epoch == status.tail.epoch)
+    let known = status.configuration.as_ref().into_iter().chain(status.written_by.as_deref());
+    known.into_iter().find(|held| held.epoch == status.tail.epoch)
 }
 
 /// The floor says by which record was served last: whoever is in sync by it, or by one that follows it, has everything that was
@@ -576,6 +578,7 @@ mod tests {
             catalog: None,
             contested: false,
             answers: None,
+            written_by: None,
             unlisted: false,
             leaving: false,
             trouble: None,
@@ -836,6 +839,21 @@ mod tests {
             });
         };
         check(another, Err(false));
+        // It is on no disk any more, but one who held it has run since.
+        let held_before = |statuses: &mut [Status; 3], known: bool| {
+            unknown(statuses);
+            let next = Configuration { follows: vec![named(5), named(4)], ..record(6, 2, &[2]) };
+            statuses.iter_mut().for_each(|status| status.configuration = Some(next.clone()));
+            statuses[2].written_by = known.then(|| Box::new(record(5, 3, &[2, 3])));
+        };
+        check(|statuses| held_before(statuses, false), Err(false));
+        check(|statuses| held_before(statuses, true), Ok((Some(6), None, &[2, 3])));
+        // What it held before is no word on an end that was written by another.
+        let earlier = |statuses: &mut [Status; 3]| {
+            held_before(statuses, false);
+            statuses[2].written_by = Some(Box::new(record(4, 3, &[2, 3])));
+        };
+        check(earlier, Err(false));
     }
 
     #[test]

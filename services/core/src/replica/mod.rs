@@ -171,6 +171,8 @@ pub struct Replica {
     now: Now,
     /// The newest configuration on this disk.
     configuration: Option<Configuration>,
+    /// The one before it that has entries in the log, if this process has held it.
+    written_by: Option<Box<Configuration>>,
     /// The one that is on its way to the disk.
     adopting: Option<(DiskTicket, Configuration)>,
     /// What arrived for the epoch that is on its way to the disk.
@@ -224,6 +226,7 @@ impl Replica {
         let mut replica = Self {
             now: Now::default(),
             configuration: options.configuration.clone(),
+            written_by: None,
             adopting: None,
             held: VecDeque::new(),
             log: Log::default(),
@@ -280,6 +283,7 @@ impl Replica {
             catalog: self.leading.as_ref().and_then(|_| self.state.exchange.catalog()),
             leaving: self.leaving.is_some(),
             contested: self.is_contested(),
+            written_by: self.written_by.clone().filter(|before| before.epoch == self.log.tail().epoch),
             answers: None,
             unlisted: self.is_unlisted(),
             trouble: self.trouble(),
@@ -643,7 +647,10 @@ impl Replica {
         self.following.enter(configuration.epoch, unbroken);
         self.adopted_at = self.now.mono;
         self.deaf_since = None;
-        self.configuration = Some(configuration);
+        let before = self.configuration.replace(configuration);
+        if let Some(before) = before.filter(|before| before.epoch == self.log.tail().epoch) {
+            self.written_by = Some(Box::new(before));
+        }
         if mine || self.is_in_sync() {
             self.is_counted_on();
         }
