@@ -244,6 +244,7 @@ impl World {
             && matches!(input, Input::Received { .. })
             && self.rng.u64(0..1_000_000) < self.weather.loss_ppm
         {
+            self.line_of_message(to, "lost", &input, String::new);
             return self.mark(marks::LOST);
         }
         if self.machines[to].link.cut_down {
@@ -261,6 +262,8 @@ impl World {
                     }
                     let (at, connection) = (self.now + self.rng.u64(0..most), self.machines[to].link.connection);
                     self.last_copy = self.last_copy.max(at);
+                    let later = at - self.now;
+                    self.line_of_message(to, "twice", &input, || format!("again in {later} us: "));
                     self.at(at, Event::Arrive { to, connection, input: input.clone() });
                 }
             }
@@ -273,6 +276,8 @@ impl World {
         if self.weather.overtaken_ppm > 0 && self.rng.u64(0..1_000_000) < self.weather.overtaken_ppm {
             self.mark(marks::OVERTAKEN);
             let (at, connection) = (self.now + delay + self.rng.u64(0..300_000), self.machines[to].link.connection);
+            let later = at - self.now;
+            self.line_of_message(to, "delayed", &input, || format!("comes in {later} us: "));
             return self.at(at, Event::Arrive { to, connection, input });
         }
         let link = &mut self.machines[to].link;
@@ -382,6 +387,10 @@ impl World {
 
     /// The line works again.
     pub(crate) fn mend_line(&mut self, machine: usize) {
+        let link = &self.machines[machine].link;
+        if link.cut_up || link.cut_down {
+            self.line_of(machine, "mended", || "its line".to_owned());
+        }
         let link = &mut self.machines[machine].link;
         link.cut_up = false;
         link.cut_down = false;
@@ -410,6 +419,7 @@ impl World {
         link.up = false;
         link.connection += 1;
         link.held_down.clear();
+        self.line_of(machine, "offline", || "its connection is gone".to_owned());
         if comes_back {
             self.put_in(machine, Input::Disconnected);
             let incarnation = self.machines[machine].incarnation;
@@ -433,7 +443,9 @@ impl World {
         place.link.up = true;
         place.link.connection += 1;
         (place.link.free_up, place.link.free_down) = (0, 0);
-        if !self.machines[machine].link.held_up.is_empty() {
+        let held = self.machines[machine].link.held_up.len();
+        self.line_of(machine, "online", || format!("it is connected, and sends {held} messages that waited"));
+        if held > 0 {
             self.mark(marks::LATE);
         }
         self.put_in(machine, Input::Connected);

@@ -228,6 +228,7 @@ fn strike_once(world: &mut World, drill: Drill) -> Result<Option<Drilled>, Viola
     }
     waits.iter_mut().flatten().for_each(|wait| wait.ends(world.now));
     let longest = |kind: usize| waits.iter().map(|both| both[kind].longest).max().unwrap_or(0);
+    world.trace.line(world.now, "nemesis", "mends", || format!("{drill:?}: {name}"));
     let drilled =
         Drilled { drill, orders_us: longest(0), look_ups_us: longest(1), epochs: world.epoch().saturating_sub(epoch) };
     mend(world, victim);

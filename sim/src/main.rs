@@ -253,8 +253,7 @@ fn report(verdict: &Verdict) -> ExitCode {
 
 /// What was found, on one line.
 fn told(violation: &Violation) -> String {
-    let word = if violation.is_late { "LATE" } else { "VIOLATED" };
-    format!("{word} {}: {}", violation.invariant, violation.text)
+    format!("{} {}: {}", violation.word(), violation.invariant, violation.text)
 }
 
 fn code(violation: &Violation) -> ExitCode {

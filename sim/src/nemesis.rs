@@ -222,10 +222,18 @@ impl World {
     pub(crate) fn strike(&mut self, fault: Fault) {
         match fault {
             Fault::Mend(machine) => self.mend_line(machine),
-            Fault::Join => self.split.clear(),
+            Fault::Join => {
+                self.split.clear();
+                let now = self.now;
+                self.trace.line(now, "broker", "joins", || "both parts hear each other again".to_owned());
+            }
             Fault::TwinEnds(machine) => self.end_twin(machine),
-            Fault::InTime(machine) => self.machines[machine].lag_us = 0,
+            Fault::InTime(machine) => {
+                self.machines[machine].lag_us = 0;
+                self.line_of(machine, "in-time", || "its messages are not late any more".to_owned());
+            }
             Fault::DiskWell(machine) => {
+                self.line_of(machine, "well", || "its disk has room, and is as fast as at first".to_owned());
                 self.machines[machine].disk.full = false;
                 self.machines[machine].disk.sync_us = self.sync_us;
             }
@@ -245,6 +253,9 @@ impl World {
         let now = self.now;
         self.trace.line(now, "nemesis", "strikes", || format!("{kind:?}"));
         let harmed = self.do_harm(kind);
+        if !harmed {
+            self.trace.line(now, "nemesis", "misses", || format!("{kind:?}: there is nothing to harm"));
+        }
         if let Some((_, mark)) = KINDS.iter().find(|(known, _)| harmed && *known == kind) {
             self.nemesis.faults += 1;
             self.mark(mark);
@@ -284,6 +295,7 @@ impl World {
                 }
             }
             Kind::Stop => {
+                self.line_of(any, "told", || "to stop".to_owned());
                 self.put_in(any, Input::Leave);
                 let away = self.away() + 4_500_000;
                 self.at(self.now + away, Event::Start { machine: any });
@@ -303,7 +315,9 @@ impl World {
             Kind::Split => self.split_for_a_while(),
             Kind::Lag => {
                 let lag = [1_000, 50_000, 400_000, 2_000_000][self.rng.usize(0..4)];
-                self.machines[any].lag_us = self.rng.u64(0..lag);
+                let lag_us = self.rng.u64(0..lag);
+                self.machines[any].lag_us = lag_us;
+                self.line_of(any, "late", || format!("its messages, by {lag_us} us each way"));
                 let at = self.now + self.rng.u64(10_000..3_000_000);
                 self.at(at, Event::Fault(Fault::InTime(any)));
             }
@@ -315,6 +329,7 @@ impl World {
             Kind::ClockJump => {
                 let (ppm, wall) = (self.rng.i64(-self.drift_ppm..=self.drift_ppm), self.rng.u64(0..WALL_MS_MAX));
                 self.machines[any].clock.jump(self.now, ppm, wall);
+                self.line_of(any, "jumps", || format!("its clock: off by {ppm} millionths, the wall's by {wall} ms"));
                 self.clock_has_jumped(any);
             }
         }
@@ -355,13 +370,14 @@ impl World {
         self.kill_machine(own, false);
         let disk = self.machines[twin].disk.clone();
         self.machines[twin].disk = std::mem::replace(&mut self.machines[own].disk, disk);
+        let store = self.machines[own].disk.store;
+        self.line_of(own, "takes", || format!("its twin's disk, store {store}"));
         self.start_machine(own);
     }
 
     fn cut_for_a_while(&mut self, machine: usize) {
         let (up, down) = [(true, true), (true, true), (true, false), (false, true)][self.rng.usize(0..4)];
-        let (now, name) = (self.now, self.machines[machine].name.clone());
-        self.trace.line(now, &name, "cut", || format!("up {up}, down {down}"));
+        self.line_of(machine, "cut", || format!("up {up}, down {down}"));
         self.cut_line(machine, up, down);
         let most = [100_000, 1_000_000, 6_000_000][self.rng.usize(0..3)];
         let at = self.now + self.rng.u64(1_000..most);
@@ -376,8 +392,9 @@ impl World {
             let leader = self.index(leader);
             self.split[leader] = true;
         }
-        let (now, split) = (self.now, self.split.clone());
-        self.trace.line(now, "broker", "splits", || format!("{split:?}"));
+        let away = self.machines.iter().zip(&self.split).filter(|(_, away)| **away).map(|(machine, _)| &machine.name);
+        let now = self.now;
+        self.trace.line(now, "broker", "splits", || format!("away from the register: {:?}", away.collect::<Vec<_>>()));
         let most = [300_000, 1_500_000, 6_000_000][self.rng.usize(0..3)];
         let at = self.now + self.rng.u64(10_000..most);
         self.at(at, Event::Fault(Fault::Join));
@@ -396,9 +413,8 @@ impl World {
         let (_, disk) = self.attic.swap_remove(index);
         let before = std::mem::replace(&mut self.machines[machine].disk, disk);
         self.attic.push((machine, before));
-        let (now, name) = (self.now, self.machines[machine].name.clone());
         let store = self.machines[machine].disk.store;
-        self.trace.line(now, &name, "remount", || format!("its disk is now store {store} again"));
+        self.line_of(machine, "remount", || format!("its disk is now store {store} again"));
         let at = self.now + self.away();
         self.at(at, Event::Start { machine });
         true
@@ -407,8 +423,7 @@ impl World {
     /// As good as a lost disk: the replica will give it up as soon as it notices. But for a snapshot's bit, which costs nothing.
     fn flip_bit(&mut self, machine: usize) -> bool {
         if self.rng.u8(0..4) == 0 && self.machines[machine].disk.flip_snapshot(&mut self.rng) {
-            let (now, name) = (self.now, self.machines[machine].name.clone());
-            self.trace.line(now, &name, "flipped", || "a bit of a snapshot".to_owned());
+            self.line_of(machine, "flipped", || "a bit of a snapshot".to_owned());
             if self.rng.bool() {
                 self.kill_and_start(machine, false);
             }
@@ -420,9 +435,11 @@ impl World {
             return false;
         }
         self.nemesis.wiped += 1;
-        let (now, name) = (self.now, self.machines[machine].name.clone());
         let at = self.machines[machine].disk.flipped;
-        self.trace.line(now, &name, "flipped", || format!("a bit of its disk, journal byte {at:?}"));
+        self.line_of(machine, "flipped", || match at {
+            Some(at) => format!("a bit of its journal, byte {at}"),
+            None => "a bit of its configuration file".to_owned(),
+        });
         if self.rng.bool() {
             self.kill_and_start(machine, false);
         } else {
@@ -456,13 +473,19 @@ impl World {
         match kind {
             Kind::SlowDisk => {
                 let most = [20_000, 300_000, 2_000_000][self.rng.usize(0..3)];
-                self.machines[machine].disk.sync_us = self.rng.u64(1_000..most);
+                let sync_us = self.rng.u64(1_000..most);
+                self.machines[machine].disk.sync_us = sync_us;
+                self.line_of(machine, "slow", || format!("its disk: a sync takes {sync_us} us"));
             }
-            Kind::FullDisk => self.machines[machine].disk.full = true,
+            Kind::FullDisk => {
+                self.machines[machine].disk.full = true;
+                self.line_of(machine, "full", || "its disk".to_owned());
+            }
             _ => {
                 let kept = self.rng.usize(0..FAILED_WRITE_BYTES_MAX);
                 let fails = if kind == Kind::FailRead { Fails::Read } else { Fails::Write { kept } };
                 self.machines[machine].disk.fails = Some(fails);
+                self.line_of(machine, "fails", || format!("its disk, with the next {fails:?}"));
                 let at = self.now + self.away() + 200_000;
                 self.at(at, Event::Start { machine });
                 return;

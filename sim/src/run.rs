@@ -117,6 +117,11 @@ pub fn run(seed: u64, detail: Detail) -> Verdict {
         })
         .and_then(|ending| finish(&mut world, ending))
         .err();
+    // What a step breaks has its line already.
+    if let Some(violation) = violation.as_ref().filter(|_| world.violation.is_none()) {
+        let told = || format!("{}: {}", violation.invariant, violation.text);
+        world.trace.line(world.now, "world", violation.word(), told);
+    }
     for (count, mark) in [(world.auditor.counts.replayed, marks::REPLAYED), (world.auditor.counts.hits, marks::HIT)] {
         if count > 0 {
             world.mark(mark);
@@ -179,7 +184,7 @@ fn safety(world: &mut World, breathless: bool) -> Result<(), Violation> {
     world.unleash();
     let diet: Vec<_> = world.nemesis.diet().collect();
     let now = world.now;
-    world.trace.line(now, "nemesis", "diet", || format!("{diet:?} {load:?}"));
+    world.trace.line(now, "nemesis", "diet", || format!("{diet:?} {load:?} {:?}", world.weather));
     let length = world.rng.u64(3_000_000..20_000_000);
     run_while(world, length, |_| true)?;
     while world.nemesis.faults < FAULTS_MIN {

@@ -2,9 +2,11 @@
 
 use tradenet_core::{ClientAnswer, ClientRequest, Input};
 use tradenet_schemas::ids::{OrderNumber, StoreId};
+use tradenet_schemas::message::Floor;
 use tradenet_schemas::trade::{Command, IdempotencyKey, Outcome, Quantity, Side, Stock};
 
 use crate::machine::{Who, frontend};
+use crate::register::Register;
 use crate::world::{Answered, STOCKS, World, symbol};
 
 /// A story waits for nothing longer than this, in microseconds.
@@ -188,8 +190,11 @@ impl World {
     pub(crate) fn register_was_tampered(&mut self) {
         self.register.tampered = true;
         self.invariants.register_tampered();
-        let (now, held) = (self.now, self.register.configuration.value().map(|held| held.epoch));
-        self.trace.line(now, "nemesis", "register", || format!("now holds epoch {held:?}"));
+        let Register { configuration, floor, .. } = &self.register;
+        let epochs = (configuration.value().map(|held| held.epoch), floor.value().map(Floor::epoch));
+        let unreadable = (configuration.unreadable, floor.unreadable);
+        let told = || format!("now holds epoch and floor {epochs:?}; can't be read: {unreadable:?}");
+        self.trace.line(self.now, "nemesis", "register", told);
     }
     /// The broker stops, and is back after so long.
     pub fn restart_broker(&mut self, ms: u64) {

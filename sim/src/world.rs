@@ -416,7 +416,10 @@ impl World {
             Event::RegisterLate { machine, incarnation, ticket } => self.register_late(machine, incarnation, ticket),
             Event::GiveUp { machine, connection } => self.given_up(machine, connection),
             Event::Connect { machine, incarnation } => self.connect(machine, incarnation),
-            Event::BrokerUp => self.broker_up = true,
+            Event::BrokerUp => {
+                self.broker_up = true;
+                self.trace.line(self.now, "broker", "up", String::new);
+            }
             Event::Wake { machine, incarnation } => self.woken(machine, incarnation),
             Event::Timer { machine, incarnation, at } => self.timer(machine, incarnation, at),
             Event::Disk { machine, incarnation } => self.disk_done(machine, incarnation),
@@ -436,6 +439,21 @@ impl World {
         let now = self.now;
         self.trace.line(now, "world", "VIOLATED", || format!("{invariant}: {text}"));
         self.violation.get_or_insert(Violation::new(invariant, text));
+    }
+
+    /// A line about a machine.
+    pub(crate) fn line_of(&mut self, machine: usize, what: &str, details: impl FnOnce() -> String) {
+        self.trace.line(self.now, &self.machines[machine].name, what, details);
+    }
+
+    /// A line about what the broker does with a message to a machine.
+    pub(crate) fn line_of_message(&mut self, to: usize, what: &str, input: &Input, how: impl FnOnce() -> String) {
+        if let Input::Received { packet, .. } = input
+            && !is_quiet(packet.body())
+        {
+            let (now, name) = (self.now, &self.machines[to].name);
+            self.trace.line(now, "broker", what, || format!("to {name}: {}{}", how(), short(packet)));
+        }
     }
 
     pub(crate) fn mark(&mut self, name: &'static str) {
@@ -540,6 +558,7 @@ impl World {
     fn crash_disk(&mut self, machine: usize) {
         if let Some(lost) = self.machines[machine].disk.crash(&mut self.rng) {
             self.mark(lost);
+            self.line_of(machine, "loses", || format!("of its disk ({lost})"));
         }
     }
 
@@ -702,12 +721,11 @@ impl World {
 
     fn trace_sent(&mut self, machine: usize, output: &Output) {
         let (now, name) = (self.now, self.machines[machine].name.clone());
-        let quiet = |message: &Message| matches!(message, Message::Heartbeat { .. } | Message::Status(_));
         match output {
-            Output::Send { to, packet } if !quiet(packet.body()) => {
+            Output::Send { to, packet } if !is_quiet(packet.body()) => {
                 self.trace.line(now, &name, "sends", || format!("to {to}: {}", short(packet)));
             }
-            Output::Reply { to, packet } if !quiet(packet.body()) => {
+            Output::Reply { to, packet } if !is_quiet(packet.body()) => {
                 self.trace.line(now, &name, "replies", || format!("to {}: {}", to.0, short(packet)));
             }
             Output::Register(request) => {
@@ -753,6 +771,10 @@ impl World {
     /// Also what waits for a slow disk is done soon.
     pub(crate) fn mend_disk(&mut self, machine: usize) {
         let (now, sync_us) = (self.now, self.sync_us);
+        let disk = &self.machines[machine].disk;
+        if disk.full || disk.fails.is_some() || disk.sync_us != sync_us {
+            self.line_of(machine, "well", || "its disk, with all that waits for it".to_owned());
+        }
         let place = &mut self.machines[machine];
         let incarnation = place.incarnation;
         for at in place.disk.mend(now, sync_us) {
@@ -872,6 +894,11 @@ impl World {
             machine.frontend().is_some_and(|frontend| frontend.ready(now).is_ok())
         })
     }
+}
+
+/// Left out of the trace.
+fn is_quiet(message: &Message) -> bool {
+    matches!(message, Message::Heartbeat { .. } | Message::Status(_))
 }
 
 /// A packet on one line of the trace.

@@ -54,6 +54,10 @@ impl Violation {
     pub fn late(rule: &'static str, text: impl Into<String>) -> Self {
         Self { invariant: rule, text: text.into(), is_late: true }
     }
+    /// What it is called.
+    pub fn word(&self) -> &'static str {
+        if self.is_late { "LATE" } else { "VIOLATED" }
+    }
 }
 
 /// What a check says.
