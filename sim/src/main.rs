@@ -16,7 +16,7 @@ use tradenet_sim::invariants::Violation;
 use tradenet_sim::linear::Checked;
 use tradenet_sim::run::{Recovered, Verdict, run};
 use tradenet_sim::stories::STORIES;
-use tradenet_sim::trace::Detail;
+use tradenet_sim::trace::{Detail, newest};
 
 /// A run makes many small things and drops them: with the C library's allocator that is 18 % of its time, with this one half of that.
 #[global_allocator]
@@ -223,8 +223,9 @@ fn all_ways(bounds: Bounds) -> ExitCode {
 
 fn one(seed: u64, trace: bool, last: usize) -> ExitCode {
     panics_name_their_seed();
-    SEED.set(Some(seed));
-    let verdict = run(seed, if trace { Detail::Echo } else { Detail::Text });
+    let detail = if trace { Detail::Echo } else { Detail::Text };
+    RUNS.set(Some(Runs { seed, detail, last }));
+    let verdict = run(seed, detail);
     if !trace && verdict.violation.is_some() {
         let skip = verdict.trace.len().saturating_sub(last);
         verdict.trace.iter().skip(skip).for_each(|line| println!("{line}"));
@@ -260,16 +261,39 @@ fn code(violation: &Violation) -> ExitCode {
     if violation.is_late { ExitCode::from(LATE) } else { ExitCode::FAILURE }
 }
 
-thread_local! {
-    static SEED: std::cell::Cell<Option<u64>> = const { std::cell::Cell::new(None) };
+/// What a thread is at.
+#[derive(Clone, Copy)]
+struct Runs {
+    seed: u64,
+    detail: Detail,
+    /// How many lines of the trace are shown if it fails.
+    last: usize,
 }
 
-/// A panic in core is a violation too; the release profile aborts, so it is told here.
+thread_local! {
+    static RUNS: std::cell::Cell<Option<Runs>> = const { std::cell::Cell::new(None) };
+}
+
+/// A panic in core is a violation too; the release profile aborts, so all that is known is told here.
 fn panics_name_their_seed() {
     let before = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |info| {
-        if let Some(seed) = SEED.get() {
-            eprintln!("PANIC in seed {seed}\nrepeat: cargo run --release -p tradenet-sim -- run --seed {seed} --trace");
+        if let Some(Runs { seed, detail, last }) = RUNS.take() {
+            match detail {
+                // A swarm has no text: the same seed gives the same panic, with its own words.
+                Detail::Fingerprint => {
+                    eprintln!("PANIC in seed {seed}, which is run again for its last steps");
+                    let again = move || {
+                        let detail = Detail::Text;
+                        RUNS.set(Some(Runs { seed, detail, last }));
+                        run(seed, detail)
+                    };
+                    let _ = std::thread::spawn(again).join();
+                }
+                Detail::Text => newest(last).iter().for_each(|line| eprintln!("{line}")),
+                Detail::Echo => {}
+            }
+            eprintln!("PANIC in seed {seed}\nrepeat: cargo run --release -p tradenet-sim -- run --seed {seed}");
         }
         before(info);
     }));
@@ -413,8 +437,9 @@ impl Swarm {
                 return;
             }
             let seed = self.from.wrapping_add(index);
-            SEED.set(Some(seed));
-            let verdict = run(seed, Detail::Fingerprint);
+            let detail = Detail::Fingerprint;
+            RUNS.set(Some(Runs { seed, detail, last: TRACE_LINES }));
+            let verdict = run(seed, detail);
             self.done.fetch_add(1, Ordering::Relaxed);
             self.count(verdict);
         }

@@ -459,7 +459,7 @@ fn the_broker_restarts_and_everything_goes_on() {
     world.run_for(3_000);
     assert!(world.keep_buying("HOT", "b") < 4_000);
     world.run_until(|world| world.is_whole(), "everything is as it was");
-    let last: Vec<_> = world.trace.last(100_000).filter(|line| line.contains(" says ")).collect();
+    let last: Vec<_> = world.trace.last(100_000).into_iter().filter(|line| line.contains(" says ")).collect();
     assert!(world.epoch() <= epoch + 2, "{} epochs\n{}", world.epoch() - epoch, last.join("\n"));
 }
 

@@ -35,7 +35,7 @@ impl World {
     }
 
     fn give_up(&self, waited_for: &str) -> ! {
-        let last: Vec<_> = self.trace.last(80).collect();
+        let last = self.trace.last(80);
         let why = match &self.violation {
             Some(violation) => format!("{}: {}", violation.invariant, violation.text),
             None => format!("waited in vain: {waited_for}"),
@@ -231,7 +231,7 @@ impl World {
         match self.ask(who, buy(name, 1, key)) {
             Answered::With(ClientAnswer::Outcome(Outcome::Accepted { order, .. })) => order,
             other => {
-                let last: Vec<_> = self.trace.last(80).collect();
+                let last = self.trace.last(80);
                 panic!("{}\n\nnot accepted: {other:?}", last.join("\n"))
             }
         }

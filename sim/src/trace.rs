@@ -5,12 +5,34 @@
 //! Idea: every step goes into a fingerprint, which is cheap; text is made only when it is wanted. A seed that fails is run
 //! again with text, which is the same run.
 //! Rule kept: same seed, same bytes. Columns: microseconds of the world, machine, what, details.
+//!
+//! An assertion of core that fails leaves no run behind to ask for its lines: [`newest`] has them all the same.
 
+use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::fmt::Write as _;
+use std::rc::Rc;
 
 /// Lines kept.
 const LINES_MAX: usize = 20_000;
+
+/// The end of a text, which the trace and [`NEWEST`] share.
+type Lines = Rc<RefCell<VecDeque<String>>>;
+
+thread_local! {
+    /// Of the trace that this thread has begun last.
+    static NEWEST: RefCell<Lines> = RefCell::default();
+}
+
+/// The newest lines of the trace that this thread has begun last; for a panic's hook.
+pub fn newest(count: usize) -> Vec<String> {
+    NEWEST.with(|lines| lines.try_borrow().map_or(Vec::new(), |lines| end_of(&lines, count)))
+}
+
+fn end_of(lines: &Lines, count: usize) -> Vec<String> {
+    let Ok(lines) = lines.try_borrow() else { return Vec::new() };
+    lines.iter().skip(lines.len().saturating_sub(count)).cloned().collect()
+}
 
 /// How much is written down.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -27,7 +49,7 @@ pub enum Detail {
 #[derive(Debug)]
 pub struct Trace {
     detail: Detail,
-    lines: VecDeque<String>,
+    lines: Lines,
     fingerprint: u64,
     steps: u64,
 }
@@ -35,7 +57,9 @@ pub struct Trace {
 impl Trace {
     /// An empty one.
     pub fn new(detail: Detail) -> Self {
-        Self { detail, lines: VecDeque::new(), fingerprint: 0xcbf2_9ce4_8422_2325, steps: 0 }
+        let lines = Lines::default();
+        NEWEST.set(lines.clone());
+        Self { detail, lines, fingerprint: 0xcbf2_9ce4_8422_2325, steps: 0 }
     }
 
     /// A step of the world was done.
@@ -62,15 +86,16 @@ impl Trace {
         if self.detail == Detail::Echo {
             println!("{line}");
         }
-        self.lines.push_back(line);
-        if self.lines.len() > LINES_MAX {
-            self.lines.pop_front();
+        let mut lines = self.lines.borrow_mut();
+        lines.push_back(line);
+        if lines.len() > LINES_MAX {
+            lines.pop_front();
         }
     }
 
     /// The newest lines.
-    pub fn last(&self, count: usize) -> impl Iterator<Item = &str> {
-        self.lines.iter().skip(self.lines.len().saturating_sub(count)).map(String::as_str)
+    pub fn last(&self, count: usize) -> Vec<String> {
+        end_of(&self.lines, count)
     }
 
     /// Equal for equal runs.
