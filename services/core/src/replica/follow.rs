@@ -197,6 +197,7 @@ impl Replica {
             for good in fresh {
                 self.log.push(good.entry, good.position, good.bytes);
             }
+            self.ends_by_it = from_leader && self.log.tail().epoch == self.epoch();
             self.append_lines(lines.slice(taken..));
         }
         Some(end)

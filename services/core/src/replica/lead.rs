@@ -473,6 +473,7 @@ impl Replica {
         let chain = journal::encode(&entry, prev.chain, lines);
         self.state.apply(&entry);
         self.log.push(entry, Position { epoch, seq, chain }, lines.len() - before);
+        self.ends_by_it = epoch == self.epoch();
         seq
     }
 

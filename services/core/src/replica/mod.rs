@@ -171,7 +171,9 @@ pub struct Replica {
     now: Now,
     /// The newest configuration on this disk.
     configuration: Option<Configuration>,
-    /// The one before it that has entries in the log, if this process has held it.
+    /// The end of the log came from the leader of that one, in its epoch: no other record of it has entries there.
+    ends_by_it: bool,
+    /// The one before it by which the end of the log was written, if this process has seen that.
     written_by: Option<Box<Configuration>>,
     /// The one that is on its way to the disk.
     adopting: Option<(DiskTicket, Configuration)>,
@@ -226,6 +228,7 @@ impl Replica {
         let mut replica = Self {
             now: Now::default(),
             configuration: options.configuration.clone(),
+            ends_by_it: false,
             written_by: None,
             adopting: None,
             held: VecDeque::new(),
@@ -648,9 +651,10 @@ impl Replica {
         self.adopted_at = self.now.mono;
         self.deaf_since = None;
         let before = self.configuration.replace(configuration);
-        if let Some(before) = before.filter(|before| before.epoch == self.log.tail().epoch) {
+        if let Some(before) = before.filter(|_| self.ends_by_it) {
             self.written_by = Some(Box::new(before));
         }
+        self.ends_by_it = false;
         if mine || self.is_in_sync() {
             self.is_counted_on();
         }
