@@ -335,11 +335,12 @@ impl Totals {
     /// How long runs took to become whole: half of them, all but one in a hundred, and the slowest.
     fn print_recovery(&self) {
         type Took = fn(&Recovered) -> Option<u64>;
-        let kinds: [(&str, Took); 6] = [
+        let kinds: [(&str, Took); 7] = [
             ("an order is accepted", |took| (!took.repairs).then_some(took.available_us)),
             ("an order is accepted, the register repaired", |took| took.repairs.then_some(took.available_us)),
             ("everybody is in sync", |took| Some(took.in_sync_us)),
-            ("beyond the wait of who fell often", |took| Some(took.in_sync_us.saturating_sub(took.patience_us))),
+            ("once an order was accepted and the last process started", |took| Some(took.learned_us)),
+            ("beyond what who fell often must keep up", |took| Some(took.learned_us.saturating_sub(took.learning_us))),
             ("the highest id leads", |took| Some(took.whole_us)),
             ("beyond the wait of who fell often", |took| Some(took.whole_us.saturating_sub(took.patience_us))),
         ];

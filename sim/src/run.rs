@@ -1,7 +1,7 @@
 //! One seed, from start to verdict.
 //!
 //! First the safety phase: faults, and clients all the while. Then everything is mended and must become whole within a
-//! bound (L1, L4): a trade through every frontend, everybody in sync, the highest id leading, a catalog that answers. Then
+//! bound (L1, L2, L4): a trade through every frontend, everybody in sync, the highest id leading, a catalog that answers. Then
 //! one more fault strikes, alone, and nobody may wait long for it (L3, L5, L6; [`crate::drill`]). At the end all journals must be equal, and every promise kept.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -41,6 +41,10 @@ const ASK_EVERY_US: u64 = 100_000;
 const WHOLE_WITHIN_US: u64 = 30_000_000;
 /// or so long after what the protocol's own rule makes wait who fell out often (up to 30 s to be in sync, 60 s to lead).
 const WHOLE_BEYOND_PATIENCE_US: u64 = 15_000_000;
+/// L2: in sync again within so long after what a learner must keep up (2 s, and up to 30 s if it fell out often): 3 s,
+/// one in which the register owes an answer that was lost before the last fault ended, two in which half a megabyte is copied at
+/// the rate that some seeds have, and two because who learns from a new leader keeps up anew.
+const LEARNED_BEYOND_US: u64 = 8_000_000;
 /// L7: asking all others, and asking them again;
 const ROT_WITHIN_US: u64 = 20_000_000;
 /// and for each 64 KiB of the longest journal two rounds of reading it again.
@@ -86,6 +90,10 @@ pub struct Recovered {
     pub available_us: u64,
     /// Everybody is in sync.
     pub in_sync_us: u64,
+    /// The same, from when an order was accepted, and the last process started.
+    pub learned_us: u64,
+    /// What the protocol's own rule made learners keep up, the longer the more often they had fallen out before.
+    pub learning_us: u64,
     /// The highest id leads, and a catalog answers.
     pub whole_us: u64,
     /// The register had to be repaired.
@@ -237,16 +245,26 @@ fn becomes_whole(world: &mut World) -> Result<Recovered, Violation> {
     let healed = world.now;
     // A leader that ended before it took the first floor leaves a register to be repaired, too.
     let repairs = world.register.tampered || world.register.floor.value().is_none();
-    let patience_us = world.invariants.patience_us(&world.times);
-    let available_us = available(world, healed, repairs)?;
+    let (learning_us, leading_us) = world.invariants.patience_us(&world.times);
+    let patience_us = learning_us + leading_us;
+    let (available_us, in_sync) = available(world, healed, repairs)?;
     let mut took = Recovered { repairs, patience_us, available_us, ..Recovered::default() };
     let bound = WHOLE_WITHIN_US.max(patience_us + WHOLE_BEYOND_PATIENCE_US);
     let left = |world: &World| (healed + bound).saturating_sub(world.now);
-    run_while(world, left(world), |world| !world.all_in_sync())?;
-    if !world.all_in_sync() {
-        return Err(late(world, "L4 everybody is in sync"));
+    if in_sync.is_none() {
+        run_while(world, left(world), |world| !world.all_in_sync())?;
+        if !world.all_in_sync() {
+            return Err(late(world, "L4 everybody is in sync"));
+        }
     }
-    took.in_sync_us = world.now - healed;
+    let in_sync = in_sync.unwrap_or(world.now);
+    took.in_sync_us = in_sync - healed;
+    took.learned_us = in_sync.saturating_sub(world.last_start.max(healed + available_us));
+    // What a fault had begun may still make somebody fall.
+    took.learning_us = world.invariants.patience_us(&world.times).0;
+    if took.learned_us > took.learning_us + LEARNED_BEYOND_US {
+        return Err(late(world, &format!("L2 everybody is in sync again: {took:?}")));
+    }
     run_while(world, left(world), |world| !world.is_whole())?;
     if !world.is_whole() {
         return Err(late(world, "L4 the highest id leads, a catalog answers"));
@@ -255,16 +273,18 @@ fn becomes_whole(world: &mut World) -> Result<Recovered, Violation> {
     Ok(took)
 }
 
-/// Asks through every frontend, again and again, until an order is accepted through each; when the first one was.
-fn available(world: &mut World, healed: u64, repairs: bool) -> Result<u64, Violation> {
+/// Asks through every frontend, again and again, until an order is accepted through each; how soon the first one was, and when
+/// everybody was in sync, if that is so.
+fn available(world: &mut World, healed: u64, repairs: bool) -> Result<(u64, Option<u64>), Violation> {
     let bound = if repairs { REPAIRED_AND_AVAILABLE_WITHIN_US } else { AVAILABLE_WITHIN_US };
-    let (mut asked, mut served, mut first) = (Vec::new(), BTreeSet::new(), None);
+    let (mut asked, mut served, mut first, mut in_sync) = (Vec::new(), BTreeSet::new(), None, None);
     for attempt in 0.. {
         for number in (1..=world.size.frontends).filter(|number| !served.contains(number)) {
             let request = buy("MILD", 1, &format!("after-{number}-{attempt}"));
             asked.push((number, world.ask_later(crate::frontend(number), request)));
         }
         run_while(world, ASK_EVERY_US, |_| true)?;
+        in_sync = in_sync.or(Some(world.now)).filter(|_| world.all_in_sync());
         // Who was told to stop before may still go, and come back.
         let (took, all_up) = (world.now - healed, world.now - healed.max(world.last_start));
         asked.retain(|(number, call)| {
@@ -278,7 +298,7 @@ fn available(world: &mut World, healed: u64, repairs: bool) -> Result<u64, Viola
             first.get_or_insert(took);
         }
         match first {
-            Some(first) if served.len() == usize::from(world.size.frontends) => return Ok(first),
+            Some(first) if served.len() == usize::from(world.size.frontends) => return Ok((first, in_sync)),
             None if all_up > bound => return Err(late(world, "L1 an order is accepted")),
             _ if all_up > EVERYWHERE_WITHIN_US => return Err(late(world, "L1 an order is accepted by each frontend")),
             None if took > REPAIRED_WITHIN_US && world.why_lost().is_some() && names_the_way_out(world) => {
@@ -287,7 +307,7 @@ fn available(world: &mut World, healed: u64, repairs: bool) -> Result<u64, Viola
             _ => {}
         }
     }
-    Ok(0)
+    Ok((0, None))
 }
 
 fn late(world: &World, what: &str) -> Violation {

@@ -90,13 +90,15 @@ impl Invariants {
         }
     }
 
-    /// How long at most those who fell out have to wait until they are in sync again and the highest leads: twice as long
-    /// for each time but the first.
-    pub(crate) fn patience_us(&self, times: &Times) -> u64 {
+    /// How long at most those who fell out have to wait until they are in sync again, and after that until the highest leads:
+    /// twice as long for each time but the first.
+    pub(crate) fn patience_us(&self, times: &Times) -> (u64, u64) {
         let falls = self.falls.values().max().copied().unwrap_or(0);
-        let doubled = |wait: Duration, max: Duration| (wait * 2u32.pow(falls.saturating_sub(1).min(16))).min(max);
-        let wait = doubled(times.readd, times.readd_max) + doubled(times.handover, times.handover_max);
-        u64::try_from(wait.as_micros()).unwrap_or(u64::MAX)
+        let doubled = |wait: Duration, max: Duration| {
+            let wait = (wait * 2u32.pow(falls.saturating_sub(1).min(16))).min(max);
+            u64::try_from(wait.as_micros()).unwrap_or(u64::MAX)
+        };
+        (doubled(times.readd, times.readd_max), doubled(times.handover, times.handover_max))
     }
 
     /// A replica has done a step: it was `seen` before, and is to be seen otherwise now.
