@@ -375,6 +375,7 @@ impl Replica {
         self.counts.taken_over += 1;
         self.keep_taken(&snapshot, file);
         (self.log, self.state) = snapshot.into_parts();
+        self.ends_by_it = false;
         self.committed = self.committed.max(position.seq);
         (self.transfer_after, self.transfers_in_vain) = (self.now.mono.after(AGAIN), 0);
         self.dirty = true;
