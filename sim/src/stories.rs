@@ -7,6 +7,7 @@ use tradenet_core::{ClientAnswer, ClientRequest};
 use tradenet_schemas::ids::OrderNumber;
 use tradenet_schemas::trade::Outcome;
 
+use crate::marks;
 use crate::tell::{buy, sell};
 use crate::trace::Detail;
 use crate::workload::{first_requests, limit_order};
@@ -26,6 +27,9 @@ macro_rules! with_stories {
             reads_come_from_the_cache_until_a_trade_changes_the_stock,
             an_order_is_found_by_its_number,
             an_old_order_that_has_rotted_is_found_when_it_is_got_back,
+            an_old_order_that_cant_be_read_is_found_by_who_asks_again,
+            who_learns_from_a_disk_that_cant_be_read_asks_somebody_else,
+            a_crash_that_leaves_zeros_is_repaired,
             the_leader_is_killed_and_the_next_highest_leads,
             a_retried_key_is_replayed_by_the_next_leader,
             one_replica_alone_goes_on,
@@ -129,19 +133,74 @@ fn an_order_is_found_by_its_number() {
 }
 
 fn an_old_order_that_has_rotted_is_found_when_it_is_got_back() {
-    let mut world = World::up(9); // Replicas keep one order.
-    let first = world.buy(frontend(1), "MILD", "first");
+    let (mut world, first) = with_an_old_order();
     let last = (0..5).map(|key| world.buy(frontend(1), "HOT", &key.to_string())).last();
-    let found = |answer: &Answered, number| matches!(answer, Answered::With(ClientAnswer::Order(Some(order))) if order.number == number);
-    let look_up = |world: &mut World, number| world.ask(frontend(2), ClientRequest::Order(number));
     assert!(found(&look_up(&mut world, first), first));
     world.rot(order(3), first);
     let told = look_up(&mut world, first);
     assert!(matches!(&told, Answered::With(ClientAnswer::Unavailable(why)) if why.contains("rotted")), "{told:?}");
+    assert!(world.came_to_pass(marks::OLD_ROTTEN));
     let last = last.unwrap_or(first);
     assert!(found(&look_up(&mut world, last), last));
     world.run_until(|world| !world.is_rotten(order(3)), "the line is got back");
     assert!(found(&look_up(&mut world, first), first));
+}
+
+/// Replicas keep one order, and it is not this one.
+fn with_an_old_order() -> (World, OrderNumber) {
+    let mut world = World::up(9);
+    let first = world.buy(frontend(1), "MILD", "first");
+    world.buy(frontend(1), "HOT", "second");
+    (world, first)
+}
+
+fn look_up(world: &mut World, number: OrderNumber) -> Answered {
+    world.ask(frontend(2), ClientRequest::Order(number))
+}
+
+fn found(answer: &Answered, number: OrderNumber) -> bool {
+    matches!(answer, Answered::With(ClientAnswer::Order(Some(order))) if order.number == number)
+}
+
+fn an_old_order_that_cant_be_read_is_found_by_who_asks_again() {
+    let (mut world, first) = with_an_old_order();
+    world.fail_read(order(3));
+    let told = look_up(&mut world, first);
+    assert!(matches!(&told, Answered::With(ClientAnswer::Unavailable(why)) if why.contains("can't read")), "{told:?}");
+    assert!(world.came_to_pass(marks::OLD_UNREAD));
+    assert!(found(&look_up(&mut world, first), first));
+}
+
+fn who_learns_from_a_disk_that_cant_be_read_asks_somebody_else() {
+    let mut world = World::up(44);
+    world.wipe(order(1));
+    for key in 0..5 {
+        world.buy(frontend(1), "HOT", &key.to_string());
+    }
+    world.fail_read(order(2));
+    world.fail_read(order(3));
+    world.start(order(1));
+    world.run_until(|world| world.came_to_pass(marks::PEER_UNREAD), "somebody can't read what it is asked for");
+    world.run_until(|world| world.is_whole(), "the third is in sync all the same");
+    world.run_until(World::journals_are_equal, "its journal is whole");
+}
+
+fn a_crash_that_leaves_zeros_is_repaired() {
+    // What a crash leaves is chance.
+    let seeds = 45..200;
+    let zeros = seeds.into_iter().find_map(|seed| {
+        let mut world = World::up(seed);
+        world.slow_disk(order(1), 100);
+        world.ask_later(frontend(1), buy("HOT", 1, "a"));
+        world.run_for(20);
+        world.kill(order(1));
+        (world.came_to_pass(marks::ZEROS) && world.ends_in_zeros(order(1))).then_some(world)
+    });
+    let mut world = zeros.unwrap_or_else(|| panic!("no crash leaves zeros"));
+    world.slow_disk(order(1), 1);
+    world.start(order(1));
+    world.run_until(|world| world.is_whole(), "it has cut them off, and is in sync again");
+    world.run_until(World::journals_are_equal, "its journal is whole");
 }
 
 fn the_leader_is_killed_and_the_next_highest_leads() {

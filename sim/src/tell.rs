@@ -166,6 +166,15 @@ impl World {
         let machine = self.index(who);
         self.machines[machine].disk.sync_us = ms * 1_000;
     }
+    /// Whether that replica's journal ends in bytes that were never written.
+    pub fn ends_in_zeros(&self, who: Who) -> bool {
+        self.machines[self.index(who)].disk.file.last() == Some(&0)
+    }
+    /// The next read of that replica's disk fails.
+    pub fn fail_read(&mut self, who: Who) {
+        let machine = self.index(who);
+        self.machines[machine].disk.fails = Some(crate::disk::Fails::Read);
+    }
     /// Whether that replica's disk has no room.
     pub fn full_disk(&mut self, who: Who, full: bool) {
         let machine = self.index(who);
@@ -274,6 +283,10 @@ impl World {
     /// How many entries are committed.
     pub fn committed(&self) -> u64 {
         self.invariants.truth.end().0
+    }
+    /// Whether that rare situation has come to pass: a name of [`crate::marks`].
+    pub fn came_to_pass(&self, mark: &str) -> bool {
+        self.marks.contains_key(mark)
     }
     /// Whether the process at that place runs.
     pub fn runs(&self, who: Who) -> bool {
