@@ -640,6 +640,7 @@ impl World {
         let one_by_one = self.rng.bool();
         let local = place.clock.local(self.now);
         let mut outputs = Vec::new();
+        let inputs = process.inbox.len();
         while let Some(input) = process.inbox.pop_front() {
             process.decider.handle(local, input);
             if one_by_one || process.inbox.is_empty() {
@@ -653,6 +654,7 @@ impl World {
         }
         self.machines[machine].process = Some(process);
         self.look_at(machine);
+        self.check_shown(machine, &outputs, inputs);
         for output in outputs {
             self.carry_out(machine, output);
         }

@@ -1,4 +1,4 @@
-//! What must hold at every moment: S1 to S15 of `docs/protocol.md`, section 7.
+//! What must hold at every moment: S1 to S16 of `docs/protocol.md`, section 7.
 //!
 //! Problem: a broken invariant shows in a client's answer long after, or never; and looking at everything after every step
 //! is too slow for a million seeds.
@@ -9,7 +9,7 @@
 //!
 //! | here | kept elsewhere |
 //! | --- | --- |
-//! | S1 [`one_leader`], S2 [`everywhere`], S3 [`truth`], S4 and S7 [`acknowledgement`], S5 and S6 [`floor`], S9 [`digest`], S10 and S11 [`truth`] | S8, S12, S13, S16 in [`crate::auditor`], by what clients got; S14 by core itself, which stops (`world::ended`); S15 [`bounds`] |
+//! | S1 [`one_leader`], S2 [`everywhere`], S3 [`truth`], S4 and S7 [`acknowledgement`], S5 and S6 [`floor`], S8, S10 and S11 [`truth`], S9 [`digest`], S13 [`shown`], S15 [`bounds`] and [`shown`] | S8, S12, S13, S16 in [`crate::auditor`], by what clients got; S14 by core itself, which stops (`world::ended`) |
 
 pub mod acknowledgement;
 pub mod bounds;
@@ -17,18 +17,19 @@ pub mod digest;
 pub mod everywhere;
 pub mod floor;
 pub mod one_leader;
+pub mod shown;
 pub mod truth;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use tradenet_core::Packet;
 use tradenet_core::replica::Replica;
 use tradenet_core::times::Times;
+use tradenet_core::{Output, Packet};
 use tradenet_schemas::ids::ReplicaId;
 use tradenet_schemas::message::{Configuration, Floor, Message};
 
-use crate::machine::{Holder, LastSeen, Machine};
+use crate::machine::{Decided, Holder, LastSeen, Machine};
 use crate::register::Register;
 use crate::world::World;
 
@@ -59,6 +60,11 @@ impl Violation {
         if self.is_late { "LATE" } else { "VIOLATED" }
     }
 }
+
+/// After so many inputs at once a process's queues are looked at,
+const BURST_INPUTS: usize = 32;
+/// and else in each step of which the number is a multiple of this.
+const LOOK_EVERY_STEPS: u64 = 256;
 
 /// What a check says.
 pub type Verdict = Result<(), Violation>;
@@ -208,6 +214,25 @@ impl World {
         if let Some(process) = &mut self.machines[machine].process {
             process.last_seen = now_seen;
         }
+    }
+
+    /// Looks at what a process shows after a step: its lease where it served something from its cache, and its queues.
+    pub(crate) fn check_shown(&mut self, machine: usize, outputs: &[Output], inputs: usize) {
+        let served = outputs.iter().any(shown::is_hit);
+        let queues = inputs >= BURST_INPUTS || self.trace.steps().is_multiple_of(LOOK_EVERY_STEPS);
+        if !served && !queues {
+            return;
+        }
+        let me = &self.machines[machine];
+        let now = me.clock.local(self.now);
+        let Some(process) = &me.process else { return };
+        let readings = match &process.decider {
+            Decided::Replica(decider) => shown::shown(&**decider, now),
+            Decided::Catalog(decider) => shown::shown(&**decider, now),
+            Decided::Frontend(decider) => shown::shown(&**decider, now),
+        };
+        let lease = if served { shown::lease(&readings) } else { Ok(()) };
+        self.verdict(lease.and_then(|()| shown::queues(&readings)));
     }
 
     /// Looks at what is about to be sent.
