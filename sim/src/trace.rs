@@ -2,7 +2,7 @@
 //!
 //! Problem: a violation is worth nothing without the way that led to it, and writing every step down makes a million seeds
 //! slow.
-//! Idea: every step goes into a fingerprint, which is cheap; text is made only when it is wanted. A seed that fails is run
+//! Idea: of every step its time, kind and machine go into a fingerprint, which is cheap; text is made only when it is wanted. A seed that fails is run
 //! again with text, which is the same run.
 //! Rule kept: same seed, same bytes. Columns: microseconds of the world, machine, what, details.
 //!
