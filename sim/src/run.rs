@@ -41,10 +41,10 @@ const ASK_EVERY_US: u64 = 100_000;
 const WHOLE_WITHIN_US: u64 = 30_000_000;
 /// or so long after what the protocol's own rule makes wait who fell out often (up to 30 s to be in sync, 60 s to lead).
 const WHOLE_BEYOND_PATIENCE_US: u64 = 15_000_000;
-/// L2: in sync again within so long after what a learner must keep up (2 s, and up to 30 s if it fell out often): 3 s,
-/// one in which the register owes an answer that was lost before the last fault ended, two in which half a megabyte is copied at
-/// the rate that some seeds have, and two because who learns from a new leader keeps up anew.
-const LEARNED_BEYOND_US: u64 = 8_000_000;
+/// L2: in sync again within so long beyond twice what a learner must keep up (2 s, and up to 30 s if it fell out often), since
+/// who learns from a new leader keeps up anew: 3 s, one in which the register owes an answer that was lost before the last fault
+/// ended, and two in which half a megabyte is copied at the rate that some seeds have.
+const LEARNED_BEYOND_US: u64 = 6_000_000;
 /// L7: asking all others, and asking them again;
 const ROT_WITHIN_US: u64 = 20_000_000;
 /// and for each 64 KiB of the longest journal two rounds of reading it again.
@@ -262,7 +262,7 @@ fn becomes_whole(world: &mut World) -> Result<Recovered, Violation> {
     took.learned_us = in_sync.saturating_sub(world.last_start.max(healed + available_us));
     // What a fault had begun may still make somebody fall.
     took.learning_us = world.invariants.patience_us(&world.times).0;
-    if took.learned_us > took.learning_us + LEARNED_BEYOND_US {
+    if took.learned_us > took.learning_us * 2 + LEARNED_BEYOND_US {
         return Err(late(world, &format!("L2 everybody is in sync again: {took:?}")));
     }
     run_while(world, left(world), |world| !world.is_whole())?;
