@@ -504,7 +504,7 @@ impl Situation {
         place.decider = None;
         place.disk.crash_with(keeps);
         self.lines.retain(|(_, to), _| *to != index);
-        let verdict = self.invariants.disk_changed(&holders(&self.places));
+        let verdict = self.invariants.disk_changed(&holders(&self.places), &self.register);
         self.verdict(verdict);
     }
 
@@ -513,7 +513,7 @@ impl Situation {
         let entries = self.places[index].disk.entries();
         let Some(answer) = self.place(index).disk.carry_out(now) else { return };
         if self.places[index].disk.entries() < entries {
-            let verdict = self.invariants.disk_changed(&holders(&self.places));
+            let verdict = self.invariants.disk_changed(&holders(&self.places), &self.register);
             self.verdict(verdict);
         }
         self.give(index, Input::Disk(answer));

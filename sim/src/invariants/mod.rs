@@ -27,7 +27,7 @@ use tradenet_core::replica::Replica;
 use tradenet_core::times::Times;
 use tradenet_core::{Output, Packet};
 use tradenet_schemas::ids::ReplicaId;
-use tradenet_schemas::message::{Configuration, Floor, Message};
+use tradenet_schemas::message::{Configuration, Message};
 
 use crate::machine::{Decided, Holder, LastSeen, Machine};
 use crate::register::Register;
@@ -126,8 +126,8 @@ impl Invariants {
         }
         if now_seen.committed != seen.committed {
             let fresh = self.truth.committed(replica)?;
-            if let Some(newest) = self.newest.as_ref().filter(|_| fresh) {
-                everywhere::check(newest, &self.truth, holders)?;
+            if fresh {
+                self.disk_changed(holders, register)?;
             }
         }
         if now_seen.applied != seen.applied {
@@ -147,10 +147,8 @@ impl Invariants {
             return Ok(());
         };
         self.floor.written(register)?;
-        let floor = register.floor.value().filter(|_| register.tampered);
-        let against = |record: &Configuration| floor.is_some_and(|floor| !floor.is(record) && !record.may_take(floor));
         if configuration {
-            if against(written) {
+            if has_lost_the_floor(written, register) {
                 // Written by somebody who looked before the register went back, or before the floor was taken: that stands against
                 // it, and who reads both repairs it before anybody can be elected by it.
                 return Ok(());
@@ -161,18 +159,14 @@ impl Invariants {
                 *self.falls.entry(member.id).or_default() += u32::from(written.in_sync_member(member.id).is_none());
             }
             everywhere::check(written, &self.truth, holders)?;
-        } else if self.newest.as_ref().is_some_and(against)
-            && let Some(taken) = floor.and_then(Floor::record)
-        {
-            // By the newest nobody can serve any more.
-            self.newest = Some(taken.clone());
         }
         Ok(())
     }
 
-    /// A disk may have lost something.
-    pub(crate) fn disk_changed(&self, holders: &[Holder<'_>]) -> Verdict {
-        self.newest.as_ref().map_or(Ok(()), |newest| everywhere::check(newest, &self.truth, holders))
+    /// A disk may have lost something, or something more is committed.
+    pub(crate) fn disk_changed(&self, holders: &[Holder<'_>], register: &Register) -> Verdict {
+        let newest = self.newest.as_ref().filter(|newest| !has_lost_the_floor(newest, register));
+        newest.map_or(Ok(()), |newest| everywhere::check(newest, &self.truth, holders))
     }
 
     /// The nemesis changed the register: what it was is no measure any more.
@@ -185,6 +179,12 @@ impl Default for Invariants {
     fn default() -> Self {
         Self::new()
     }
+}
+
+/// Whether nobody can be elected by a record any more: after the register went back, another one has the floor that does not come before it.
+fn has_lost_the_floor(record: &Configuration, register: &Register) -> bool {
+    let floor = register.floor.value().filter(|_| register.tampered);
+    floor.is_some_and(|floor| !floor.is(record) && !record.may_take(floor))
 }
 
 fn holders(machines: &[Machine]) -> Vec<Holder<'_>> {
@@ -263,7 +263,7 @@ impl World {
 
     /// Looks at the disks after one of them lost something.
     pub(crate) fn check_disk(&mut self, _machine: usize) {
-        let verdict = self.invariants.disk_changed(&holders(&self.machines));
+        let verdict = self.invariants.disk_changed(&holders(&self.machines), &self.register);
         self.verdict(verdict);
     }
 }
