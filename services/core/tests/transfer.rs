@@ -45,6 +45,12 @@ fn leader() -> Leader {
     Leader { id: id(LEADER), boot: Boot(u64::from(LEADER)) }
 }
 
+fn said_by_leader(epoch: u64, body: Message) -> Input {
+    let from = Node::Order(leader().id, leader().boot);
+    let envelope = Envelope { cluster: Some(ClusterId(1)), epoch: Epoch(epoch), from, body };
+    Input::Received { packet: Packet::new(envelope, Bytes::new()), reply: None }
+}
+
 /// A replica and its directory.
 struct Place {
     number: u8,
@@ -186,9 +192,7 @@ impl Exchange {
             self.now = Now { mono: self.now.mono.after(TICK), ..self.now };
             let body =
                 Message::Append { leader: leader(), configuration: None, prev: end, committed: end.seq, round: 1 };
-            let from = Node::Order(leader().id, leader().boot);
-            let envelope = Envelope { cluster: Some(ClusterId(1)), epoch: Epoch(2), from, body };
-            self.give(LEARNER, Input::Received { packet: Packet::new(envelope, Bytes::new()), reply: None });
+            self.give(LEARNER, said_by_leader(2, body));
             self.give(LEARNER, Input::Timer);
             if self.left == 0 {
                 return;
@@ -197,8 +201,8 @@ impl Exchange {
     }
 }
 
-fn end_of(history: &History) -> Position {
-    tradenet_core::journal::scan(&history.bytes, Position::default()).last().unwrap().unwrap().position
+fn end_of(journal: &[u8]) -> Position {
+    tradenet_core::journal::scan(journal, Position::default()).last().unwrap().unwrap().position
 }
 
 /// What the replicas have: their journals and snapshots, the newest first; and how many requests for lines each leaves without an
@@ -212,6 +216,13 @@ struct Have {
 }
 
 impl Have {
+    /// The learner nothing, the others everything, and a snapshot of all but the last entries; it takes its time.
+    fn nearly_all(history: &History) -> Self {
+        let end = history.ends[history.entries.len() - 11];
+        let whole = (history.bytes.clone(), vec![history.snapshot(None, end).unwrap().encode()], 0);
+        Self { learner: Vec::new(), two: whole.clone(), leader: whole, rate: 100_000 }
+    }
+
     fn exchange(&self) -> Exchange {
         let place = |number, (journal, snapshots, deaf): &(Vec<u8>, Vec<Vec<u8>>, usize)| Place {
             deaf: *deaf,
@@ -226,7 +237,7 @@ impl Have {
 }
 
 fn is_whole(exchange: &mut Exchange, history: &History, what: &str) {
-    let end = end_of(history);
+    let end = end_of(&history.bytes);
     let learner = exchange.at(LEARNER);
     assert_eq!(learner.stopped, None, "{what}: {:?}", learner.notices);
     assert_eq!(learner.replica.tail(), end, "{what}: {:?}", learner.notices);
@@ -260,7 +271,7 @@ fn who_is_far_behind_takes_over_a_snapshot_that_is_good_and_no_other() {
     // The newest that was taken over last is the first that the next start looks at.
     let check = |what: &str, have: Have, takes: &[usize]| {
         let mut exchange = have.exchange();
-        exchange.catch_up(end_of(&history));
+        exchange.catch_up(end_of(&history.bytes));
         is_whole(&mut exchange, &history, what);
         let learner = exchange.at(LEARNER);
         let kept: Vec<_> =
@@ -309,15 +320,12 @@ fn who_is_far_behind_takes_over_a_snapshot_that_is_good_and_no_other() {
 #[test]
 fn who_is_killed_while_it_takes_a_snapshot_over_goes_on_with_what_it_has() {
     let history = History::of(23, 300);
-    let late = history.entries.len() - 10;
-    let snapshot = history.snapshot(None, history.ends[late - 1]).unwrap().encode();
-    let whole = (history.bytes.clone(), vec![snapshot], 0);
-    let have = Have { learner: Vec::new(), two: whole.clone(), leader: whole, rate: 100_000 };
+    let have = Have::nearly_all(&history);
     let mut lives = 0;
     for requests in 0.. {
         let mut exchange = have.exchange();
         exchange.left = requests;
-        exchange.catch_up(end_of(&history));
+        exchange.catch_up(end_of(&history.bytes));
         let done = exchange.left > 0;
         exchange.left = usize::MAX;
         let Place { journal, snapshots, notices, .. } = exchange.at(LEARNER);
@@ -326,7 +334,7 @@ fn who_is_killed_while_it_takes_a_snapshot_over_goes_on_with_what_it_has() {
         let had = journal.len();
         *exchange.at(LEARNER) = Place::new(LEARNER, &journal, snapshots, have.rate);
         exchange.give(LEARNER, Input::Connected);
-        exchange.catch_up(end_of(&history));
+        exchange.catch_up(end_of(&history.bytes));
         is_whole(&mut exchange, &history, &format!("killed at request {requests}, with {had} bytes"));
         lives += usize::from(had > 0 && had < history.bytes.len());
         if done {
@@ -339,15 +347,12 @@ fn who_is_killed_while_it_takes_a_snapshot_over_goes_on_with_what_it_has() {
 #[test]
 fn who_gives_no_snapshot_or_no_more_of_it_is_not_waited_for() {
     let history = History::of(26, 400);
-    let late = history.entries.len() - 10;
-    let snapshot = history.snapshot(None, history.ends[late - 1]).unwrap().encode();
-    let whole = (history.bytes.clone(), vec![snapshot], 0);
+    let have = Have::nearly_all(&history);
     let check = |two: usize, leader: usize, takes: bool| {
-        let have = Have { learner: Vec::new(), two: whole.clone(), leader: whole.clone(), rate: 100_000 };
         let mut exchange = have.exchange();
         exchange.at(2).gives = two;
         exchange.at(LEADER).gives = leader;
-        exchange.catch_up(end_of(&history));
+        exchange.catch_up(end_of(&history.bytes));
         is_whole(&mut exchange, &history, &format!("{two} and {leader} parts"));
         assert_eq!(!exchange.at(LEARNER).snapshots.is_empty(), takes, "{two} and {leader} parts");
     };
@@ -364,13 +369,10 @@ fn who_gives_no_snapshot_or_no_more_of_it_is_not_waited_for() {
 fn who_copies_what_the_leader_has_no_more_follows_the_leader() {
     let history = History::of(27, 400);
     let (astray, common) = history.astray();
-    let late = history.entries.len() - 10;
-    let snapshot = history.snapshot(None, history.ends[late - 1]).unwrap().encode();
-    let two = (history.bytes, vec![snapshot], 3);
-    let have = Have { learner: Vec::new(), two, leader: (astray.clone(), vec![], 0), rate: 100_000 };
+    let mut have = Have { leader: (astray.clone(), vec![], 0), ..Have::nearly_all(&history) };
+    have.two.2 = 3;
     let mut exchange = have.exchange();
-    let end = tradenet_core::journal::scan(&astray, Position::default()).last().unwrap().unwrap().position;
-    exchange.catch_up(end);
+    exchange.catch_up(end_of(&astray));
     let learner = exchange.at(LEARNER);
     let told = |text: &str| learner.notices.iter().any(|notice| notice.contains(text));
     assert!(told("the leader's log is another one"), "it had copied up to {common}: {:?}", learner.notices);
@@ -381,22 +383,16 @@ fn who_copies_what_the_leader_has_no_more_follows_the_leader() {
 #[test]
 fn who_is_counted_on_while_it_copies_ends_and_reads_what_it_has_at_the_next_start() {
     let history = History::of(25, 300);
-    let late = history.entries.len() - 10;
-    let snapshot = history.snapshot(None, history.ends[late - 1]).unwrap().encode();
-    let whole = (history.bytes.clone(), vec![snapshot], 0);
-    let have = Have { learner: Vec::new(), two: whole.clone(), leader: whole, rate: 100_000 };
+    let have = Have::nearly_all(&history);
     let mut exchange = have.exchange();
     exchange.left = 8;
-    exchange.catch_up(end_of(&history));
+    exchange.catch_up(end_of(&history.bytes));
     let copied = exchange.at(LEARNER).journal.clone();
     assert!(!copied.is_empty() && copied.len() < history.bytes.len());
     exchange.left = usize::MAX;
     let mut newer = Configuration { epoch: Epoch(3), nonce: Nonce(2), ..configuration() };
     newer.in_sync.push(Member { id: id(LEARNER), store: StoreId(77) });
-    let body = Message::Announce(Box::new(newer.clone()));
-    let from = Node::Order(leader().id, leader().boot);
-    let envelope = Envelope { cluster: Some(ClusterId(1)), epoch: Epoch(3), from, body };
-    exchange.give(LEARNER, Input::Received { packet: Packet::new(envelope, Bytes::new()), reply: None });
+    exchange.give(LEARNER, said_by_leader(3, Message::Announce(Box::new(newer))));
     let learner = exchange.at(LEARNER);
     assert!(
         matches!(&learner.stopped, Some(Stop::Broken(why)) if why.contains("Start it again")),

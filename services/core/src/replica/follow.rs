@@ -219,20 +219,13 @@ impl Replica {
         self.send(Peer::Order(peer), Message::Fetch { from, bytes_max: None });
     }
 
-    fn fetch_peer(&self) -> Option<ReplicaId> {
-        let peers = self.fetch_peers();
-        (!peers.is_empty()).then(|| peers[self.following.tries % peers.len()])
-    }
-
     /// Whom to ask: an in-sync member the leader, who alone may have it cut its log; one that is far behind first another
     /// follower, so that its catch-up does not slow the leader down.
-    fn fetch_peers(&self) -> Vec<ReplicaId> {
-        let mut peers = self.followers_then_leader();
-        let others = peers.len().saturating_sub(1);
-        if !self.is_far_behind() {
-            peers.drain(..others);
-        }
-        peers
+    fn fetch_peer(&self) -> Option<ReplicaId> {
+        let peers = self.followers_then_leader();
+        let first = if self.is_far_behind() { 0 } else { peers.len().saturating_sub(1) };
+        let peers = &peers[first..];
+        (!peers.is_empty()).then(|| peers[self.following.tries % peers.len()])
     }
 
     pub(super) fn followers_then_leader(&self) -> Vec<ReplicaId> {

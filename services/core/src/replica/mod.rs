@@ -540,14 +540,18 @@ impl Replica {
         }
     }
 
+    /// How many of so many bytes, which were read from behind an entry on, are of the log: what of the file is behind it is about to be
+    /// cut, or taken over.
+    fn of_the_log(&self, from: SeqNum, bytes: usize) -> usize {
+        let left = self.log.bytes().saturating_sub(self.log.place_at_or_before(from).end);
+        usize::try_from(left).unwrap_or(usize::MAX).min(bytes)
+    }
+
     fn read_to_apply(&mut self, applied: SeqNum, from: Position, bytes: &[u8], to: SeqNum) {
         if applied != self.state.exchange.applied() {
             return;
         }
-        // What of the file is behind the log is about to be cut, or taken over.
-        let left = self.log.bytes() - self.log.place_at_or_before(from.seq).end.min(self.log.bytes());
-        let most = usize::try_from(left).unwrap_or(usize::MAX).min(bytes.len());
-        let mut scan = journal::scan(&bytes[..most], from);
+        let mut scan = journal::scan(&bytes[..self.of_the_log(from.seq, bytes.len())], from);
         while let Some(scanned) = scan.next() {
             match scanned {
                 Ok(good) if !self.log.contains(good.position) || good.position.seq > to => break,
@@ -939,14 +943,10 @@ impl Replica {
     /// What was read for a peer, from the entry behind `from` on.
     fn read_for_peer(&mut self, reply: ReplyTo, asked: Position, from: Position, most: usize, bytes: &Bytes) {
         // It may have been cut while it was read.
-        let Some(start) =
-            self.log.position(from.seq).filter(|own| *own == from).map(|_| self.log.place_at_or_before(from.seq))
-        else {
+        if self.log.position(from.seq) != Some(from) {
             return;
-        };
-        // What of the file is behind the log is about to be cut.
-        let left = usize::try_from(self.log.bytes() - start.end).unwrap_or(usize::MAX);
-        let bytes = bytes.slice(..bytes.len().min(left));
+        }
+        let bytes = bytes.slice(..self.of_the_log(from.seq, bytes.len()));
         let mut scan = journal::scan(&bytes, from);
         while scan.position().seq < asked.seq {
             match scan.next() {

@@ -217,10 +217,16 @@ impl Replica {
     }
 
     pub(super) fn transfer_peer_is_gone(&mut self, peer: ReplicaId) {
-        if let Some(transfer) = self.transfer.as_mut().filter(|transfer| transfer.asks(peer)) {
-            transfer.in_vain();
-            self.transfer_on();
+        if self.transfer.as_ref().is_some_and(|transfer| transfer.asks(peer)) {
+            self.transfer_in_vain();
         }
+    }
+
+    fn transfer_in_vain(&mut self) {
+        if let Some(transfer) = &mut self.transfer {
+            transfer.in_vain();
+        }
+        self.transfer_on();
     }
 
     /// A part of a snapshot, or the news that there is none.
@@ -233,8 +239,7 @@ impl Replica {
         offset: u64,
         part: &Bytes,
     ) {
-        let own = self.epoch();
-        let Some(transfer) = self.transfer.as_mut().filter(|transfer| transfer.asks(sender)) else { return };
+        let Some(transfer) = self.transfer.as_ref().filter(|transfer| transfer.asks(sender)) else { return };
         let (wanted, begins) = match &transfer.stage {
             Stage::Asking => (None, 0),
             Stage::Snapshot { of, file } => (Some(*of), file.len() as u64),
@@ -242,20 +247,14 @@ impl Replica {
         };
         let is_late = offset != begins || wanted.is_some_and(|wanted| of.is_some_and(|of| of != wanted));
         // Of an epoch that is not on disk here nothing is taken (rule R4): it is asked for again.
-        if is_late || epoch > own {
+        if is_late || epoch > self.epoch() {
             return;
         }
-        let (Some(of), true) = (of, !part.is_empty()) else {
+        let good = |of: &Position| !part.is_empty() && (begins > 0 || self.is_worth_it(*of, size_bytes, part));
+        let Some(of) = of.filter(good) else {
             // None, or no more the one that was begun: others may still have that.
-            transfer.in_vain();
-            return self.transfer_on();
+            return self.transfer_in_vain();
         };
-        if begins == 0 && !self.is_worth_it(of, size_bytes, part) {
-            if let Some(transfer) = &mut self.transfer {
-                transfer.in_vain();
-            }
-            return self.transfer_on();
-        }
         self.counts.copied_bytes += part.len() as u64;
         let (tail, end) = (self.log.tail(), self.log.bytes());
         let Some(transfer) = &mut self.transfer else { return };
@@ -339,8 +338,7 @@ impl Replica {
             return true;
         }
         if prev != asked || !fits {
-            transfer.in_vain();
-            self.transfer_on();
+            self.transfer_in_vain();
             return true;
         }
         (*at, *end) = (reached, *end + followed.bytes as u64);
