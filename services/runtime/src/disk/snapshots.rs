@@ -74,15 +74,16 @@ pub(super) fn part(dir: &Path, seq: Option<SeqNum>, offset: u64, bytes_max: usiz
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
         file => file?,
     };
-    let read = |offset: u64, most: usize| {
-        let mut bytes = Vec::new();
-        let mut from = &file;
-        from.seek(SeekFrom::Start(offset))?;
-        from.take(most as u64).read_to_end(&mut bytes).map(|_| bytes)
-    };
-    let Some(header) = Header::read(&read(0, HEADER_BYTES)?) else { return Ok(None) };
-    let (size_bytes, bytes) = (file.metadata()?.len(), read(offset, bytes_max)?.into());
+    let Some(header) = Header::read(&read(&file, 0, HEADER_BYTES)?) else { return Ok(None) };
+    let (size_bytes, bytes) = (file.metadata()?.len(), read(&file, offset, bytes_max)?.into());
     Ok(Some(SnapshotPart { header, size_bytes, bytes }))
+}
+
+/// So many bytes of a file, or as many as there are.
+fn read(mut file: &File, offset: u64, bytes_max: usize) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    file.seek(SeekFrom::Start(offset))?;
+    file.take(bytes_max as u64).read_to_end(&mut bytes).map(|_| bytes)
 }
 
 /// Removes those of more than `bytes` bytes of the journal, and those that don't say.
@@ -97,9 +98,7 @@ pub(super) fn drop_behind(dir: &Path, bytes: u64) -> io::Result<()> {
 
 /// Up to which byte of the journal a snapshot is, if it says so.
 fn covers(path: &Path) -> Option<u64> {
-    let mut head = Vec::new();
-    let file = File::open(path).ok()?;
-    file.take(HEADER_BYTES as u64).read_to_end(&mut head).ok()?;
+    let head = read(&File::open(path).ok()?, 0, HEADER_BYTES).ok()?;
     Header::read(&head).map(|header| header.bytes)
 }
 
