@@ -230,9 +230,7 @@ impl Disk {
                 DiskAnswer::Failed { ticket, why: "Input/output error (os error 5)".to_owned() }
             }
             DiskRequest::Read { ticket, offset, bytes_max } => {
-                let start = usize::try_from(offset).unwrap_or(usize::MAX).min(self.file.len());
-                let end = start.saturating_add(bytes_max).min(self.file.len());
-                let bytes = Bytes::copy_from_slice(&self.file[start..end]);
+                let bytes = Bytes::copy_from_slice(piece(&self.file, offset, bytes_max));
                 DiskAnswer::Read { ticket, bytes }
             }
             DiskRequest::LoadSnapshot { ticket, skip } => {
@@ -244,9 +242,7 @@ impl Disk {
                 let newest = || self.snapshots.last_key_value().map(|(_, file)| file);
                 let file = seq.map_or_else(newest, |seq| self.snapshots.get(&seq.0));
                 let part = file.and_then(|file| {
-                    let start = usize::try_from(offset).unwrap_or(usize::MAX).min(file.len());
-                    let end = start.saturating_add(bytes_max).min(file.len());
-                    let bytes = Bytes::copy_from_slice(&file[start..end]);
+                    let bytes = Bytes::copy_from_slice(piece(file, offset, bytes_max));
                     Header::read(file).map(|header| SnapshotPart { header, size_bytes: file.len() as u64, bytes })
                 });
                 DiskAnswer::SnapshotRead { ticket, part }
@@ -317,10 +313,7 @@ impl Disk {
         if self.full || self.broken {
             return Err(MakeError::Io("No space left on device (os error 28)".to_owned()));
         }
-        let range = |offset: u64, bytes_max: usize| {
-            let start = usize::try_from(offset).unwrap_or(usize::MAX).min(self.file.len());
-            self.file[start..start.saturating_add(bytes_max).min(self.file.len())].to_vec()
-        };
+        let range = |offset: u64, bytes_max: usize| piece(&self.file, offset, bytes_max).to_vec();
         let of_journal = |snapshot: &Snapshot| {
             let (offset, length) = snapshot.last_line();
             snapshot.is_of(&range(offset, length))
@@ -475,6 +468,12 @@ impl Disk {
         }
         lost
     }
+}
+
+/// So many bytes of a file, or as many as there are.
+fn piece(file: &[u8], offset: u64, bytes_max: usize) -> &[u8] {
+    let start = usize::try_from(offset).unwrap_or(usize::MAX).min(file.len());
+    &file[start..start.saturating_add(bytes_max).min(file.len())]
 }
 
 /// Whether nothing is changed by it.
