@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::account::{Account, Asset, TimeInForce, TokenHash};
 use crate::ids::{Boot, Digest, Epoch, Leader, OrderNumber, SeqNum, TradeNumber};
+use crate::statement::{DoneOrder, Statements};
 use crate::trade::{CommandKey, Price, Quantity, Side, Symbol};
 
 /// What happened.
@@ -104,6 +105,16 @@ pub enum Event {
         order: OrderNumber,
         /// How many were left.
         quantity: Quantity,
+    },
+    /// What has become of some of an account's orders is said once more, since they are not kept in memory any longer.
+    Stated {
+        /// Whose they are.
+        account: Account,
+        /// The groups of its earlier statements with which this one makes a larger group, the smallest last.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        earlier: Vec<Statements>,
+        /// The next of its orders that are done, in the order in which that came about.
+        orders: Vec<DoneOrder>,
     },
     /// This catalog answers for the exchange, and the leader waits for it before it answers a trade.
     Attached {

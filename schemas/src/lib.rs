@@ -32,6 +32,7 @@ pub mod message;
 pub mod rest;
 #[cfg(feature = "json-schema")]
 pub mod samples;
+pub mod statement;
 pub mod subjects;
 mod text;
 pub mod trace;

@@ -45,8 +45,11 @@ pub const CASH_CENTS_MAX: u64 = (1 << 53) - 1;
 pub const OPEN_ORDERS_MAX: usize = 1_000;
 /// How many resting orders one order may meet at once, so that its entry stays well below [`BATCH_BYTES_MAX`].
 pub const FILLS_PER_ORDER_MAX: usize = 1_000;
-/// How many trades of one order, or of all orders of one page, are shown; how much was filled is always exact.
+/// How many trades of one order, or of all orders of one page, are shown; how much was filled is always exact. So many are in a
+/// [statement](crate::statement), too, which is of the log's form: that number must never change.
 pub const FILLS_SHOWN_MAX: usize = 1_000;
+/// How many of an account's orders one entry states as done; fewer where they have more than [`FILLS_SHOWN_MAX`] trades.
+pub const STATEMENT_ORDERS_MAX: usize = 64;
 /// How many periods with trades are remembered of each length for each stock.
 pub const CANDLES_MAX: usize = 1_000;
 /// Longest page of a list: orders of an account, trades of a stock, levels of a book a side.

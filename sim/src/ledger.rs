@@ -17,7 +17,7 @@ use tradenet_schemas::trade::{Command, IdempotencyKey, Order, Outcome, Receipt, 
 
 use crate::history::{Call, History};
 use crate::invariants::{Verdict, Violation};
-use crate::market::{Deed, Finding, Market, Ordered, Patience};
+use crate::market::{Deed, Earlier, Finding, Market, Ordered, Patience, Stated};
 use crate::workload::house_trade;
 use crate::world::Answered;
 
@@ -66,6 +66,41 @@ fn text(value: &Value, field: &str) -> Result<String, String> {
     value[field].as_str().map(str::to_owned).ok_or_else(|| format!("no text {field} in {value}"))
 }
 
+/// What a list holds; nothing where there is none.
+fn each<T>(what: &Value, field: &str, read: impl Fn(&Value) -> Result<T, String>) -> Result<Vec<T>, String> {
+    what[field].as_array().map_or(&[][..], Vec::as_slice).iter().map(read).collect()
+}
+
+fn stated(what: &Value) -> Result<Deed, String> {
+    let fill = |fill: &Value| match [0, 1, 2].map(|at| fill[at].as_u64()) {
+        [Some(trade), Some(price), Some(quantity)] => Ok((trade, price, quantity)),
+        _ => Err(format!("no trade: {fill}")),
+    };
+    let flag = |group: &Value, field: &str| group[field].as_bool().ok_or_else(|| format!("no {field} in {group}"));
+    let group = |group: &Value| {
+        Ok(Earlier {
+            count: number(group, "count")?,
+            newest: number(group, "newest")?,
+            orders: (number(group, "lowest")?, number(group, "highest")?),
+            any: (flag(group, "filled")?, flag(group, "cancelled")?),
+        })
+    };
+    let order = |order: &Value| {
+        Ok(Stated {
+            number: number(order, "order")?,
+            symbol: text(order, "symbol")?,
+            buys: buys(&text(order, "side")?)?,
+            quantity: number(order, "quantity")?,
+            price: order["price"].as_u64(),
+            rested_after: order["rested_after"].as_u64(),
+            cancelled: order["cancelled"].as_u64().unwrap_or(0),
+            fills: each(order, "fills", fill)?,
+        })
+    };
+    let (earlier, orders) = (each(what, "earlier", group)?, each(what, "orders", order)?);
+    Ok(Deed::State { account: text(what, "account")?, earlier, orders })
+}
+
 impl Ledger {
     /// Reads a journal.
     ///
@@ -96,7 +131,7 @@ impl Ledger {
         let mut of_the_exchange = true;
         for event in events {
             let (kind, what) = event.as_object().and_then(|event| event.iter().next()).ok_or("an empty event")?;
-            of_the_exchange &= matches!(kind.as_str(), "listed" | "epoch_start" | "attached" | "detached");
+            of_the_exchange &= matches!(kind.as_str(), "listed" | "epoch_start" | "attached" | "detached" | "stated");
             match kind.as_str() {
                 "listed" => self.list(what)?,
                 "traded" => self.trade(what, text(&entry, "key")?)?,
@@ -171,6 +206,7 @@ impl Ledger {
                 let (trade, maker, price) = (number(what, "trade")?, number(what, "maker")?, number(what, "price")?);
                 Ok(Deed::Match { trade, maker, price, quantity })
             }
+            "stated" => stated(what),
             "cancelled" => Ok(Deed::Cancel { order: number(what, "order")?, quantity: number(what, "quantity")? }),
             other => Err(format!("an event of kind {other}")),
         }

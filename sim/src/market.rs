@@ -10,7 +10,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use tradenet_schemas::account::{AccountAnswer, AccountOrder, AccountQuery, Balance, Book, OrderStatus, Trade};
+use tradenet_schemas::account::{AccountAnswer, AccountOrder, AccountQuery, Balance, Book, OrderStatus, Page, Trade};
 use tradenet_schemas::message::{Answer, Query};
 use tradenet_schemas::trade::Side;
 
@@ -58,6 +58,49 @@ pub enum Deed {
         /// How many are left.
         quantity: u64,
     },
+    /// Orders that are done are said once more.
+    State {
+        /// Whose they are.
+        account: String,
+        /// What leads to its earlier statements.
+        earlier: Vec<Earlier>,
+        /// The orders.
+        orders: Vec<Stated>,
+    },
+}
+
+/// Statements of an account in a row.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Earlier {
+    /// How many.
+    pub count: u64,
+    /// The entry with the newest.
+    pub newest: u64,
+    /// The lowest and the highest number of an order in them.
+    pub orders: (u64, u64),
+    /// Whether any of those was filled, and whether any was cancelled.
+    pub any: (bool, bool),
+}
+
+/// An order that is done, as a statement has it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Stated {
+    /// Its number.
+    pub number: u64,
+    /// Of what.
+    pub symbol: String,
+    /// Which way.
+    pub buys: bool,
+    /// How many.
+    pub quantity: u64,
+    /// The worst price.
+    pub price: Option<u64>,
+    /// How many trades it had when it came to rest, if it did.
+    pub rested_after: Option<u64>,
+    /// How many were left, and cancelled.
+    pub cancelled: u64,
+    /// Trade, price, how many.
+    pub fills: Vec<(u64, u64, u64)>,
 }
 
 /// How an order is to be filled.
@@ -118,7 +161,33 @@ type Traded = (u64, u64, u64, bool);
 #[derive(Clone, Debug)]
 struct Versions<T>(Vec<(u64, T)>);
 
+impl Ordered {
+    fn status(&self) -> OrderStatus {
+        match (self.done, self.left) {
+            (false, _) => OrderStatus::Open,
+            (true, 0) => OrderStatus::Filled,
+            (true, _) => OrderStatus::Cancelled,
+        }
+    }
+
+    fn is_shown_as(&self, account: &str, shown: &AccountOrder) -> bool {
+        let fills = shown.fills.iter().map(|fill| (fill.trade.0, fill.price.cents(), fill.quantity.get()));
+        self.number == shown.number.0
+            && self.account == account
+            && self.symbol == shown.symbol.as_str()
+            && (self.buys, self.quantity) == (shown.side == Side::Buy, shown.quantity.get())
+            && self.price == shown.price.map(|price| price.cents())
+            && (self.status(), self.quantity - self.left) == (shown.status, shown.filled.get())
+            && fills.eq(self.fills.iter().copied())
+    }
+}
+
 impl<T: PartialEq> Versions<T> {
+    /// As it was behind that entry.
+    fn at(&self, seq: u64) -> Option<&T> {
+        let behind = self.0.partition_point(|(since, _)| *since <= seq);
+        self.0[..behind].last().map(|(_, value)| value)
+    }
     fn last(&self) -> Option<&T> {
         self.0.last().map(|(_, value)| value)
     }
@@ -171,6 +240,10 @@ pub struct Market {
     traded: u64,
     /// What was brought in and not taken out: money, and each stock.
     brought: BTreeMap<Option<String>, u64>,
+    /// Each account's statements, one by one.
+    statements: BTreeMap<String, Vec<Earlier>>,
+    /// The orders in them.
+    stated: BTreeSet<u64>,
 }
 
 impl Market {
@@ -194,6 +267,7 @@ impl Market {
             }
             [Deed::Cancel { order, quantity }] => self.cancels(seq, *order, *quantity)?,
             [Deed::Place(order), rest @ ..] => self.places(seq, order, rest)?,
+            [Deed::State { account, earlier, orders }] => self.states(seq, account, earlier, orders)?,
             other => return Err(format!("no command does {other:?}")),
         }
         let symbol = match deeds {
@@ -335,6 +409,49 @@ impl Market {
         self.touched(seq, number, &[])
     }
 
+    fn states(&mut self, seq: u64, account: &str, earlier: &[Earlier], orders: &[Stated]) -> Finding {
+        let statements = self.statements.get(account).map_or(&[][..], Vec::as_slice);
+        // The next makes one group of those whose digits are carried when one is added to their number.
+        let groups = in_groups(statements);
+        let carried = &groups[groups.len() - (statements.len() + 1).trailing_zeros() as usize..];
+        if earlier != carried {
+            return Err(format!("{account} has the statements {groups:?}, and the next leads to {earlier:?}"));
+        }
+        for stated in orders {
+            let number = stated.number;
+            let versions = self.orders.get(&number).ok_or_else(|| format!("there is no order {number}"))?;
+            let (first, last) = (versions.0.first(), versions.last());
+            let (Some((_, first)), Some(last)) = (first, last.filter(|last| last.done && last.account == account))
+            else {
+                return Err(format!("order {number} is not done, or not of {account}"));
+            };
+            let is_so = Stated {
+                number,
+                symbol: last.symbol.clone(),
+                buys: last.buys,
+                quantity: last.quantity,
+                price: last.price,
+                rested_after: (!first.done).then_some(first.fills.len() as u64),
+                cancelled: last.left,
+                fills: last.fills.clone(),
+            };
+            if *stated != is_so {
+                return Err(format!("{is_so:?} is stated as {stated:?}"));
+            }
+            if !self.stated.insert(number) {
+                return Err(format!("order {number} is stated twice"));
+            }
+        }
+        let numbers = || orders.iter().map(|order| order.number);
+        let (Some(lowest), Some(highest)) = (numbers().min(), numbers().max()) else {
+            return Err(format!("nothing is stated of {account}"));
+        };
+        let any = |whole| orders.iter().any(|order| (order.cancelled == 0) == whole);
+        let own = Earlier { count: 1, newest: seq, orders: (lowest, highest), any: (any(true), any(false)) };
+        self.statements.entry(account.to_owned()).or_default().push(own);
+        Ok(())
+    }
+
     fn changes(&mut self, seq: u64, number: u64, change: impl FnOnce(&mut Ordered)) {
         if let Some(mut order) = self.order(number).cloned() {
             change(&mut order);
@@ -447,11 +564,7 @@ impl Market {
                 }
                 _ => Some((0, None)),
             },
-            (AccountQuery::Orders(page), AccountAnswer::Orders(shown)) => {
-                let shown: Vec<u64> = shown.iter().map(|order| order.number.0).collect();
-                let is_so = |_, holder: &Holder| holder.open.iter().rev().take(page.limit).eq(&shown);
-                self.holders.get(account)?.find(from, is_so)
-            }
+            (AccountQuery::Orders(page), AccountAnswer::Orders(shown)) => self.when_listed(account, page, shown, from),
             _ => None,
         }
     }
@@ -471,20 +584,28 @@ impl Market {
 
     /// When an order of that account was like that.
     pub fn when_order(&self, account: &str, shown: &AccountOrder, from: u64) -> Option<Span> {
-        let fills: Vec<_> = shown.fills.iter().map(|f| (f.trade.0, f.price.cents(), f.quantity.get())).collect();
-        self.orders.get(&shown.number.0)?.find(from, |_, order| {
-            let status = match (order.done, order.left) {
-                (false, _) => OrderStatus::Open,
-                (true, 0) => OrderStatus::Filled,
-                (true, _) => OrderStatus::Cancelled,
-            };
-            order.account == account
-                && order.symbol == shown.symbol.as_str()
-                && (order.buys, order.quantity) == (shown.side == Side::Buy, shown.quantity.get())
-                && order.price == shown.price.map(|price| price.cents())
-                && (status, order.quantity - order.left) == (shown.status, shown.filled.get())
-                && order.fills == fills
-        })
+        self.orders.get(&shown.number.0)?.find(from, |_, order| order.is_shown_as(account, shown))
+    }
+
+    /// When those were the account's newest orders of that kind, each of them like that; fewer than were asked for, perhaps, but not
+    /// none of some.
+    fn when_listed(&self, account: &str, page: &Page, shown: &[AccountOrder], from: u64) -> Option<Span> {
+        let below = page.before.map_or(u64::MAX, |before| before.0);
+        let all = self.orders.range(..below).rev().map(|(_, versions)| versions);
+        let own: Vec<_> = all.filter(|all| all.last().is_some_and(|order| order.account == account)).collect();
+        let changes = own.iter().flat_map(|versions| versions.0.iter().map(|(seq, _)| *seq));
+        let mut times: Vec<_> = changes.filter(|seq| *seq > from).chain([from]).collect();
+        times.sort_unstable();
+        times.dedup();
+        let was_so = |seq: u64| {
+            let then = own.iter().filter_map(|versions| versions.at(seq));
+            let mut then =
+                then.filter(|order| page.status.is_none_or(|status| order.status() == status)).take(page.limit);
+            let each = shown.iter().all(|shown| then.next().is_some_and(|order| order.is_shown_as(account, shown)));
+            each && (!shown.is_empty() || then.next().is_none())
+        };
+        let at = times.iter().position(|seq| was_so(*seq))?;
+        Some((times[at], times.get(at + 1).copied()))
     }
 
     fn when_book(&self, symbol: &str, depth: usize, shown: &Book, from: u64) -> Option<Span> {
@@ -558,6 +679,20 @@ impl Market {
     pub fn is_not_of(&self, account: &str, number: u64) -> bool {
         self.order(number).is_none_or(|order| order.account != account)
     }
+}
+
+/// The same statements as a later one refers to them: in groups whose sizes are the binary digits of their number.
+fn in_groups(mut statements: &[Earlier]) -> Vec<Earlier> {
+    let mut groups = Vec::new();
+    while let Some(digit) = statements.len().checked_ilog2() {
+        let (group, rest) = statements.split_at(1 << digit);
+        let orders = group.iter().fold((u64::MAX, 0), |all, one| (all.0.min(one.orders.0), all.1.max(one.orders.1)));
+        let any = (group.iter().any(|one| one.any.0), group.iter().any(|one| one.any.1));
+        let newest = group.last().map_or(0, |one| one.newest);
+        groups.push(Earlier { count: group.len() as u64, newest, orders, any });
+        statements = rest;
+    }
+    groups
 }
 
 /// What an order needs at its worst, of money or of its stock.

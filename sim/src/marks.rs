@@ -6,7 +6,7 @@
 use crate::nemesis::KINDS;
 
 /// What a notice contains, and the situation it tells of.
-pub(crate) const NOTICES: [(&str, &str); 32] = [
+pub(crate) const NOTICES: [(&str, &str); 33] = [
     ("which a former leader wrote", "a divergent tail cut"),
     ("its authority is over", "a catalog's authority waited out"),
     ("was paused", "a leader that was paused"),
@@ -34,6 +34,7 @@ pub(crate) const NOTICES: [(&str, &str); 32] = [
     ("has rotted at line", "rot found by reading again"),
     ("is repaired at line", "rotten lines got back from another replica"),
     ("look-ups of old orders", "an old order read from the journal"),
+    ("statements read for", "an account's old order found by its statements"),
     ("old order's part", OLD_UNREAD),
     ("where an old order stands", OLD_ROTTEN),
     ("orders.jsonl can't be read at line", "a part that can't be read, got back"),
@@ -93,6 +94,10 @@ pub(crate) const MATCHED_LATER: &str = "an order matched with one that a former 
 pub(crate) const REPLAYED_LATER: &str = "an account's command answered again by the next leader";
 /// An order was done when it was to be cancelled.
 pub(crate) const CANCELLED_LATE: &str = "a cancel that came after the fill";
+/// Some of an account's orders were stated.
+pub(crate) const STATED: &str = "an account's orders stated";
+/// The same of an account that had statements before.
+pub(crate) const STATED_AGAIN: &str = "a statement that leads to earlier ones";
 /// A post-only order would have traded.
 pub(crate) const WOULD_CROSS: &str = "a post-only order refused";
 /// An order that was to be whole or not at all was not.
@@ -104,7 +109,7 @@ const RARE: [&str; 4] = [OLD_ROTTEN, OLD_UNREAD, PEER_UNREAD, ZEROS];
 /// All situations that a standard swarm must reach.
 pub fn all() -> impl Iterator<Item = &'static str> {
     let others = [DEPOSED_AHEAD, UNTOLD_WRITE, LATE, OPERATOR, REPLAYED, HIT];
-    let market = [MATCHED_LATER, REPLAYED_LATER, CANCELLED_LATE, WOULD_CROSS, KILLED];
+    let market = [MATCHED_LATER, REPLAYED_LATER, CANCELLED_LATE, STATED, STATED_AGAIN, WOULD_CROSS, KILLED];
     let weather = [LOST, TWICE, COPY_LATE, OVERTAKEN, HELD, NOBODY, UNHEARD, STALE, UNSYNCED, TORN, ZEROS];
     let faults = KINDS.iter().map(|(_, name)| *name).chain(weather);
     let notices = NOTICES.iter().map(|(_, name)| *name);

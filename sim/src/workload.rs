@@ -214,7 +214,14 @@ impl World {
             66..76 => account(AccountQuery::Balance),
             76..82 => account(AccountQuery::Order(self.any_placed(client))),
             82..88 => {
-                let page = Page { status: Some(OrderStatus::Open), limit: self.rng.usize(1..9), before: None };
+                let status = match self.rng.u32(0..8) {
+                    0..3 => Some(OrderStatus::Open),
+                    3 => Some(OrderStatus::Filled),
+                    4 => Some(OrderStatus::Cancelled),
+                    _ => None,
+                };
+                let before = self.rng.bool().then(|| self.any_placed(client));
+                let page = Page { status, limit: self.rng.usize(1..9), before };
                 account(AccountQuery::Orders(page))
             }
             88..95 => ClientRequest::Market(Query::Book(symbol(name), self.rng.usize(1..6))),

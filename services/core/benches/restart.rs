@@ -1,7 +1,8 @@
 //! What a start costs: from the journal's first byte, and from a snapshot with 64 MiB of journal behind it; what orders cost in
 //! memory and in a snapshot, were all of them kept and as they are; and what it costs to look an old one up.
 //!
-//! `cargo bench -p tradenet-core --bench restart -- [MILLIONS]` prints a table. A follower starts on a journal in memory, and has
+//! `cargo bench -p tradenet-core --bench restart -- [MILLIONS] [accounts]` prints a table, of orders with the house or of orders of
+//! ten accounts that trade with each other. A follower starts on a journal in memory, and has
 //! started when it has applied all that its leader calls committed: the disk's part is left out. No harness: one start takes seconds.
 
 #![allow(clippy::unwrap_used, clippy::disallowed_methods, clippy::disallowed_types, clippy::disallowed_macros)]
@@ -19,10 +20,14 @@ use tradenet_core::{
     Decider, DiskAnswer, DiskRequest, Input, Mono, Now, Output, Packet, RegisterAnswer, RegisterRequest, ReplyTo, Slot,
     journal,
 };
+use tradenet_schemas::account::{
+    Account, AccountAnswer, AccountQuery, Asset, Cash, Credentials, Instruction, NewOrder, TimeInForce, TokenHash,
+};
 use tradenet_schemas::ids::{
     Boot, Chain, ClusterId, Epoch, Leader, Member, Node, Nonce, OrderNumber, ReplicaId, SeqNum, StoreId,
 };
 use tradenet_schemas::journal::{Entry, Event};
+use tradenet_schemas::limits::IDEMPOTENCY_KEYS_MAX;
 use tradenet_schemas::message::{Answer, Configuration, Envelope, Floor, Message, Query, RecordId};
 use tradenet_schemas::trade::{Command, CommandKey, Price, Quantity, Side, Stock, Symbol};
 
@@ -34,11 +39,15 @@ fn main() {
     let millions = std::env::args().find_map(|argument| argument.parse::<f64>().ok()).unwrap_or(1.0);
     #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a small number of orders")]
     let orders = (millions * 1e6) as u64;
-    let journal = journal_of(orders);
+    let of = if std::env::args().any(|argument| argument == "accounts") { Of::Accounts } else { Of::House };
+    let journal = journal_of(orders, of, ORDERS_KEPT);
     let length = journal.len() as u64;
     println!("{orders} orders: {} MB of journal", length / 1_000_000);
     for (name, kept) in [("all orders kept", usize::MAX), ("the newest kept", ORDERS_KEPT)] {
         let mut made = None;
+        let journal = journal_of(orders, of, kept);
+        let length = journal.len() as u64;
+        println!("{name}             {:>8} MB of journal", length / 1_000_000);
         let memory = measure(|| {
             let read = &mut |offset, bytes_max| Ok(piece(&journal, offset, bytes_max).to_vec());
             made = Some(Making::keeping(None, length, kept).run(read).unwrap());
@@ -52,7 +61,7 @@ fn main() {
     for (name, last) in [("one that is kept", orders), ("an old one", orders.saturating_sub(ORDERS_KEPT as u64))] {
         // Spread over the journal; each part is read once for one look-up.
         let numbers = (1..=LOOK_UPS).map(|at| if last == orders { orders - at } else { last * at / LOOK_UPS });
-        let (took, ()) = timed(|| numbers.for_each(|number| look_up(&mut leading, &journal, number)));
+        let (took, ()) = timed(|| numbers.for_each(|number| look_up(&mut leading, &journal, number, of)));
         println!("looking up {name:<17}{:>8.1} us", took * 1e6 / LOOK_UPS as f64);
     }
     let (whole, _) = timed(|| start(&journal, None));
@@ -85,8 +94,45 @@ fn timed<T>(act: impl FnOnce() -> T) -> (f64, T) {
     (began.elapsed().as_secs_f64(), done)
 }
 
-fn journal_of(orders: u64) -> Vec<u8> {
-    let (mut exchange, mut bytes, mut chain) = (Exchange::new(), Vec::new(), Chain::default());
+/// Whose orders they are.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Of {
+    House,
+    Accounts,
+}
+
+const ACCOUNTS: u64 = 10;
+
+fn account(number: u64) -> Credentials {
+    let name = format!("account-{}", number % ACCOUNTS);
+    Credentials { account: Account::new(&name).unwrap(), token: TokenHash([7; 32]) }
+}
+
+/// Who places an order: each second one meets the one before.
+fn placer(order: u64) -> Credentials {
+    account(order / 2 + order % 2)
+}
+
+/// What comes before the first order.
+fn preparations(of: Of, stocks: &[Stock]) -> Vec<Command> {
+    if of == Of::House {
+        return Vec::new();
+    }
+    let of_one = |number| {
+        let caller = account(number);
+        let open = Command::Open { account: caller.account.clone(), token: caller.token };
+        let assets = stocks.iter().map(|stock| Asset::Stock(stock.symbol.clone(), Quantity::new(1 << 40).unwrap()));
+        let assets = assets.chain([Asset::Cash(Cash::from_cents(1 << 48).unwrap())]);
+        let brings = move |asset| Command::Account { caller: caller.clone(), instruction: Instruction::Deposit(asset) };
+        [open].into_iter().chain(assets.map(brings).collect::<Vec<_>>())
+    };
+    (0..ACCOUNTS).flat_map(of_one).collect()
+}
+
+/// A journal as a leader writes it that keeps so many orders.
+fn journal_of(orders: u64, of: Of, kept: usize) -> Vec<u8> {
+    let exchange = Exchange::keeping(IDEMPOTENCY_KEYS_MAX, kept);
+    let (mut exchange, mut bytes, mut chain) = (exchange, Vec::new(), Chain::default());
     let symbol = |stock: u64| Symbol::new(&format!("Stock{stock}")).unwrap();
     let stocks: Vec<_> = (0..10)
         .map(|stock| Stock {
@@ -106,12 +152,31 @@ fn journal_of(orders: u64) -> Vec<u8> {
     enter(&mut exchange, None, vec![start]);
     let listed = exchange.list(&stocks);
     enter(&mut exchange, None, listed);
-    for number in 0..orders {
+    let ordered = (0..orders).map(|number| {
         let side = if number.is_multiple_of(2) { Side::Buy } else { Side::Sell };
-        let command = Command::Trade { symbol: symbol(number % 10), side, quantity: Quantity::new(1).unwrap() };
+        let quantity = Quantity::new(1).unwrap();
+        match of {
+            Of::House => Command::Trade { symbol: symbol(number % 10), side, quantity },
+            Of::Accounts => Command::Account {
+                caller: placer(number),
+                instruction: Instruction::Place(NewOrder {
+                    symbol: symbol(number / 2 % 10),
+                    side,
+                    quantity,
+                    price: Price::from_cents(1_599),
+                    time_in_force: TimeInForce::Gtc,
+                    post_only: false,
+                }),
+            },
+        }
+    });
+    for (command, number) in preparations(of, &stocks).into_iter().chain(ordered).zip(0..) {
         let key = CommandKey::generated(Boot(0x0123_4567_89ab_cdef), number);
         let Decision::Accept(events) = exchange.decide(&key, &command) else { panic!("it can be done") };
         enter(&mut exchange, Some(key), events);
+        while let Some(statement) = exchange.statement_due() {
+            enter(&mut exchange, None, vec![statement]);
+        }
     }
     bytes
 }
@@ -209,8 +274,11 @@ fn hear(replica: &mut Replica, from: Node, body: Message) {
     replica.handle(NOW, Input::Received { packet, reply });
 }
 
-fn look_up(replica: &mut Replica, journal: &[u8], number: u64) {
-    let query = Query::Order(OrderNumber(number));
+fn look_up(replica: &mut Replica, journal: &[u8], number: u64, of: Of) {
+    let query = match of {
+        Of::House => Query::Order(OrderNumber(number)),
+        Of::Accounts => Query::Account(placer(number - 1), AccountQuery::Order(OrderNumber(number))),
+    };
     hear(replica, Node::Frontend(Boot(5)), Message::Read { request: number, query });
     let mut found = false;
     while let Some(output) = replica.poll_output() {
@@ -220,7 +288,13 @@ fn look_up(replica: &mut Replica, journal: &[u8], number: u64) {
                 replica.handle(NOW, Input::Disk(DiskAnswer::Read { ticket, bytes }));
             }
             Output::Reply { packet, .. } => {
-                let order = |answer: &Answer| matches!(answer, Answer::Order(Some(order)) if order.number.0 == number);
+                let order = |answer: &Answer| match answer {
+                    Answer::Order(Some(order)) => order.number.0 == number,
+                    Answer::Account(answer) => {
+                        matches!(&**answer, AccountAnswer::Order(Some(order)) if order.number.0 == number)
+                    }
+                    _ => false,
+                };
                 found |= matches!(packet.body(), Message::Answer { answer, .. } if order(answer));
             }
             _ => {}

@@ -126,6 +126,10 @@ bugs! {
     KeepReserved,
     /// A post-only order may trade.
     PostOnlyTrades,
+    /// A statement of an account's orders does not lead to the ones before it.
+    ForgetStatements,
+    /// An account's order that is not in the state is told not to be there.
+    LookOnlyAtTheState,
     /// Accounts and books are shown before what they show is committed.
     ShowMarketBeforeRelease,
     /// Public events are told before their entry is committed.

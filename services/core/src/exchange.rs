@@ -20,7 +20,8 @@ mod public;
 
 use serde::{Deserialize, Serialize};
 use tradenet_schemas::account::{
-    Account, AccountAnswer, AccountQuery, Book, Candle, Credentials, Instruction, Interval, NewOrder, Trade,
+    Account, AccountAnswer, AccountOrder, AccountQuery, Book, Candle, Credentials, Instruction, Interval, NewOrder,
+    Trade,
 };
 use tradenet_schemas::ids::{Boot, Digest, Leader, OrderNumber, SeqNum};
 use tradenet_schemas::journal::{Entry, Event};
@@ -34,6 +35,7 @@ use market::views::When;
 use market::{Listings as _, Market};
 use orders::{Filled, Orders};
 
+pub use market::statements::{Found, Walk};
 pub use orders::ORDERS_KEPT;
 
 /// What [`Exchange::decide`] says of a command.
@@ -50,6 +52,8 @@ pub enum Decision {
     },
     /// It is not to be done. Not remembered: asked again, it is decided anew.
     Refuse(Refusal),
+    /// It is not to be done either, for a reason that the journal has: an order is to be cancelled that is done, or nobody's.
+    RefuseBy(Box<Walk>),
 }
 
 impl Decision {
@@ -90,13 +94,13 @@ impl Exchange {
         Self::default()
     }
 
-    /// One that remembers so many keys of clients, and as many generated ones, and so many of the newest orders. All replicas
-    /// must remember the same numbers; any but [`IDEMPOTENCY_KEYS_MAX`] and [`ORDERS_KEPT`] are for tests.
+    /// One that remembers so many keys of clients, and as many generated ones, so many of the newest orders, and as many of accounts
+    /// that are done. All replicas must remember the same numbers; any but [`IDEMPOTENCY_KEYS_MAX`] and [`ORDERS_KEPT`] are for tests.
     pub fn keeping(keys: usize, orders: usize) -> Self {
         Self {
             applied: SeqNum::default(),
             house: House::default(),
-            market: Market::default(),
+            market: Market::keeping(orders),
             orders: Orders::keeping(orders),
             client_keys: Keys::with_capacity(keys),
             generated_keys: Keys::with_capacity(keys),
@@ -154,6 +158,11 @@ impl Exchange {
             Some(done) if done.deed == Deed::Command(fingerprint(instruction)) => replay(Some(done)),
             Some(_) => Decision::Refuse(Refusal::KeyReused),
             None => {
+                if let Instruction::Cancel(number) = *instruction
+                    && let Some(walk) = self.market.way_to(holder, number, When::Now)
+                {
+                    return Decision::RefuseBy(walk);
+                }
                 let next = OrderNumber(self.orders() + 1);
                 Decision::of(self.market.decide(&self.house, holder, instruction, next))
             }
@@ -165,27 +174,50 @@ impl Exchange {
     ///
     /// What is asked for again is shown as its own entry left it. Only the balance after a deposit or withdrawal whose
     /// receipt is gone ([`RECEIPT_HOLDINGS_MAX`](tradenet_schemas::limits::RECEIPT_HOLDINGS_MAX)) is shown as it is now.
-    pub fn outcome(&self, command: &Command, order: OrderNumber, before: Option<SeqNum>) -> Outcome {
+    /// What is about an order that was stated meanwhile is told by [`Exchange::outcome_by`].
+    pub fn outcome(&self, command: &Command, order: OrderNumber, before: Option<SeqNum>) -> Found<Outcome> {
         let replayed = before.is_some();
         let (caller, instruction) = match command {
-            Command::Trade { .. } => return Outcome::Accepted { order, replayed },
-            Command::Open { .. } => return Outcome::Done { receipt: Box::new(Receipt::Opened), replayed },
+            Command::Trade { .. } => return Found::Here(Outcome::Accepted { order, replayed }),
+            Command::Open { .. } => {
+                return Found::Here(Outcome::Done { receipt: Box::new(Receipt::Opened), replayed });
+            }
             Command::Account { caller, instruction } => (caller, instruction),
         };
         let holder = self.market.holder(&caller.account).expect("only an account that is there has a command done");
-        let show = |number, when| {
-            let order = self.market.order(&self.house, holder, number, when);
-            Receipt::Order(order.expect("the order of a command that was done is there"))
-        };
-        let receipt = match instruction {
+        let (number, when) = match instruction {
             Instruction::Deposit(_) | Instruction::Withdraw(_) => {
                 let first = before.and_then(|seq| self.receipts.get(seq)).cloned();
-                Receipt::Balance(first.unwrap_or_else(|| self.market.balance(&self.house, holder)))
+                let balance = first.unwrap_or_else(|| self.market.balance(&self.house, holder));
+                return Found::Here(Outcome::Done { receipt: Box::new(Receipt::Balance(balance)), replayed });
             }
-            Instruction::Place(_) => show(order, When::AtFirst),
-            Instruction::Cancel(number) => show(*number, When::Now),
+            Instruction::Place(_) => (order, When::AtFirst),
+            Instruction::Cancel(number) => (*number, When::Now),
         };
-        Outcome::Done { receipt: Box::new(receipt), replayed }
+        self.market.find(&self.house, holder, number, when).map(|order| Self::done_to(order, replayed))
+    }
+
+    /// The same for what was done for an earlier request, at the end of the walk to its order.
+    ///
+    /// # Panics
+    /// The order was not found: the log is not what the state is of.
+    pub fn outcome_by(walk: Walk) -> Outcome {
+        Self::done_to(walk.into_order(), true)
+    }
+
+    fn done_to(order: Option<AccountOrder>, replayed: bool) -> Outcome {
+        let order = order.expect("the order of a command that was done is there");
+        Outcome::Done { receipt: Box::new(Receipt::Order(order)), replayed }
+    }
+
+    /// Why nothing is done that [`Decision::RefuseBy`] is said of, at the end of that walk.
+    pub fn refusal_by(walk: Walk) -> Refusal {
+        if walk.into_order().is_some() { Refusal::OrderDone } else { Refusal::UnknownOrder }
+    }
+
+    /// The event that states some account's orders, if one is due: it is the whole of its entry.
+    pub fn statement_due(&self) -> Option<Event> {
+        self.market.statement_due(&self.house)
     }
 
     /// The events that list those of `stocks` that are not listed, each name once (the first of its kind), as far as there
@@ -237,7 +269,7 @@ impl Exchange {
         self.applied = seq;
     }
 
-    /// What commands did.
+    /// What commands did, and what is said of it later.
     fn apply_deed(&mut self, entry: &Entry, event: &Event) {
         let seq = entry.seq;
         match event {
@@ -263,6 +295,10 @@ impl Exchange {
                 self.house.apply_matched(seq, listing, *quantity);
             }
             Event::Cancelled { order, quantity } => self.market.apply_cancelled(seq, *order, *quantity),
+            Event::Stated { .. } => {
+                assert_eq!(entry.events.len(), 1, "entry {seq}: something else is done by a statement's entry");
+                self.market.apply_stated(seq, &self.house, event);
+            }
             Event::EpochStart { .. } | Event::Listed { .. } | Event::Attached { .. } | Event::Detached { .. } => {
                 unreachable!("no command does this")
             }
@@ -376,7 +412,7 @@ impl Exchange {
     }
 
     /// Answers an account that asks about itself.
-    pub fn account(&self, caller: &Credentials, query: &AccountQuery) -> AccountAnswer {
+    pub fn account(&self, caller: &Credentials, query: &AccountQuery) -> Found<AccountAnswer> {
         self.market.answer(&self.house, caller, query)
     }
 

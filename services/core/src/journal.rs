@@ -233,7 +233,7 @@ impl<'a> Scan<'a> {
     }
     /// Passes over the next lines as long as `passes` holds of their entry's bytes. Their checksums are compared, and no more,
     /// which takes a tenth of the time: the epoch of [`Scan::position`] is that of the last line that was decoded.
-    pub fn pass_over(&mut self, passes: impl Fn(&[u8]) -> bool) {
+    pub fn pass_over(&mut self, mut passes: impl FnMut(&[u8]) -> bool) {
         while self.bad.is_none()
             && let Some(end) = memchr(b'\n', self.rest)
             && let Ok(chain) = checked(&mut self.json, &self.rest[..end], self.prev.chain)

@@ -8,10 +8,13 @@ use std::str::FromStr;
 use proptest::prelude::*;
 use tradenet_core::exchange::Exchange;
 use tradenet_core::journal::{BadLine, Scanned, decode, encode, is_torn_tail, scan};
-use tradenet_schemas::account::{Asset, TimeInForce};
-use tradenet_schemas::ids::{Boot, Chain, Digest, Epoch, Leader, OrderNumber, Position, ReplicaId, SeqNum};
+use tradenet_schemas::account::{Account, Asset, TimeInForce};
+use tradenet_schemas::ids::{
+    Boot, Chain, Digest, Epoch, Leader, OrderNumber, Position, ReplicaId, SeqNum, TradeNumber,
+};
 use tradenet_schemas::journal::{Entry, Event};
 use tradenet_schemas::limits::{PRICE_CENTS_MAX, QUANTITY_MAX};
+use tradenet_schemas::statement::{DoneOrder, Statements};
 use tradenet_schemas::trade::{CommandKey, IdempotencyKey, Price, Quantity, Side, Symbol};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
@@ -35,6 +38,35 @@ fn traded(order: u64, name: &str, side: Side, quantity: u64, cents: u64) -> Even
     Event::Traded { order: OrderNumber(order), symbol: symbol(name), side, quantity, price }
 }
 
+/// One order that was filled, by halves, and one that was cancelled at once; one of the statements before it.
+fn stated() -> Event {
+    let fill = |trade| (TradeNumber(trade), Price::from_cents(1599).unwrap(), Quantity::new(1).unwrap());
+    let done = |order, price, time_in_force, rested_after, fills: Vec<_>| DoneOrder {
+        order: OrderNumber(order),
+        symbol: symbol("GameStart"),
+        side: Side::Buy,
+        quantity: Quantity::new(2).unwrap(),
+        price,
+        time_in_force,
+        rested_after,
+        cancelled: Quantity::new(2 - fills.len() as u64).unwrap(),
+        fills,
+    };
+    let earlier = Statements {
+        count: 1,
+        newest: SeqNum(3),
+        lowest: OrderNumber(1),
+        highest: OrderNumber(9),
+        filled: true,
+        cancelled: false,
+    };
+    let orders = vec![
+        done(12, Price::from_cents(1599), TimeInForce::Gtc, Some(1), vec![fill(3), fill(4)]),
+        done(15, None, TimeInForce::Ioc, None, vec![]),
+    ];
+    Event::Stated { account: Account::new("ann").unwrap(), earlier: vec![earlier], orders }
+}
+
 /// One entry of each kind, and the awkward ones: several events, quotes in a key, a change of epoch.
 fn golden_entries() -> Vec<Entry> {
     let leader = |id| Leader { id: ReplicaId::new(id).unwrap(), boot: Boot(0x0123_4567_89ab_cdef) };
@@ -47,6 +79,7 @@ fn golden_entries() -> Vec<Entry> {
         (2, None, vec![Event::EpochStart { leader: leader(2), digest: Digest(u64::MAX) }]),
         (2, None, vec![Event::Detached { catalog }]),
         (2, Some(CommandKey::generated(Boot(0xf0), 7)), vec![traded(2, "GameStart", Side::Sell, 1, 1599)]),
+        (2, None, vec![stated()]),
     ];
     let numbered = entries.into_iter().zip(1..);
     numbered
@@ -110,11 +143,12 @@ fn kind(event: &Event) -> &'static str {
         Event::Placed { time_in_force: TimeInForce::Fok, .. } => "placed fok",
         Event::Matched { .. } => "matched",
         Event::Cancelled { .. } => "cancelled",
+        Event::Stated { .. } => "stated",
         Event::Attached { .. } => "attached",
         Event::Detached { .. } => "detached",
     }
 }
-const KINDS: usize = 16;
+const KINDS: usize = 17;
 
 /// Files that an exchange has written, of every released form. They are never changed, only added to: what they hold is on disks.
 #[test]

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use proptest::prelude::*;
-use tradenet_core::exchange::{Decision, Exchange};
+use tradenet_core::exchange::{Decision, Exchange, Found, Walk};
 use tradenet_schemas::account::{
     Account, AccountAnswer, AccountOrder, AccountQuery, Asset, Balance, Book, Candle, Cash, Credentials, Fill, Holding,
     Instruction, Interval, Level, NewOrder, OrderStatus, Page, TimeInForce, TokenHash, Trade,
@@ -14,7 +14,11 @@ use tradenet_schemas::account::{
 use tradenet_schemas::feed::{Fact, PublicEvent};
 use tradenet_schemas::ids::{Boot, Epoch, Leader, OrderNumber, ReplicaId, SeqNum, TradeNumber};
 use tradenet_schemas::journal::{Entry, Event};
-use tradenet_schemas::limits::{CASH_CENTS_MAX, FILLS_PER_ORDER_MAX, OPEN_ORDERS_MAX, QUANTITY_MAX};
+use tradenet_schemas::limits::{
+    CASH_CENTS_MAX, FILLS_PER_ORDER_MAX, FILLS_SHOWN_MAX, IDEMPOTENCY_KEYS_MAX, OPEN_ORDERS_MAX, QUANTITY_MAX,
+    STATEMENT_ORDERS_MAX,
+};
+use tradenet_schemas::statement::DoneOrder;
 use tradenet_schemas::trade::{
     Command, CommandKey, IdempotencyKey, Outcome, Price, Quantity, Receipt, Refusal, Side, Stock, Symbol,
 };
@@ -119,9 +123,11 @@ impl Follower {
     }
 }
 
-/// An exchange, the keys of the frontend before it, and somebody who follows it.
+/// An exchange, the keys of the frontend before it, and somebody who follows it. Orders that are done are stated but for the newest,
+/// so what is asked of others is found in the log.
 struct Desk {
     exchange: Exchange,
+    log: Vec<Entry>,
     keys: u64,
     follower: Follower,
 }
@@ -129,7 +135,13 @@ struct Desk {
 impl Desk {
     /// Two stocks, and three people with 100.00 and ten Zoos each.
     fn open() -> Self {
-        let mut desk = Self { exchange: Exchange::new(), keys: 0, follower: Follower::default() };
+        Self::keeping(1)
+    }
+
+    /// The same where so many orders that are done are kept.
+    fn keeping(orders: usize) -> Self {
+        let exchange = Exchange::keeping(IDEMPOTENCY_KEYS_MAX, orders);
+        let mut desk = Self { exchange, log: Vec::new(), keys: 0, follower: Follower::default() };
         let stock =
             |name| Stock { symbol: symbol(name), price: price(500), quantity: quantity(100), volume: Quantity::ZERO };
         desk.enter(None, desk.exchange.list(&STOCKS.map(stock)));
@@ -151,19 +163,53 @@ impl Desk {
         let events = self.exchange.public_events(&entry);
         events.for_each(|event| self.follower.hear(event));
         self.follower.check(&self.exchange);
+        self.log.push(entry);
+    }
+
+    /// Orders that are done are stated, as a leader does it before it decides what comes next.
+    fn state(&mut self) {
+        while let Some(statement) = self.exchange.statement_due() {
+            self.enter(None, vec![statement]);
+        }
+    }
+
+    /// To the end, which is near: how many entries were read, and what is there.
+    fn walked(&self, mut walk: Walk) -> (usize, Walk) {
+        let mut read = 0;
+        while let Some(seq) = walk.next_entry() {
+            walk.take(&self.log[usize::try_from(seq.0).unwrap() - 1]);
+            read += 1;
+        }
+        (read, walk)
+    }
+
+    fn account(&self, caller: &Credentials, query: &AccountQuery) -> AccountAnswer {
+        match self.exchange.account(caller, query) {
+            Found::Here(answer) => answer,
+            Found::Behind(walk) => self.walked(*walk).1.into_answer(),
+        }
+    }
+
+    fn outcome(&self, command: &Command, order: OrderNumber, before: Option<SeqNum>) -> Outcome {
+        match self.exchange.outcome(command, order, before) {
+            Found::Here(outcome) => outcome,
+            Found::Behind(walk) => Exchange::outcome_by(self.walked(*walk).1),
+        }
     }
 
     fn submit(&mut self, key: &CommandKey, command: &Command) -> Result<Outcome, Refusal> {
+        self.state();
         let before = self.exchange.digest();
         let decision = self.exchange.decide(key, command);
         assert_eq!(self.exchange.digest(), before, "deciding changes nothing");
         match decision {
             Decision::Accept(events) => {
                 self.enter(Some(key.clone()), events);
-                Ok(self.exchange.outcome(command, OrderNumber(self.exchange.orders()), None))
+                Ok(self.outcome(command, OrderNumber(self.exchange.orders()), None))
             }
-            Decision::Replay { order, seq } => Ok(self.exchange.outcome(command, order, Some(seq))),
+            Decision::Replay { order, seq } => Ok(self.outcome(command, order, Some(seq))),
             Decision::Refuse(refusal) => Err(refusal),
+            Decision::RefuseBy(walk) => Err(Exchange::refusal_by(self.walked(*walk).1)),
         }
     }
 
@@ -196,7 +242,7 @@ impl Desk {
     }
 
     fn balance(&self, name: &str) -> Balance {
-        match self.exchange.account(&caller(name), &AccountQuery::Balance) {
+        match self.account(&caller(name), &AccountQuery::Balance) {
             AccountAnswer::Balance(balance) => balance,
             other => panic!("{other:?}"),
         }
@@ -211,7 +257,7 @@ impl Desk {
     }
 
     fn orders(&self, name: &str, page: Page) -> Vec<AccountOrder> {
-        match self.exchange.account(&caller(name), &AccountQuery::Orders(page)) {
+        match self.account(&caller(name), &AccountQuery::Orders(page)) {
             AccountAnswer::Orders(orders) => orders,
             other => panic!("{other:?}"),
         }
@@ -375,11 +421,11 @@ fn a_wrong_token_learns_nothing() {
             assert_eq!(decision, Decision::Refuse(Refusal::Unauthorised), "{name}");
         }
         for query in [AccountQuery::Authorise, AccountQuery::Balance, AccountQuery::Order(OrderNumber(1))] {
-            assert_eq!(desk.exchange.account(&caller, &query), AccountAnswer::Unauthorised, "{name}");
+            assert_eq!(desk.account(&caller, &query), AccountAnswer::Unauthorised, "{name}");
         }
     }
-    assert_eq!(desk.exchange.account(&caller("ann"), &AccountQuery::Authorise), AccountAnswer::Authorised);
-    let bobs = desk.exchange.account(&caller("bob"), &AccountQuery::Order(OrderNumber(1)));
+    assert_eq!(desk.account(&caller("ann"), &AccountQuery::Authorise), AccountAnswer::Authorised);
+    let bobs = desk.account(&caller("bob"), &AccountQuery::Order(OrderNumber(1)));
     assert_eq!(bobs, AccountAnswer::Order(None), "another account's order is none");
 }
 
@@ -395,8 +441,8 @@ fn an_account_that_has_done_nothing_can_be_opened_again_for_another_token() {
     assert_eq!(desk.submit(&key("a"), &open("dan", 1)), opened(false));
     assert_eq!(desk.submit(&key("a"), &open("dan", 1)), opened(true), "the same token again needs no entry");
     let asks = |draw| Credentials { account: account("dan"), token: token("dan", draw) };
-    assert_eq!(desk.exchange.account(&asks(0), &AccountQuery::Authorise), AccountAnswer::Unauthorised);
-    assert_eq!(desk.exchange.account(&asks(1), &AccountQuery::Authorise), AccountAnswer::Authorised);
+    assert_eq!(desk.account(&asks(0), &AccountQuery::Authorise), AccountAnswer::Unauthorised);
+    assert_eq!(desk.account(&asks(1), &AccountQuery::Authorise), AccountAnswer::Authorised);
     desk.done(&Command::Account { caller: asks(1), instruction: Instruction::Deposit(cents(1)) });
     assert_eq!(desk.submit(&key("a"), &open("dan", 2)), Err(Refusal::AccountTaken), "it was used");
     assert_eq!(desk.submit(&key("a"), &open("dan", 1)), opened(true));
@@ -465,6 +511,135 @@ fn orders_are_listed_newest_first_by_pages() {
     check(Some(Open), 50, None, &[3, 1]);
     check(Some(Filled), 50, None, &[4]);
     check(Some(Cancelled), 50, Some(2), &[]);
+}
+
+/// Ann's orders for one Zoo that are filled at once, so many of them, with one that rests and is cancelled last.
+fn desk_of_many(orders: u64) -> (Desk, u64) {
+    let mut desk = Desk::open();
+    for name in ["ann", "bob"] {
+        desk.ask(name, Instruction::Deposit(some("Zoo", 100_000))).unwrap();
+        desk.ask(name, Instruction::Deposit(cents(100_000_000))).unwrap();
+    }
+    let rests = desk.place("ann", order("Zoo", Buy, 1, Some(1))).unwrap().number.0;
+    desk.place("bob", order("Zoo", Sell, orders, Some(300))).unwrap();
+    for _ in 0..orders {
+        desk.place("ann", order("Zoo", Buy, 1, Some(300))).unwrap();
+    }
+    desk.cancel("ann", rests).unwrap();
+    desk.place("ann", with(Ioc, order("Zoo", Buy, 1, Some(1)))).unwrap();
+    desk.state();
+    (desk, rests)
+}
+
+#[test]
+fn an_old_order_is_found_in_a_few_steps_however_many_there_are() {
+    let (desk, rests) = desk_of_many(1_000);
+    let check = |number: u64, steps_max: usize, expected: Option<(u64, OrderStatus)>| {
+        let query = AccountQuery::Order(OrderNumber(number));
+        let (steps, answer) = match desk.exchange.account(&caller("ann"), &query) {
+            Found::Here(answer) => (0, answer),
+            Found::Behind(walk) => {
+                let (steps, walk) = desk.walked(*walk);
+                (steps, walk.into_answer())
+            }
+        };
+        let AccountAnswer::Order(order) = answer else { panic!("{answer:?}") };
+        assert_eq!(order.map(|order| (order.filled.get(), order.status)), expected, "order {number}");
+        assert!(steps <= steps_max, "order {number} was found after {steps} steps");
+    };
+    // A statement for each order, as only one is kept: a thousand, which has ten binary digits.
+    for number in rests + 2..rests + 1_002 {
+        check(number, 12, Some((1, Filled)));
+    }
+    check(rests, 12, Some((0, Cancelled)));
+    check(rests + 1, 12, None);
+    check(rests + 1_003, 0, None);
+}
+
+#[test]
+fn a_page_reads_no_more_statements_than_it_shows_orders_and_a_few() {
+    let (desk, _) = desk_of_many(1_000);
+    let check = |status, before: Option<u64>, limit, steps_max: usize, expected: usize| {
+        let page = Page { status, limit, before: before.map(OrderNumber) };
+        let (steps, answer) = match desk.exchange.account(&caller("ann"), &AccountQuery::Orders(page.clone())) {
+            Found::Here(answer) => (0, answer),
+            Found::Behind(walk) => {
+                let (steps, walk) = desk.walked(*walk);
+                (steps, walk.into_answer())
+            }
+        };
+        let AccountAnswer::Orders(orders) = answer else { panic!("{answer:?}") };
+        assert_eq!(orders.len(), expected, "{page:?}");
+        assert!(orders.is_sorted_by(|one, next| one.number > next.number), "{orders:?}");
+        assert!(steps <= steps_max, "{page:?} took {steps} steps");
+    };
+    check(None, None, 20, 32, 20);
+    check(None, Some(500), 20, 32, 20);
+    check(Some(Filled), Some(500), 20, 32, 20);
+    check(Some(Cancelled), None, 20, 12, 2);
+    check(Some(Open), None, 20, 0, 0);
+    check(None, None, 500, 32, 63);
+    check(None, None, 0, 0, 0);
+}
+
+/// A hundred orders of Ann's are open when one is filled, and then are cancelled one by one between others.
+#[test]
+fn orders_that_rest_for_long_lengthen_the_way_by_their_number() {
+    let mut desk = Desk::open();
+    for name in ["ann", "bob"] {
+        desk.ask(name, Instruction::Deposit(some("Zoo", 10_000))).unwrap();
+        desk.ask(name, Instruction::Deposit(cents(100_000_000))).unwrap();
+    }
+    let rest: Vec<_> = (0..100).map(|_| desk.place("ann", order("Zoo", Buy, 1, Some(1))).unwrap().number.0).collect();
+    desk.place("bob", order("Zoo", Sell, 1_000, Some(300))).unwrap();
+    let wanted = desk.place("ann", order("Zoo", Buy, 1, Some(300))).unwrap().number;
+    for number in rest {
+        (0..2).for_each(|_| drop(desk.place("ann", order("Zoo", Buy, 1, Some(300))).unwrap()));
+        desk.cancel("ann", number).unwrap();
+    }
+    desk.state();
+    let Found::Behind(walk) = desk.exchange.account(&caller("ann"), &AccountQuery::Order(wanted)) else {
+        panic!("it is stated")
+    };
+    let (read, walk) = desk.walked(*walk);
+    assert_eq!(walk.into_order().map(|order| (order.number, order.status)), Some((wanted, Filled)));
+    assert!((100..200).contains(&read), "{read}");
+    let query = AccountQuery::Orders(Page { status: None, limit: 50, before: Some(wanted) });
+    let Found::Behind(walk) = desk.exchange.account(&caller("ann"), &query) else { panic!("they are stated") };
+    let (read, walk) = desk.walked(*walk);
+    let AccountAnswer::Orders(page) = walk.into_answer() else { panic!("a page is asked for") };
+    assert_eq!(page.len(), 50);
+    assert!((100..200).contains(&read), "{read}");
+}
+
+#[test]
+fn a_statement_has_so_many_orders_and_trades_and_no_more() {
+    let mut desk = Desk::keeping(1_000);
+    desk.ask("ann", Instruction::Deposit(some("Zoo", 10_000))).unwrap();
+    desk.ask("bob", Instruction::Deposit(cents(100_000_000))).unwrap();
+    // Seven with 300 trades each, of which three fit; then single ones.
+    for _ in 0..7 {
+        for _ in 0..300 {
+            desk.place("ann", order("Zoo", Sell, 1, Some(300))).unwrap();
+        }
+        desk.place("bob", order("Zoo", Buy, 300, Some(300))).unwrap();
+    }
+    let stated = desk.log.iter().filter_map(|entry| match &entry.events[..] {
+        [Event::Stated { account, orders, .. }] => {
+            Some((account.as_str(), orders.len(), orders.iter().map(|order| order.fills.len()).sum::<usize>()))
+        }
+        _ => None,
+    });
+    let stated: Vec<_> = stated.collect();
+    assert!(stated.iter().all(|(_, orders, fills)| *orders <= STATEMENT_ORDERS_MAX && *fills <= FILLS_SHOWN_MAX));
+    assert!(stated.contains(&("ann", STATEMENT_ORDERS_MAX, STATEMENT_ORDERS_MAX)), "{stated:?}");
+    let bobs: Vec<_> = desk.orders("bob", Page { status: None, limit: 500, before: None });
+    assert_eq!(bobs.len(), 3, "a page ends early where there are more trades than one answer can hold");
+    let last = bobs.last().map(|order| order.number);
+    let next = desk.orders("bob", Page { status: None, limit: 500, before: last });
+    assert_eq!(next.len(), 3);
+    let last = next.last().map(|order| order.number);
+    assert_eq!(desk.orders("bob", Page { status: None, limit: 500, before: last }).len(), 1);
 }
 
 #[test]
@@ -585,6 +760,20 @@ fn impossible_entries_are_fatal() {
     check("more than is owned", vec![withdrawn(cents(10_001))], "has less");
     check("what is reserved", vec![withdrawn(some("Zoo", 9))], "reserves");
     check("two commands", vec![withdrawn(cents(1)), withdrawn(cents(1))], "does one command");
+    let stated = |orders| Event::Stated { account: account("ann"), earlier: vec![], orders };
+    check("a statement of nothing", vec![stated(vec![])], "without an order");
+    let open = DoneOrder {
+        order: OrderNumber(1),
+        symbol: symbol("Zoo"),
+        side: Sell,
+        quantity: quantity(2),
+        price: Some(price(300)),
+        time_in_force: Gtc,
+        rested_after: Some(0),
+        cancelled: quantity(2),
+        fills: vec![],
+    };
+    check("a statement of an open order", vec![stated(vec![open])], "not what became of ann's next orders");
     check("a stranger", vec![Event::Deposited { account: account("eve"), asset: cents(1) }], "no account eve");
     check("a used account's token", vec![Event::Opened { account: account("ann"), token: token("x", 1) }], "was used");
 }
@@ -754,6 +943,15 @@ impl Model {
         Ok(())
     }
 
+    fn page(&self, who: usize, page: &Page) -> Vec<u64> {
+        let wanted = |noted: &&Noted| {
+            noted.owner == who
+                && page.before.is_none_or(|before| noted.number < before.0)
+                && page.status.is_none_or(|status| noted.status == status)
+        };
+        self.orders.iter().rev().filter(wanted).take(page.limit).map(|noted| noted.number).collect()
+    }
+
     fn balance(&self, who: usize) -> Balance {
         let holding = |(name, owned): (&String, &u64)| Holding {
             symbol: symbol(name),
@@ -822,20 +1020,35 @@ fn any_instruction() -> impl Strategy<Value = Instruction> {
     ]
 }
 
+fn any_page() -> impl Strategy<Value = Page> {
+    let status =
+        prop_oneof![3 => Just(None), 1 => Just(Some(Open)), 1 => Just(Some(Filled)), 1 => Just(Some(Cancelled))];
+    let before = prop_oneof![1 => Just(None), 2 => (0..60_u64).prop_map(|number| Some(OrderNumber(number)))];
+    (status, 0..12_usize, before).prop_map(|(status, limit, before)| Page { status, limit, before })
+}
+
 fn cents_of(count: u64) -> Asset {
     cents(count)
 }
 
 proptest! {
     #[test]
-    fn it_trades_as_the_model_does(steps in prop::collection::vec((0..3_usize, any_instruction()), 0..80)) {
-        let (mut desk, mut model) = (Desk::open(), Model::open());
+    fn it_trades_as_the_model_does(
+        steps in prop::collection::vec((0..3_usize, any_instruction()), 0..80),
+        kept in 0..20_usize,
+        page in any_page(),
+    ) {
+        let (mut desk, mut model) = (Desk::keeping(kept), Model::open());
         for (who, instruction) in steps {
             let number = desk.exchange.orders() + 1;
             let expected = model.carry_out(who, &instruction, number);
             let found = desk.ask(PEOPLE[who], instruction.clone());
             prop_assert_eq!(found.map(drop), expected, "{:?}", instruction);
+            desk.state();
             compare(&desk, &model);
+            let numbers: Vec<_> = desk.orders(PEOPLE[who], page.clone()).iter().map(|order| order.number.0).collect();
+            let expected = model.page(who, &page);
+            prop_assert!(expected.starts_with(&numbers) && numbers.is_empty() == expected.is_empty(), "{:?}", page);
         }
         let (leader, digest) = (Leader { id: ReplicaId::new(1).unwrap(), boot: Boot(1) }, desk.exchange.digest());
         desk.enter(None, vec![Event::EpochStart { leader, digest }]);

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use tradenet_core::exchange::{Decision, Exchange, ORDERS_KEPT};
-use tradenet_core::journal::encode;
+use tradenet_core::exchange::{Decision, Exchange, Found, ORDERS_KEPT};
+use tradenet_core::journal::{encode, scan};
 use tradenet_core::replica::snapshot::Making;
 use tradenet_core::replica::{CATCH_UP_BYTES_PER_S, FAR_BEHIND_ENTRIES, Options, Replica};
 use tradenet_core::times::Times;
@@ -15,17 +15,22 @@ use tradenet_core::{
     Decider, DiskAnswer, DiskRequest, Input, Mono, Now, Output, Packet, RegisterAnswer, RegisterRequest, ReplyTo, Slot,
     Stop,
 };
-use tradenet_schemas::account::{Account, Asset, Credentials, Instruction, NewOrder, TimeInForce, TokenHash};
+use tradenet_schemas::account::{
+    Account, AccountAnswer, AccountQuery, Asset, Credentials, Instruction, NewOrder, OrderStatus, Page, TimeInForce,
+    TokenHash,
+};
 use tradenet_schemas::ids::{
     Boot, Chain, ClusterId, Epoch, Leader, Member, Node, Nonce, OrderNumber, ReplicaId, SeqNum, StoreId,
 };
 use tradenet_schemas::journal::{Entry, Event};
 use tradenet_schemas::message::{Answer, Configuration, Envelope, Floor, Message, Query, RecordId, Submission};
-use tradenet_schemas::trade::{Command, CommandKey, Order, Price, Quantity, Side, Stock, Symbol};
+use tradenet_schemas::trade::{Command, CommandKey, Order, Outcome, Price, Quantity, Side, Stock, Symbol};
 
 const NOW: Now = Now { mono: Mono(1), wall_ms: 0 };
 const STOCKS: [&str; 3] = ["GameStart", "Zoo", "Zoom"];
 const ME: Boot = Boot(77);
+/// Longer than any line here: that of a statement of 64 orders.
+const LINE_BYTES_MAX: usize = 12_000;
 
 fn id(id: u8) -> ReplicaId {
     ReplicaId::new(id).unwrap()
@@ -44,12 +49,15 @@ fn trade(number: u64) -> Command {
     Command::Trade { symbol: symbol(number), side, quantity: quantity(1 + number % 7) }
 }
 
+fn ann() -> Credentials {
+    Credentials { account: Account::new("ann").unwrap(), token: TokenHash([1; 32]) }
+}
+
 /// One order in four is an account's.
 fn command(number: u64) -> Command {
-    let (account, token) = (Account::new("ann").unwrap(), TokenHash([1; 32]));
-    let caller = Credentials { account, token };
+    let caller = ann();
     let instruction = match number {
-        0 => return Command::Open { account: caller.account, token },
+        0 => return Command::Open { account: caller.account, token: caller.token },
         1 => Instruction::Deposit(Asset::Stock(symbol(0), quantity(1_000_000))),
         number if number.is_multiple_of(4) => Instruction::Place(NewOrder {
             symbol: symbol(0),
@@ -123,6 +131,27 @@ impl History {
 
     fn last(&self) -> u64 {
         self.orders.len() as u64
+    }
+
+    /// What an account is told by one who has everything in memory.
+    fn account(&self, query: &AccountQuery) -> AccountAnswer {
+        match self.exchange.account(&ann(), query) {
+            Found::Here(answer) => answer,
+            Found::Behind(_) => panic!("there is a statement"),
+        }
+    }
+
+    /// What a command is answered with by that one, if it changes nothing.
+    fn outcome(&self, key: &CommandKey, command: &Command) -> Option<Outcome> {
+        match self.exchange.decide(key, command) {
+            Decision::Accept(_) => None,
+            Decision::Refuse(refusal) => Some(Outcome::Refused(refusal)),
+            Decision::Replay { order, seq } => match self.exchange.outcome(command, order, Some(seq)) {
+                Found::Here(outcome) => Some(outcome),
+                Found::Behind(_) => panic!("there is a statement"),
+            },
+            Decision::RefuseBy(_) => panic!("there is a statement"),
+        }
     }
 
     fn snapshot(&self, until: usize, kept: usize) -> Vec<u8> {
@@ -220,6 +249,29 @@ impl Alone {
 
     fn looks_up(&mut self, number: u64) {
         self.asked(Message::Read { request: number, query: Query::Order(OrderNumber(number)) });
+    }
+
+    /// The one answer to an account's question.
+    fn account(&mut self, query: &AccountQuery) -> Result<AccountAnswer, String> {
+        self.replies.clear();
+        self.asked(Message::Read { request: 1, query: Query::Account(ann(), query.clone()) });
+        match &self.replies[..] {
+            [Message::Answer { request: 1, answer: Answer::Account(answer), .. }] => Ok((**answer).clone()),
+            [Message::Unavailable { requests, why }] if requests[..] == [1] => Err(why.clone()),
+            other => panic!("{query:?}: {other:?}"),
+        }
+    }
+
+    /// The one answer to a command, if there is one.
+    fn submits(&mut self, request: u64, key: CommandKey, command: Command) -> Option<Outcome> {
+        self.replies.clear();
+        self.asked(Message::Submit(vec![Submission { request, key, command, known: SeqNum(0), again: true }]));
+        self.handle(NOW, Input::Timer);
+        match &self.replies[..] {
+            [] => None,
+            [Message::Outcomes { outcomes, .. }] => Some(outcomes[0].1.clone()),
+            other => panic!("{other:?}"),
+        }
     }
 
     /// The one answer to that.
@@ -338,7 +390,11 @@ fn every_order_is_answered_from_the_journal_as_it_is_from_memory() {
         }
         let old = usize::try_from(last).unwrap().saturating_sub(kept);
         assert_eq!(alone.reads.len(), old, "what is kept needs no reading");
-        assert!(alone.reads.iter().all(|read| *read < 65_536 + 2 * 300), "one part and a line: {:?}", alone.reads);
+        assert!(
+            alone.reads.iter().all(|read| *read < 65_536 + LINE_BYTES_MAX),
+            "one part and a line: {:?}",
+            alone.reads
+        );
     };
     check(None, ORDERS_KEPT);
     check(None, 10);
@@ -536,4 +592,214 @@ fn who_asks_for_an_order_that_came_after_a_read_began_waits_for_another_read() {
     };
     let found: Vec<_> = alone.replies.iter().map(found).collect();
     assert_eq!(found, [2, 4, last + 1].map(|number| (number, number)));
+}
+
+// ---------------------------------------------------------------- of accounts
+
+/// All that an account can ask for of its orders.
+fn queries(last: u64) -> Vec<AccountQuery> {
+    let orders = (0..=last + 2).map(|number| AccountQuery::Order(OrderNumber(number)));
+    let statuses = [None, Some(OrderStatus::Open), Some(OrderStatus::Filled), Some(OrderStatus::Cancelled)];
+    let befores = [None, Some(0), Some(1), Some(last / 3), Some(last / 2), Some(last + 1)];
+    let pages = statuses.into_iter().flat_map(move |status| befores.map(|before| (status, before)));
+    let pages = pages.flat_map(|(status, before)| {
+        [1, 7, 500].map(|limit| AccountQuery::Orders(Page { status, limit, before: before.map(OrderNumber) }))
+    });
+    orders.chain(pages).collect()
+}
+
+#[test]
+fn every_order_of_an_account_is_answered_from_the_journal_as_it_is_from_memory() {
+    let history = History::of(2_000);
+    let check = |kept: usize, reads: std::ops::RangeInclusive<usize>| {
+        let mut alone = Alone::leads(&history.bytes, None, kept);
+        let mut most = 0;
+        for query in queries(history.last()) {
+            let before = alone.reads.len();
+            is_as(alone.account(&query).unwrap(), history.account(&query), &format!("{query:?}, {kept} kept"));
+            most = most.max(alone.reads.len() - before);
+        }
+        assert!(reads.contains(&most), "{kept} kept, and up to {most} parts read for one question");
+    };
+    check(ORDERS_KEPT, 0..=0);
+    check(100, 1..=32);
+    check(1, 1..=32);
+    check(0, 1..=32);
+}
+
+/// A page may end early, but not empty.
+#[track_caller]
+fn is_as(answer: AccountAnswer, whole: AccountAnswer, what: &str) {
+    match (answer, whole) {
+        (AccountAnswer::Orders(page), AccountAnswer::Orders(whole)) => {
+            assert!(whole.starts_with(&page) && page.is_empty() == whole.is_empty(), "{what}: {page:?}, not {whole:?}");
+        }
+        (answer, whole) => assert_eq!(answer, whole, "{what}"),
+    }
+}
+
+#[test]
+fn a_command_about_an_old_order_is_answered_as_if_it_were_in_memory() {
+    let history = History::of(400);
+    let first = Alone::leads(&history.bytes, None, 1);
+    for number in 0..400 {
+        let (key, command) = (CommandKey::generated(Boot(9), number), command(number));
+        let mut alone = first.clone();
+        let outcome = alone.submits(number, key.clone(), command.clone());
+        if let Some(expected) = history.outcome(&key, &command) {
+            assert_eq!(outcome, Some(expected), "{command:?} again");
+        }
+        let cancel = Command::Account { caller: ann(), instruction: Instruction::Cancel(OrderNumber(number)) };
+        let key = CommandKey::generated(Boot(10), number);
+        let outcome = alone.submits(number, key.clone(), cancel.clone());
+        if let Some(expected) = history.outcome(&key, &cancel) {
+            assert_eq!(outcome, Some(expected), "order {number} is cancelled");
+        }
+    }
+}
+
+#[test]
+fn of_what_was_done_and_can_not_be_read_it_is_not_said_that_it_was_not_done() {
+    let history = History::of(400);
+    let mut alone = Alone::leads(&history.bytes, None, 1);
+    alone.fails = Some(is_read);
+    let places = |number: &u64| {
+        let key = CommandKey::generated(Boot(9), *number);
+        number.is_multiple_of(4) && matches!(history.exchange.decide(&key, &command(*number)), Decision::Replay { .. })
+    };
+    let number = (4..400).find(places).unwrap();
+    let key = CommandKey::generated(Boot(9), number);
+    assert_eq!(alone.submits(1, key.clone(), command(number)), None, "its client learns that the outcome is unknown");
+    let query = AccountQuery::Order(OrderNumber(3));
+    assert!(alone.account(&query).unwrap_err().contains("try again"));
+    alone.fails = None;
+    assert_eq!(alone.submits(2, key.clone(), command(number)), history.outcome(&key, &command(number)));
+    assert_eq!(alone.account(&query), Ok(history.account(&query)));
+}
+
+#[test]
+fn what_has_rotted_of_an_accounts_orders_is_never_answered_wrong_and_is_answered_when_it_is_got_back() {
+    let history = History::of(120);
+    let first = Alone::leads(&history.bytes, None, 1);
+    let good = first.journal.clone();
+    let queries = queries(history.last());
+    for byte in (0..good.len()).step_by(37) {
+        let mut alone = first.clone();
+        alone.journal[byte] ^= 1 << (byte % 8);
+        for query in &queries {
+            match alone.account(query) {
+                Ok(answer) => is_as(answer, history.account(query), &format!("byte {byte}")),
+                Err(why) => assert!(why.contains("try again"), "byte {byte}, {query:?}: {why}"),
+            }
+        }
+        (0..3).for_each(|turn| alone.later(turn));
+        assert!(alone.journal.starts_with(&good), "byte {byte} is not got back");
+        for query in &queries {
+            is_as(alone.account(query).unwrap(), history.account(query), &format!("byte {byte}"));
+        }
+    }
+}
+
+#[test]
+fn what_an_account_is_told_of_a_statement_that_is_not_committed_yet_waits_for_it() {
+    let history = History::of(60);
+    let mut alone = Alone::leads(&history.bytes, None, 0);
+    let placed = alone.submits(1, CommandKey::generated(Boot(11), 1), command(4));
+    assert!(matches!(placed, Some(Outcome::Done { .. })), "{placed:?}");
+    let number = OrderNumber(history.last() + 1);
+    alone.holds = Some(|request| matches!(request, DiskRequest::Append { .. }));
+    let command = Command::Account { caller: ann(), instruction: Instruction::Cancel(number) };
+    assert_eq!(alone.submits(2, CommandKey::generated(Boot(11), 2), command), None);
+    let [DiskRequest::Append { lines, .. }] = &alone.held[..] else { panic!("{:?}", alone.held) };
+    let stated = scan(lines, alone.replica.position(alone.replica.committed()).unwrap()).last().unwrap().unwrap().entry;
+    assert!(matches!(&stated.events[..], [Event::Stated { orders, .. }] if orders[0].order == number), "{stated:?}");
+    let query = AccountQuery::Order(number);
+    alone.asked(Message::Read { request: 1, query: Query::Account(ann(), query) });
+    assert_eq!(alone.replies.len(), 0);
+    alone.let_go();
+    let found = alone.replies.iter().find_map(|reply| match reply {
+        Message::Answer { answer: Answer::Account(answer), .. } => Some((**answer).clone()),
+        _ => None,
+    });
+    let Some(AccountAnswer::Order(Some(found))) = found else { panic!("{found:?}") };
+    assert_eq!((found.number, found.status), (number, OrderStatus::Cancelled));
+}
+
+#[test]
+fn a_backlog_of_what_is_to_be_stated_holds_no_command_up() {
+    // As of a release that knew no statements: some hundred orders are done, and none is stated.
+    let history = History::of(2_000);
+    let mut alone = Alone::starts(&history.bytes, None, 1, None);
+    alone.holds = Some(|request| matches!(request, DiskRequest::Append { .. }));
+    alone.hears(Message::Announce(Box::new(configuration(2, Leader { id: id(1), boot: ME }))));
+    alone.asked(Message::Submit((1..=3).map(submission).collect()));
+    let mut batches = Vec::new();
+    while let Some(request) = alone.held.pop() {
+        let DiskRequest::Append { lines, .. } = &request else { panic!("{request:?}") };
+        let from = alone.replica.position(SeqNum(alone.replica.tail().seq.0 - lines_in(lines))).unwrap();
+        let events = scan(lines, from).map(|line| line.unwrap().entry.events[0].clone());
+        batches.push(events.map(|event| matches!(event, Event::Traded { .. })).collect::<Vec<_>>());
+        let answer = alone.carry_out(request);
+        alone.handle(NOW, Input::Disk(answer));
+    }
+    // The first entry of the epoch; then what waits, with a statement before each and one behind; then the rest, one by one.
+    assert_eq!(batches[..2], [vec![false], vec![false, true, false, true, false, true, false]]);
+    assert!(batches.len() > 3 && batches[2..].iter().all(|batch| batch[..] == [false]), "{batches:?}");
+    let query = AccountQuery::Order(OrderNumber(3));
+    alone.holds = None;
+    assert_eq!(alone.account(&query), Ok(history.account(&query)));
+}
+
+fn lines_in(lines: &[u8]) -> u64 {
+    lines.iter().filter(|byte| **byte == b'\n').count() as u64
+}
+
+#[test]
+fn the_ways_to_old_orders_that_are_under_way_at_once_are_bounded_and_each_is_gone_once() {
+    const WALKS_MAX: u64 = 512;
+    let history = History::of(400);
+    let mut alone = Alone::leads(&history.bytes, None, 1);
+    alone.holds = Some(is_read);
+    let old = AccountQuery::Order(OrderNumber(3));
+    let asks = |alone: &mut Alone, request| {
+        alone.asked(Message::Read { request, query: Query::Account(ann(), old.clone()) });
+    };
+    (0..WALKS_MAX).for_each(|request| asks(&mut alone, request));
+    assert_eq!(alone.replies.len(), 0);
+    asks(&mut alone, WALKS_MAX);
+    assert_eq!(alone.replies.pop(), Some(Message::Overloaded { requests: vec![WALKS_MAX] }));
+    // Who asks again waits for the first way's end; an order with the house has room.
+    (0..WALKS_MAX).for_each(|request| asks(&mut alone, request));
+    alone.looks_up(1_000_000);
+    alone.replies.clear();
+    alone.looks_up(1);
+    assert_eq!(alone.replies.len(), 0);
+    alone.holds = None;
+    while !alone.held.is_empty() {
+        alone.let_go();
+    }
+    let answered = |reply: &&Message| matches!(reply, Message::Answer { answer: Answer::Account(_), .. });
+    assert_eq!(alone.replies.iter().filter(answered).count() as u64, WALKS_MAX, "each is answered once");
+}
+
+#[test]
+fn who_is_on_the_way_to_an_old_order_is_told_when_the_lead_is_lost() {
+    let history = History::of(400);
+    let mut alone = Alone::leads(&history.bytes, None, 1);
+    alone.holds = Some(is_read);
+    alone.asked(Message::Read { request: 1, query: Query::Account(ann(), AccountQuery::Order(OrderNumber(3))) });
+    let places = (8..400).find(|number| number % 4 == 0).map(|number| (CommandKey::generated(Boot(9), number), number));
+    let (key, number) = places.unwrap();
+    assert_eq!(alone.submits(2, key, command(number)), None);
+    let cancel = Command::Account { caller: ann(), instruction: Instruction::Cancel(OrderNumber(3)) };
+    assert_eq!(alone.submits(3, CommandKey::generated(Boot(11), 1), cancel), None);
+    alone.replies.clear();
+    alone.hears(Message::Announce(Box::new(configuration(3, Leader { id: id(2), boot: Boot(2) }))));
+    let told = std::mem::take(&mut alone.replies);
+    let [Message::NotLeader { requests, .. }] = &told[..] else { panic!("{told:?}") };
+    let mut requests = requests.clone();
+    requests.sort_unstable();
+    assert_eq!(requests, [1, 2, 3]);
+    alone.let_go();
+    assert_eq!((alone.replies.len(), alone.stopped), (0, None));
 }

@@ -55,6 +55,9 @@ pub struct Args {
     /// How many entries it must have missed to look for a snapshot of another replica; less only for tests.
     #[arg(long, default_value_t = FAR_BEHIND_ENTRIES, value_name = "ENTRIES", hide = true)]
     pub far_behind_entries: u64,
+    /// How many of the newest orders it keeps in memory, and how many of accounts that are done; fewer only for tests.
+    #[arg(long, default_value_t = ORDERS_KEPT, value_name = "ORDERS", hide = true)]
+    pub orders_kept: usize,
     /// How much of the journal is in one file, in bytes; less only for tests.
     #[arg(long, default_value_t = SEGMENT_BYTES, value_name = "BYTES", hide = true)]
     pub segment_bytes: NonZeroU64,
@@ -108,7 +111,7 @@ pub async fn run(args: Args, shutdown: Shutdown) -> anyhow::Result<()> {
         configuration,
         journal_bytes,
         snapshot_every_bytes: args.snapshot_every_bytes.get(),
-        orders_kept: ORDERS_KEPT,
+        orders_kept: args.orders_kept,
         far_behind_entries: args.far_behind_entries,
         catch_up_bytes_per_s: args.catch_up_rate,
     });

@@ -167,6 +167,10 @@ fn words(event: &Event, placed: Option<u64>) -> String {
             format!("trade {trade}: {taker}order {maker}, {quantity} {symbol} at {price}")
         }
         Event::Cancelled { order, quantity } => format!("order {order}: cancelled, {quantity} were left"),
+        Event::Stated { account, orders, .. } => {
+            let numbers: Vec<_> = orders.iter().map(|order| order.order.to_string()).collect();
+            format!("account {account}: stated as done, orders {}", numbers.join(", "))
+        }
         Event::Attached { catalog } => format!("catalog {catalog}: answers from now on"),
         Event::Detached { catalog } => format!("catalog {catalog}: no longer answers"),
     }

@@ -9,10 +9,11 @@ use tradenet_core::replica::Replica;
 use tradenet_schemas::account::{Asset, TimeInForce};
 use tradenet_schemas::ids::{Epoch, OrderNumber, Position, SeqNum};
 use tradenet_schemas::journal::{Entry, Event};
+use tradenet_schemas::statement::{DoneOrder, Statements};
 use tradenet_schemas::trade::{CommandKey, Order, Quantity, Side, Stock, Symbol};
 
 use super::{Verdict, Violation};
-use crate::market::{Deed, Market, Ordered, Patience};
+use crate::market::{Deed, Earlier, Market, Ordered, Patience, Stated};
 use crate::marks;
 
 const S3: &str = "S3 committed prefixes never differ";
@@ -145,6 +146,10 @@ impl Truth {
                         *self.marks.entry(marks::MATCHED_LATER).or_default() += 1;
                     }
                 }
+                Event::Stated { earlier, .. } => {
+                    let mark = if earlier.is_empty() { marks::STATED } else { marks::STATED_AGAIN };
+                    *self.marks.entry(mark).or_default() += 1;
+                }
                 _ => {}
             }
         }
@@ -190,7 +195,11 @@ impl Truth {
         let of_nobody = |event: &Event| {
             matches!(
                 event,
-                Event::EpochStart { .. } | Event::Listed { .. } | Event::Attached { .. } | Event::Detached { .. }
+                Event::EpochStart { .. }
+                    | Event::Listed { .. }
+                    | Event::Attached { .. }
+                    | Event::Detached { .. }
+                    | Event::Stated { .. }
             )
         };
         if entry.events.iter().all(of_nobody) {
@@ -245,6 +254,29 @@ fn deed(event: &Event) -> Option<Deed> {
             Some(Deed::Match { trade: trade.0, maker: maker.0, price: price.cents(), quantity: quantity.get() })
         }
         Event::Cancelled { order, quantity } => Some(Deed::Cancel { order: order.0, quantity: quantity.get() }),
+        Event::Stated { account, earlier, orders } => Some(Deed::State {
+            account: account.as_str().to_owned(),
+            earlier: earlier.iter().map(group).collect(),
+            orders: orders.iter().map(stated).collect(),
+        }),
         _ => None,
+    }
+}
+
+fn group(statements: &Statements) -> Earlier {
+    let Statements { count, newest, lowest, highest, filled, cancelled } = *statements;
+    Earlier { count, newest: newest.0, orders: (lowest.0, highest.0), any: (filled, cancelled) }
+}
+
+fn stated(order: &DoneOrder) -> Stated {
+    Stated {
+        number: order.order.0,
+        symbol: order.symbol.as_str().to_owned(),
+        buys: order.side == Side::Buy,
+        quantity: order.quantity.get(),
+        price: order.price.map(|price| price.cents()),
+        rested_after: order.rested_after.map(|trades| trades as u64),
+        cancelled: order.cancelled.get(),
+        fills: order.fills.iter().map(|(trade, price, count)| (trade.0, price.cents(), count.get())).collect(),
     }
 }

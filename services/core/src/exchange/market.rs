@@ -11,15 +11,18 @@ mod accounts;
 pub mod book;
 mod candles;
 mod matching;
+pub(super) mod statements;
 pub(super) mod views;
+
+use std::collections::{BTreeMap, VecDeque};
 
 use serde::{Deserialize, Serialize};
 use tradenet_schemas::account::{
-    Account, Asset, Cash, Credentials, Instruction, NewOrder, OrderStatus, TimeInForce, TokenHash,
+    Account, Asset, Cash, Credentials, Fill, Instruction, NewOrder, OrderStatus, TimeInForce, TokenHash, Trade,
 };
 use tradenet_schemas::ids::{OrderNumber, SeqNum, TradeNumber};
 use tradenet_schemas::journal::Event;
-use tradenet_schemas::limits::{ACCOUNTS_MAX, CASH_CENTS_MAX, QUANTITY_MAX};
+use tradenet_schemas::limits::{ACCOUNTS_MAX, CASH_CENTS_MAX, FILLS_SHOWN_MAX, PAGE_MAX, QUANTITY_MAX};
 use tradenet_schemas::trade::{Price, Quantity, Refusal, Side, Symbol};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
@@ -39,7 +42,7 @@ pub(super) trait Listings {
     fn room(&self, listing: u32) -> u64;
 }
 
-/// An order of an account.
+/// An order of an account that is open, or that no statement has yet.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 struct Placed {
     number: OrderNumber,
@@ -51,12 +54,13 @@ struct Placed {
     quantity: u64,
     left: u64,
     status: OrderStatus,
-    /// What had become of it when its own entry ended.
-    first_status: OrderStatus,
-    /// Its own entry.
-    seq: SeqNum,
-    trades: Vec<TradeNumber>,
+    /// How many trades it had when it was put in the book, if it was.
+    rested_after: Option<usize>,
+    /// The first of its trades.
+    fills: Vec<Fill>,
     place: Option<Place>,
+    /// How many orders were done when it was, itself included.
+    done: u64,
 }
 
 impl Placed {
@@ -70,44 +74,58 @@ impl Placed {
     }
 }
 
-/// A trade between two accounts.
-#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
-struct Traded {
-    /// The incoming order's.
-    side: Side,
-    price: Price,
-    quantity: u64,
-    at: u64,
-    seq: SeqNum,
-}
-
 /// What the market has of one stock.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 struct Stall {
     book: Book,
-    trades: Vec<TradeNumber>,
+    /// The newest, oldest first: as many as are ever shown.
+    trades: VecDeque<Trade>,
     candles: Candles,
 }
 
-/// All accounts, orders, books and trades.
+/// All accounts and books, their orders that are open or were done lately, and the newest trades.
 ///
-/// Memory grows with each order (some 140 bytes, 16 more for each of its trades) and trade (40 bytes); accounts and
-/// open orders are bounded by [`ACCOUNTS_MAX`] and [`OPEN_ORDERS_MAX`](tradenet_schemas::limits::OPEN_ORDERS_MAX).
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+/// Memory is bounded: by [`ACCOUNTS_MAX`], [`OPEN_ORDERS_MAX`](tradenet_schemas::limits::OPEN_ORDERS_MAX) for each account and
+/// [`FILLS_SHOWN_MAX`] for each order; by how many orders are kept when they are done; and by [`PAGE_MAX`] trades of each stock.
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Market {
     accounts: Accounts,
-    /// By their own count, not by number: the house's orders have numbers too.
-    orders: Vec<Placed>,
-    trades: Vec<Traded>,
+    orders: BTreeMap<OrderNumber, Placed>,
+    /// Those of them that are done, by how many were done before.
+    done: BTreeMap<u64, OrderNumber>,
+    /// How many of those are kept before the oldest is stated.
+    done_max: usize,
+    /// How many orders were ever done.
+    done_count: u64,
+    /// How many trades there ever were.
+    trades: u64,
+    /// When the last one was.
+    traded_at: u64,
     /// By listing.
     stalls: Vec<Stall>,
     /// A hash of all that ever changed, each change chained to the one before.
     hash: u64,
     /// The order that the entry in hand places.
-    arriving: Option<u32>,
+    arriving: Option<OrderNumber>,
 }
 
 impl Market {
+    /// Nobody has an account; of the orders that are done so many are kept.
+    pub(super) fn keeping(done_max: usize) -> Self {
+        Self {
+            accounts: Accounts::default(),
+            orders: BTreeMap::new(),
+            done: BTreeMap::new(),
+            done_max,
+            done_count: 0,
+            trades: 0,
+            traded_at: 0,
+            stalls: Vec::new(),
+            hash: 0,
+            arriving: None,
+        }
+    }
+
     /// A stock was listed.
     pub(super) fn listed(&mut self) {
         self.stalls.push(Stall::default());
@@ -125,7 +143,7 @@ impl Market {
     pub(super) fn assert_sound(&self) {
         self.accounts.assert_summed();
         let mut reserved = std::collections::BTreeMap::<(u32, Option<u32>), u64>::new();
-        for order in self.orders.iter().filter(|order| order.status == OrderStatus::Open) {
+        for order in self.orders.values().filter(|order| order.status == OrderStatus::Open) {
             let (kind, amount) = order.reserves(order.left);
             let stock = match kind {
                 Kind::Cash => None,
@@ -204,20 +222,12 @@ impl Market {
         }
     }
 
-    /// The place in the list of the order of that number.
-    fn find(&self, number: OrderNumber) -> Option<usize> {
-        self.orders.binary_search_by_key(&number, |order| order.number).ok()
-    }
-
-    /// The same of an account's order.
-    fn find_own(&self, holder: u32, number: OrderNumber) -> Option<u32> {
-        let orders = &self.accounts.holder(holder).orders;
-        let found = orders.binary_search_by_key(&number, |&at| self.orders[at as usize].number);
-        found.ok().map(|found| orders[found])
-    }
-
     fn own_order(&self, holder: u32, number: OrderNumber) -> Option<&Placed> {
-        self.find_own(holder, number).map(|at| &self.orders[at as usize])
+        self.orders.get(&number).filter(|order| order.holder == holder)
+    }
+
+    fn placed(&mut self, seq: SeqNum, number: OrderNumber) -> &mut Placed {
+        self.orders.get_mut(&number).unwrap_or_else(|| panic!("entry {seq}: there is no order {number} that is open"))
     }
 
     // ------------------------------------------------------------ effect
@@ -284,20 +294,19 @@ impl Market {
             quantity,
             left: quantity,
             status: OrderStatus::Open,
-            first_status: OrderStatus::Open,
-            seq,
-            trades: Vec::new(),
+            rested_after: None,
+            fills: Vec::new(),
             place: None,
+            done: 0,
         };
         let (kind, amount) = placed.reserves(quantity);
         self.accounts.reserve(holder, kind, amount);
         self.note_stake(holder, kind);
-        let at = u32::try_from(self.orders.len()).expect("there are not that many orders");
-        self.orders.push(placed);
+        self.orders.insert(number, placed);
         let owner = self.accounts.holder_mut(holder);
-        owner.orders.push(at);
+        owner.orders.insert(number);
         owner.open += 1;
-        self.arriving = Some(at);
+        self.arriving = Some(number);
     }
 
     /// The arriving order meets the best of those that rest. Gives the stock.
@@ -309,9 +318,9 @@ impl Market {
         price: Price,
         quantity: Quantity,
     ) -> u32 {
-        assert_eq!(number.0, self.trades.len() as u64 + 1, "entry {seq}: trade numbers have no gaps");
+        assert_eq!(number.0, self.trades + 1, "entry {seq}: trade numbers have no gaps");
         let taker = self.arriving.unwrap_or_else(|| panic!("entry {seq}: a trade without an order that arrives"));
-        let Placed { listing, side, holder, price: limit, .. } = self.orders[taker as usize];
+        let Placed { listing, side, holder, price: limit, .. } = *self.placed(seq, taker);
         let stall = &mut self.stalls[listing as usize];
         let place = stall.book.best(side).unwrap_or_else(|| panic!("entry {seq}: nothing rests that could be met"));
         let resting = stall.book.resting(place);
@@ -321,23 +330,28 @@ impl Market {
         assert!(matching::crosses(side, limit, price), "entry {seq}: a trade at a worse price than was asked for");
         stall.book.take(place, quantity.get());
         stall.book.changed = seq;
-        stall.trades.push(number);
         // A new leader's clock may be behind: time does not go back here.
-        let at = self.trades.last().map_or(at, |last| last.at.max(at));
+        let at = self.traded_at.max(at);
         stall.candles.add(at, price, quantity);
-        self.trades.push(Traded { side, price, quantity: quantity.get(), at, seq });
-        let maker = self.find_own(resting.holder, maker).expect("an order that rests is its account's");
+        if stall.trades.len() >= PAGE_MAX {
+            stall.trades.pop_front();
+        }
+        stall.trades.push_back(Trade { number, price, quantity, side, at });
+        (self.trades, self.traded_at) = (number.0, at);
         for order in [taker, maker] {
-            self.fill(order, number, price, quantity.get());
+            self.fill(seq, order, Fill { trade: number, price, quantity });
         }
         listing
     }
 
     /// One of the two orders of a trade: what it reserved for it is released, and what it bought or sold changes hands.
-    fn fill(&mut self, at: u32, trade: TradeNumber, price: Price, quantity: u64) {
-        let order = &mut self.orders[at as usize];
+    fn fill(&mut self, seq: SeqNum, number: OrderNumber, fill: Fill) {
+        let (price, quantity) = (fill.price, fill.quantity.get());
+        let order = self.placed(seq, number);
         order.left = order.left.checked_sub(quantity).expect("no more is traded than is left of an order");
-        order.trades.push(trade);
+        if order.fills.len() < FILLS_SHOWN_MAX {
+            order.fills.push(fill);
+        }
         let (holder, side, left, stocks) = (order.holder, order.side, order.left, Kind::Stock(order.listing));
         let (reserved, amount) = order.reserves(quantity);
         let money = price.cents() * quantity;
@@ -355,16 +369,15 @@ impl Market {
         self.note_stake(holder, Kind::Cash);
         self.note_stake(holder, stocks);
         if left == 0 {
-            self.end(at, OrderStatus::Filled);
+            self.end(seq, number, OrderStatus::Filled);
         }
     }
 
     /// What is left of an order is cancelled, whether it rests or arrives.
     pub(super) fn apply_cancelled(&mut self, seq: SeqNum, number: OrderNumber, quantity: Quantity) {
-        let at = self.find(number).unwrap_or_else(|| panic!("entry {seq}: there is no order {number} to cancel"));
-        let arriving = self.arriving.is_none_or(|arriving| arriving as usize == at);
+        let arriving = self.arriving.is_none_or(|arriving| arriving == number);
         assert!(arriving, "entry {seq}: another order is cancelled than the one that is placed");
-        let order = &self.orders[at];
+        let order = self.placed(seq, number);
         assert_eq!(order.status, OrderStatus::Open, "entry {seq}: order {number} is done, and is cancelled");
         assert_eq!(order.left, quantity.get(), "entry {seq}: order {number} has another rest than is cancelled");
         let (listing, place, holder) = (order.listing, order.place, order.holder);
@@ -376,24 +389,31 @@ impl Market {
             book.take(place, quantity.get());
             book.changed = seq;
         }
-        self.end(u32::try_from(at).expect("there are not that many orders"), OrderStatus::Cancelled);
+        self.end(seq, number, OrderStatus::Cancelled);
     }
 
-    fn end(&mut self, at: u32, status: OrderStatus) {
-        let order = &mut self.orders[at as usize];
+    fn end(&mut self, seq: SeqNum, number: OrderNumber, status: OrderStatus) {
+        self.done_count += 1;
+        let done = self.done_count;
+        let order = self.placed(seq, number);
         order.status = status;
         order.place = None;
-        self.accounts.holder_mut(self.orders[at as usize].holder).open -= 1;
+        order.done = done;
+        let holder = order.holder;
+        self.done.insert(done, number);
+        let owner = self.accounts.holder_mut(holder);
+        owner.open -= 1;
+        owner.done.push_back(number);
     }
 
     /// The entry is over: what is left of the order that arrived rests, and nothing was made or lost.
     pub(super) fn settle(&mut self, seq: SeqNum) {
-        let listing = self.arriving.map(|at| self.orders[at as usize].listing);
+        let listing = self.arriving.map(|number| self.placed(seq, number).listing);
         self.accounts.assert_conserved(seq, listing);
-        let Some(at) = self.arriving.take() else { return };
-        let order = &mut self.orders[at as usize];
-        order.first_status = order.status;
+        let Some(number) = self.arriving.take() else { return };
+        let order = self.orders.get_mut(&number).expect("the order was placed by this entry");
         if order.status == OrderStatus::Open {
+            order.rested_after = Some(order.fills.len());
             let price = order.price.unwrap_or_else(|| panic!("entry {seq}: a market order would rest"));
             let resting = Resting { order: order.number, holder: order.holder, price, left: order.left };
             let book = &mut self.stalls[order.listing as usize].book;

@@ -5,7 +5,7 @@
 //! Rule kept: a trade is shown as [`Exchange::trades`] shows it, a level as [`Exchange::book`] does, a stock as
 //! [`Exchange::stock`] does.
 
-use tradenet_schemas::account::{Book, Level};
+use tradenet_schemas::account::{Book, Level, Trade};
 use tradenet_schemas::feed::{Fact, PublicEvent};
 use tradenet_schemas::journal::{Entry, Event};
 use tradenet_schemas::trade::{Price, Side, Symbol};
@@ -21,8 +21,12 @@ impl Exchange {
     /// It is another entry: what it changed is changed again by now.
     pub fn public_events(&self, entry: &Entry) -> impl Iterator<Item = PublicEvent> {
         assert_eq!(entry.seq, self.applied(), "events are those of the last entry");
-        let trades = entry.events.iter().filter_map(|event| match event {
-            Event::Matched { trade, symbol, .. } => Some(Fact::Traded(symbol.clone(), self.market.shown_trade(*trade))),
+        let (at, taker) = (self.market.traded_at(), entry.events.first());
+        let trades = entry.events.iter().filter_map(move |event| match (taker, event) {
+            (Some(Event::Placed { side, .. }), Event::Matched { trade, symbol, price, quantity, .. }) => {
+                let trade = Trade { number: *trade, price: *price, quantity: *quantity, side: *side, at };
+                Some(Fact::Traded(symbol.clone(), trade))
+            }
             _ => None,
         });
         // All trades of an entry are of one stock.

@@ -26,13 +26,13 @@ use tradenet_schemas::trade::{Command, CommandKey, Outcome, Receipt, Refusal};
 use super::attach::Attachment;
 use super::change::{Change, Kind};
 use super::feed::{Published, Watchers};
-use super::lookup::Lookups;
+use super::lookup::{Lookups, Then};
 use super::observe::Verdict;
 use super::queue::{Queue, Queued};
 use super::remembered::Remembered;
 use super::{LEAVE_TOGETHER, Replica};
 use crate::bugs::{Bug, bug};
-use crate::exchange::Decision;
+use crate::exchange::{Decision, Found};
 use crate::{Mono, Output, Packet, ReplyTo, highest, journal, wire};
 
 /// Commands that may wait to be decided.
@@ -54,6 +54,16 @@ const KEEPS_UP: Duration = Duration::from_millis(200);
 const DRAIN_MAX: Duration = Duration::from_millis(1_000);
 /// An own sync that takes so long is a reason to hand over.
 const SLOW_SYNC: Duration = Duration::from_millis(500);
+
+/// Who sent a command, and waits for its outcome.
+#[derive(Clone, Debug)]
+pub(super) struct Sender {
+    pub(super) from: Boot,
+    pub(super) request: u64,
+    pub(super) reply: ReplyTo,
+    /// If it is followed.
+    pub(super) trace: Option<Arc<Trace>>,
+}
 
 /// What a frontend is told of a command.
 #[derive(Clone, Debug)]
@@ -444,9 +454,10 @@ impl Replica {
             },
             Query::Stock(symbol) => (Answer::Stock(self.state.exchange.stock(&symbol)), tail, confirm),
             Query::Stocks => (Answer::Stocks(self.state.exchange.stocks()), tail, confirm),
-            Query::Account(caller, query) => {
-                (Answer::Account(Box::new(self.state.exchange.account(&caller, &query))), tail, confirm)
-            }
+            Query::Account(caller, query) => match self.state.exchange.account(&caller, &query) {
+                Found::Here(answer) => (Answer::Account(Box::new(answer)), tail, confirm),
+                Found::Behind(walk) => return self.walk(walk, Then::Show { request, reply }),
+            },
             Query::Book(symbol, depth) => (Answer::Book(self.state.exchange.book(&symbol, depth)), tail, confirm),
             Query::Trades(symbol, limit) => (Answer::Trades(self.state.exchange.trades(&symbol, limit)), tail, confirm),
             Query::Candles(symbol, interval, limit) => {
@@ -499,6 +510,12 @@ impl Replica {
             if lines.len() >= BATCH_BYTES_MAX {
                 break;
             }
+            // One before each command: orders are stated faster than they can be done, and no command waits for many statements.
+            if self.leaving.is_none()
+                && let Some(statement) = self.state.exchange.statement_due()
+            {
+                self.append_entry(None, vec![statement], &mut lines);
+            }
             let Some(queued) = self.leading.as_mut().and_then(|leading| leading.queue.pop()) else {
                 break;
             };
@@ -527,42 +544,57 @@ impl Replica {
         let verdict = match &decision {
             Decision::Accept(_) => Verdict::Accepted,
             Decision::Replay { .. } => Verdict::Replayed,
-            Decision::Refuse(_) => Verdict::Refused,
+            Decision::Refuse(_) | Decision::RefuseBy(_) => Verdict::Refused,
         };
         self.counts.verdict(verdict, 1);
-        let (outcome, seq, confirm) = match decision {
+        let sender = Sender { from, request, reply, trace };
+        let tail = self.log.tail().seq;
+        match decision {
             Decision::Accept(events) => {
                 // Only the opening of an account is done again under its key: for a new token.
                 let again = matches!(command, Command::Open { .. }) && self.state.exchange.knows(&key);
                 let seq = self.append_entry(Some(key), events, lines);
                 if traces.len() < TRACES_MAX {
-                    traces.extend(trace.clone().map(|trace| Traced { number: seq.0, trace }));
+                    traces.extend(sender.trace.clone().map(|trace| Traced { number: seq.0, trace }));
                 }
                 let order = OrderNumber(self.state.exchange.orders());
-                (self.state.exchange.outcome(&command, order, again.then_some(seq)), seq, false)
+                match self.state.exchange.outcome(&command, order, again.then_some(seq)) {
+                    Found::Here(outcome) => self.tell(sender, outcome, before, seq, false),
+                    Found::Behind(_) => unreachable!("what was done just now is in the state"),
+                }
             }
             Decision::Replay { seq, .. } if bug(Bug::DropKeysAtFailover) && self.is_of_a_former_leader(seq) => {
                 let key = CommandKey::generated(self.options.boot, self.log.tail().seq.0);
                 let submission = Submission { request, key, command, known, again };
-                return self.decide_one(Queued { from, submission, reply, trace }, lines, traces);
+                let Sender { from, reply, trace, .. } = sender;
+                self.decide_one(Queued { from, submission, reply, trace }, lines, traces);
             }
             Decision::Replay { order, seq } => {
                 // What can change since is a read, and needs what a read needs (R5).
-                let outcome = self.state.exchange.outcome(&command, order, Some(seq));
-                let fixed = order != OrderNumber(0);
-                (outcome, if fixed { seq } else { self.log.tail().seq }, !fixed)
+                let fixed = (order != OrderNumber(0)).then_some(seq);
+                match self.state.exchange.outcome(&command, order, Some(seq)) {
+                    Found::Here(outcome) => {
+                        self.tell(sender, outcome, before, fixed.unwrap_or(tail), fixed.is_none());
+                    }
+                    Found::Behind(walk) => self.walk(walk, Then::Repeat { sender, before, fixed }),
+                }
             }
             // It tells of everything before it, and a deposed leader can't refuse either.
-            Decision::Refuse(refusal) => (Outcome::Refused(refusal), self.log.tail().seq, true),
-        };
-        if let Some(leading) = &mut self.leading {
-            let confirm = confirm && !bug(Bug::RefuseWithoutConfirmation);
-            let round = if confirm { leading.coming_round() } else { 0 };
-            if let Outcome::Refused(refusal) = &outcome {
-                leading.refused.remember((from, request), *refusal);
-            }
-            leading.owe(reply, seq, round, Due::Outcome(Told { request, outcome, before, trace }));
+            Decision::Refuse(refusal) => self.tell(sender, Outcome::Refused(refusal), before, tail, true),
+            Decision::RefuseBy(walk) => self.walk(walk, Then::Refuse(sender)),
         }
+    }
+
+    /// Owes a command's outcome, until that entry is released and, if it has to be, a round is confirmed.
+    pub(super) fn tell(&mut self, sender: Sender, outcome: Outcome, before: bool, seq: SeqNum, confirm: bool) {
+        let Sender { from, request, reply, trace } = sender;
+        let Some(leading) = &mut self.leading else { return };
+        let confirm = confirm && !bug(Bug::RefuseWithoutConfirmation);
+        let round = if confirm { leading.coming_round() } else { 0 };
+        if let Outcome::Refused(refusal) = &outcome {
+            leading.refused.remember((from, request), *refusal);
+        }
+        leading.owe(reply, seq, round, Due::Outcome(Told { request, outcome, before, trace }));
     }
 
     /// For [`Bug::DropKeysAtFailover`].
@@ -769,6 +801,13 @@ impl Replica {
         if let Some(leading) = &mut self.leading {
             leading.owe(reply, seq, 0, Due::Answer { request, answer });
         }
+    }
+
+    /// Owes what the state was like behind that entry, and what stands in the log.
+    pub(super) fn owe_read(&mut self, reply: ReplyTo, seq: SeqNum, due: Due) {
+        let Some(leading) = &mut self.leading else { return };
+        let round = if bug(Bug::ReadWithoutConfirmation) { 0 } else { leading.coming_round() };
+        leading.owe(reply, seq, round, due);
     }
 
     pub(super) fn owe_confirmed(&mut self, reply: ReplyTo, seq: SeqNum, due: Due) {
@@ -1046,7 +1085,7 @@ impl Replica {
         let Some(boot) = leading.followers.get(&id).map(|follower| follower.boot) else {
             return;
         };
-        let waiting = leading.queue.len() + leading.waiting.len();
+        let waiting = leading.queue.len() + leading.waiting.len() + leading.lookups.len();
         if waiting > 0 {
             self.outputs.push_back(Output::info(format!("hands over to order-{id} while {waiting} requests wait")));
         }

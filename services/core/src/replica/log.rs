@@ -32,6 +32,25 @@ pub(super) struct Place {
     pub(super) orders: u64,
 }
 
+/// Which line of the file is wanted.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(super) enum Line {
+    /// The one that made that order.
+    Order(OrderNumber),
+    /// That entry's.
+    Entry(SeqNum),
+}
+
+impl Line {
+    /// Whether it is not behind that place.
+    pub(super) fn is_up_to(self, place: &Place) -> bool {
+        match self {
+            Self::Order(number) => number.0 <= place.orders,
+            Self::Entry(seq) => seq <= place.position.seq,
+        }
+    }
+}
+
 /// The part of the index that grows with the log.
 #[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
 pub(super) struct Marks {
@@ -188,12 +207,11 @@ impl Log {
         Some(next.unwrap_or(last)).filter(|to| to.end > from.end)
     }
 
-    /// Between which places the file is read to find the order of that number: one part, in which the orders behind the first
-    /// up to the second stand. None if it is not in entries up to `safe`.
-    pub(super) fn part_with(&self, number: OrderNumber, safe: SeqNum) -> Option<(Place, Place)> {
-        let from = self.marks.last_of(|place| place.orders < number.0);
-        let to = self.part_behind(from, safe)?;
-        (to.orders >= number.0).then_some((from, to))
+    /// Between which places the file is read to find that line: one part, in which the lines behind the first up to the
+    /// second stand. None if it is not in entries up to `safe`.
+    pub(super) fn part_with(&self, line: Line, safe: SeqNum) -> Option<(Place, Place)> {
+        let from = self.marks.last_of(|place| !line.is_up_to(place));
+        self.part_behind(from, safe).filter(|to| line.is_up_to(to)).map(|to| (from, to))
     }
 
     /// Whether this very entry is in the log, and so everything before it.

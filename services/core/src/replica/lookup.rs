@@ -1,24 +1,29 @@
 //! Looking up orders that are too old to be in memory.
 //!
-//! Problem: an order with the house can be looked up for ever, there is no end of them, and memory must not grow with each.
-//! Idea: the state keeps the newest. The number of an older one leads to a mark of the log, and from there one part of the file
-//! (64 KiB and a line) is read, along the chain of checksums, up to the line that made the order. Who asks for orders of one
+//! Problem: an order can be looked up for ever, there is no end of them, and memory must not grow with each.
+//! Idea: the state keeps the newest. The number of an older one with the house leads to a mark of the log, and from there one part
+//! of the file (64 KiB and a line) is read, along the chain of checksums, up to the line that made the order. An account's older ones
+//! are found by a [`Walk`] through its statements, each of which is a line that is read in the same way. Who asks for lines of one
 //! part waits for one read of it; a few parts are read at once, and so many look-ups wait as there is room for.
 //! Rules kept: only lines of committed entries are read, and each is checked from the mark on, whose chain is known from when they
-//! were written or read at the start. So what is found was always so; it has to be released, and no more (rule R5). Of what
-//! has rotted or can't be read nothing is said but that: it is got back ([`scrub`](super::scrub)), and the client asks again.
+//! were written or read at the start. So what is found was always so; it has to be released, and no more (rule R5). An answer that
+//! holds what the state had too, or says that something is not there, waits for what the state then was like and for a confirmation
+//! round. Of what has rotted or can't be read nothing is said but that: it is got back ([`scrub`](super::scrub)), and the client
+//! asks again.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use memchr::memmem;
 use tradenet_schemas::ids::{OrderNumber, SeqNum};
+use tradenet_schemas::journal::Entry;
 use tradenet_schemas::message::{Answer, Message};
-use tradenet_schemas::trade::Order;
+use tradenet_schemas::trade::Outcome;
 
-use super::log::Place;
+use super::lead::{Due, Sender};
+use super::log::{Line, Place};
 use super::observe::Lookup;
 use super::{READS_MAX, ReadFor, Replica};
-use crate::exchange::Exchange;
+use crate::exchange::{Exchange, Walk};
 use crate::journal::{Scan, scan};
 use crate::{Output, ReplyTo};
 
@@ -34,12 +39,64 @@ pub(super) struct Part {
     to: Place,
 }
 
-/// Who asked for an order.
+/// Who asked for a line, and what for.
 #[derive(Clone, Debug)]
-struct Asking {
-    number: OrderNumber,
-    request: u64,
-    reply: ReplyTo,
+enum Asking {
+    /// For an order with the house.
+    House { request: u64, reply: ReplyTo },
+    /// For the next statement on the way.
+    Walk(Walking),
+}
+
+/// Somebody on the way to what the journal says.
+#[derive(Clone, Debug)]
+struct Walking {
+    walk: Box<Walk>,
+    then: Then,
+    /// The end of the log when it was asked: what was found in the state is not older.
+    behind: SeqNum,
+}
+
+/// What becomes of what is found at the end of a walk.
+#[derive(Clone, Debug)]
+pub(super) enum Then {
+    /// An account is shown its orders.
+    Show {
+        /// Its question.
+        request: u64,
+        /// Where the answer goes.
+        reply: ReplyTo,
+    },
+    /// A command was done before, and is answered with what it did.
+    Repeat {
+        /// Who sent it again.
+        sender: Sender,
+        /// Whether it was done before its client asked.
+        before: bool,
+        /// What it did, if that can't have changed since.
+        fixed: Option<SeqNum>,
+    },
+    /// A command is refused.
+    Refuse(Sender),
+}
+
+impl Then {
+    /// Where the answer goes, and to which request.
+    fn goes_to(&self) -> (&ReplyTo, u64) {
+        match self {
+            Self::Show { request, reply } => (reply, *request),
+            Self::Repeat { sender, .. } | Self::Refuse(sender) => (&sender.reply, sender.request),
+        }
+    }
+}
+
+impl Asking {
+    fn goes_to(&self) -> (&ReplyTo, u64) {
+        match self {
+            Self::House { request, reply } => (reply, *request),
+            Self::Walk(walking) => walking.then.goes_to(),
+        }
+    }
 }
 
 /// The look-ups of one part.
@@ -47,7 +104,7 @@ struct Asking {
 struct Asked {
     part: Part,
     reading: bool,
-    by: Vec<Asking>,
+    by: Vec<(Line, Asking)>,
 }
 
 /// What a leader was asked and has to read. Whoever asked first is answered first.
@@ -64,15 +121,24 @@ impl Lookups {
 
     /// Where answers would go, and to which requests.
     pub(super) fn into_requests(self) -> impl Iterator<Item = (ReplyTo, u64)> {
-        self.parts.into_iter().flat_map(|asked| asked.by).map(|asking| (asking.reply, asking.request))
+        let asking = self.parts.into_iter().flat_map(|asked| asked.by);
+        asking.map(|(_, asking)| {
+            let (reply, request) = asking.goes_to();
+            (reply.clone(), request)
+        })
+    }
+
+    /// Whether that request waits already.
+    fn holds(&self, request: (&ReplyTo, u64)) -> bool {
+        self.parts.iter().flat_map(|asked| &asked.by).any(|(_, asking)| asking.goes_to() == request)
     }
 
     /// Has one wait for that part, or for one that begins there too and is long enough.
-    fn wait(&mut self, part: Part, asking: Asking) {
-        let same = |asked: &&mut Asked| asked.part.from == part.from && asking.number.0 <= asked.part.to.orders;
+    fn wait(&mut self, part: Part, line: Line, asking: Asking) {
+        let same = |asked: &&mut Asked| asked.part.from == part.from && line.is_up_to(&asked.part.to);
         match self.parts.iter_mut().find(same) {
-            Some(asked) => asked.by.push(asking),
-            None => self.parts.push(Asked { part, reading: false, by: vec![asking] }),
+            Some(asked) => asked.by.push((line, asking)),
+            None => self.parts.push(Asked { part, reading: false, by: vec![(line, asking)] }),
         }
     }
 
@@ -85,31 +151,52 @@ impl Lookups {
     }
 
     /// Who waits for that part, which was read.
-    fn take(&mut self, part: Part) -> Vec<Asking> {
+    fn take(&mut self, part: Part) -> Vec<(Line, Asking)> {
         let read = self.parts.iter().position(|asked| asked.reading && asked.part == part);
         read.map(|at| self.parts.remove(at).by).unwrap_or_default()
     }
 }
 
 impl Replica {
-    /// A client asks the leader for an order that its state does not keep any more.
+    /// A client asks the leader for an order with the house that its state does not keep any more.
     pub(super) fn look_up(&mut self, request: u64, number: OrderNumber, reply: ReplyTo) {
-        let part = self.log.part_with(number, self.committed.min(self.durable()));
-        let Some(leading) = &mut self.leading else { return };
-        if leading.lookups.len() >= LOOKUPS_MAX {
-            self.counts.lookup(Lookup::Overloaded, 1);
-            return self.reply(reply, Message::Overloaded { requests: vec![request] });
-        }
-        match part {
-            Some((from, to)) => leading.lookups.wait(Part { from, to }, Asking { number, request, reply }),
-            // More orders are under way than are kept.
-            None => self.not_now(reply, vec![request], "the order is not on every disk yet: try again"),
+        let asking = Asking::House { request, reply };
+        if self.has_room(LOOKUPS_MAX) {
+            self.wait_for(Line::Order(number), asking);
+        } else {
+            self.not_answered(&asking, None);
         }
     }
 
-    fn not_now(&mut self, reply: ReplyTo, requests: Vec<u64>, why: &str) {
-        self.counts.lookup(Lookup::Unavailable, requests.len());
-        self.reply(reply, Message::Unavailable { requests, why: why.to_owned() });
+    /// Whether fewer than so many look-ups wait.
+    fn has_room(&self, most: usize) -> bool {
+        self.leading.as_ref().is_some_and(|leading| leading.lookups.len() < most)
+    }
+
+    /// What somebody asks for is at the end of that walk. Who asks again while it is under way waits for that one's end.
+    pub(super) fn walk(&mut self, walk: Box<Walk>, then: Then) {
+        if self.leading.as_ref().is_none_or(|leading| leading.lookups.holds(then.goes_to())) {
+            return;
+        }
+        // Accounts' questions take long, and one account may ask many.
+        let most = if matches!(then, Then::Show { .. }) { LOOKUPS_MAX / 2 } else { LOOKUPS_MAX };
+        let walking = Walking { walk, then, behind: self.log.tail().seq };
+        if self.has_room(most) {
+            self.walk_on(walking);
+        } else {
+            self.not_answered(&Asking::Walk(walking), None);
+        }
+    }
+
+    fn wait_for(&mut self, line: Line, asking: Asking) {
+        let safe = self.committed.min(self.durable());
+        let part = self.log.part_with(line, safe);
+        let Some(leading) = &mut self.leading else { return };
+        match part {
+            Some((from, to)) => leading.lookups.wait(Part { from, to }, line, asking),
+            // More orders are under way than are kept.
+            None => self.not_answered(&asking, Some("the order is not on every disk yet: try again")),
+        }
     }
 
     /// Reads what is waited for, as far as there is room for reads.
@@ -125,7 +212,7 @@ impl Replica {
     /// A part as it is on the disk. Whoever asked a leader that is none any more was told so.
     pub(super) fn part_read(&mut self, part: Part, bytes: &[u8]) {
         let Some(leading) = &mut self.leading else { return };
-        let mut asking = leading.lookups.take(part);
+        let asking = leading.lookups.take(part);
         if asking.is_empty() {
             return;
         }
@@ -135,27 +222,35 @@ impl Replica {
             part.to.position.seq,
             asking.len()
         )));
-        let numbers: BTreeSet<_> = asking.iter().map(|asking| asking.number).collect();
-        let mut scan = scan(bytes, part.from.position);
-        for number in numbers {
-            let Some((seq, order)) = find(&mut scan, number) else { break };
-            for found in asking.extract_if(.., |asking| asking.number == number) {
-                self.counts.lookup(Lookup::Answered, 1);
-                self.owe_released(found.reply, seq, found.request, Answer::Order(order.clone()));
+        let (orders, entries): (BTreeSet<_>, BTreeSet<_>) =
+            asking.iter().map(|(line, _)| *line).partition(|line| matches!(line, Line::Order(_)));
+        let (mut found, mut rotten) = (BTreeMap::new(), None);
+        // Those of one kind come in the order in which they stand in the file.
+        for lines in [orders, entries] {
+            let mut scan = scan(bytes, part.from.position);
+            for line in lines {
+                let Some(entry) = find(&mut scan, line) else {
+                    rotten = Some((scan.position(), part.from.end + (bytes.len() - scan.rest().len()) as u64));
+                    break;
+                };
+                found.insert(line, entry);
             }
         }
-        if asking.is_empty() {
-            return;
+        if let Some((good, byte)) = rotten {
+            assert!(good.chain != part.to.position.chain, "the index says that orders stand where there are others");
+            let text = format!("line {} has rotted, where an old order stands", good.seq.next());
+            self.outputs.push_back(Output::debug(text));
+            self.scrub_from(byte);
         }
-        let good = scan.position();
-        assert!(good.chain != part.to.position.chain, "the index says that orders stand where there are others");
-        let byte = part.from.end + (bytes.len() - scan.rest().len()) as u64;
-        self.outputs
-            .push_back(Output::debug(format!("line {} has rotted, where an old order stands", good.seq.next())));
-        self.scrub_from(byte);
-        for Asking { request, reply, .. } in asking {
-            let why = "the leader's journal has rotted where the order stands, and is got back from another replica: try again";
-            self.not_now(reply, vec![request], why);
+        for (line, asking) in asking {
+            match found.get(&line) {
+                Some(entry) => self.found(line, entry, asking),
+                None => {
+                    let why = "the leader's journal has rotted where the order stands, and is got back from another replica: \
+                               try again";
+                    self.not_answered(&asking, Some(why));
+                }
+            }
         }
     }
 
@@ -167,23 +262,95 @@ impl Replica {
         let text = format!("an old order's part behind line {before} can't be read: {why}");
         self.outputs.push_back(Output::debug(text));
         self.scrub_unread(part.from.end);
-        for Asking { request, reply, .. } in asking {
-            self.not_now(reply, vec![request], "the leader can't read its journal where the order stands: try again");
+        for (_, asking) in asking {
+            let why = "the leader can't read its journal where the order stands: try again";
+            self.not_answered(&asking, Some(why));
         }
+    }
+
+    fn found(&mut self, line: Line, entry: &Entry, asking: Asking) {
+        match (line, asking) {
+            (Line::Order(number), Asking::House { request, reply }) => {
+                self.counts.lookup(Lookup::Answered, 1);
+                let order = Exchange::made(entry, number).flatten();
+                self.owe_released(reply, entry.seq, request, Answer::Order(order));
+            }
+            (Line::Entry(_), Asking::Walk(mut walking)) => {
+                walking.walk.take(entry);
+                self.walk_on(walking);
+            }
+            (line, asking) => unreachable!("{line:?} was not wanted for {asking:?}"),
+        }
+    }
+
+    /// To the next entry on the way, or to the answer at its end.
+    fn walk_on(&mut self, mut walking: Walking) {
+        let safe = self.committed.min(self.durable());
+        while let Some(seq) = walking.walk.next_entry() {
+            // What may be cut yet is not read from the disk; if it is, the answer is never given.
+            match self.log.entry(seq).filter(|_| seq > safe) {
+                Some(entry) => walking.walk.take(entry),
+                None => return self.wait_for(Line::Entry(seq), Asking::Walk(walking)),
+            }
+        }
+        self.counts.lookup(Lookup::Answered, 1);
+        let Walking { walk, then, behind } = walking;
+        self.outputs.push_back(Output::debug(format!("{} statements read for an account's old orders", walk.read())));
+        match then {
+            Then::Show { request, reply } => {
+                let answer = Answer::Account(Box::new(walk.into_answer()));
+                self.owe_read(reply, behind, Due::Answer { request, answer });
+            }
+            Then::Repeat { sender, before, fixed } => {
+                self.tell(sender, Exchange::outcome_by(*walk), before, fixed.unwrap_or(behind), fixed.is_none());
+            }
+            Then::Refuse(sender) => {
+                self.tell(sender, Outcome::Refused(Exchange::refusal_by(*walk)), false, behind, true);
+            }
+        }
+    }
+
+    /// Nothing is found out; `why`, but for too many who wait. Of a command that was done before nothing is said then: that it
+    /// can't be told now would be taken for "it was not done". Its client asks again, or learns that the outcome is unknown.
+    fn not_answered(&mut self, asking: &Asking, why: Option<&str>) {
+        self.counts.lookup(if why.is_none() { Lookup::Overloaded } else { Lookup::Unavailable }, 1);
+        if matches!(asking, Asking::Walk(Walking { then: Then::Repeat { .. }, .. })) {
+            return;
+        }
+        let (reply, request) = asking.goes_to();
+        let requests = vec![request];
+        self.reply(
+            reply.clone(),
+            match why {
+                None => Message::Overloaded { requests },
+                Some(why) => Message::Unavailable { requests, why: why.to_owned() },
+            },
+        );
     }
 }
 
-/// Goes on to the entry that made the order of that number: which one it is, and the order, unless that is an account's. None where
-/// the lines end or one is bad.
-fn find(scan: &mut Scan<'_>, number: OrderNumber) -> Option<(SeqNum, Option<Order>)> {
-    // So an order is named in the line that makes it and in later ones, and so begin the names of later orders.
-    let name = format!("\"order\":{number}");
-    let finder = memmem::Finder::new(&name);
-    loop {
-        scan.pass_over(|entry| finder.find(entry).is_none());
-        let good = scan.next()?.ok()?;
-        if let Some(order) = Exchange::made(&good.entry, number) {
-            return Some((good.position.seq, order));
+/// Goes on to that line. None where the lines end or one is bad.
+fn find(scan: &mut Scan<'_>, line: Line) -> Option<Entry> {
+    match line {
+        Line::Order(number) => {
+            // So an order is named in the line that makes it and in later ones, and so begin the names of later orders.
+            let name = format!("\"order\":{number}");
+            let finder = memmem::Finder::new(&name);
+            loop {
+                scan.pass_over(|entry| finder.find(entry).is_none());
+                let good = scan.next()?.ok()?;
+                if Exchange::made(&good.entry, number).is_some() {
+                    return Some(good.entry);
+                }
+            }
+        }
+        Line::Entry(seq) => {
+            let mut passed = Scan::position(scan).seq;
+            scan.pass_over(|_| {
+                passed = passed.next();
+                passed < seq
+            });
+            scan.next()?.ok().map(|good| good.entry).filter(|entry| entry.seq == seq)
         }
     }
 }

@@ -10,7 +10,7 @@
 //! so nothing in it is ever cut.
 //!
 //! ```text
-//! {"snapshot":2,"seq":290123,"epoch":4,"chain":"44c179021f97d442","bytes":67108911}\n
+//! {"snapshot":3,"seq":290123,"epoch":4,"chain":"44c179021f97d442","bytes":67108911}\n
 //! the body (postcard)
 //! xxh3_64 of all bytes before, 8 bytes, the lowest first
 //! ```
@@ -28,7 +28,7 @@ use crate::journal::{self, BadLine};
 /// The number of the form that this release writes and reads. Every change of what is in the body is a new one: a snapshot of
 /// another form is passed over, and made again of the journal. So is all that is new in a line of it: who takes over a snapshot has not
 /// read the lines that it is of ([`transfer`](super::transfer)), and must be able to.
-pub const FORMAT: u32 = 2;
+pub const FORMAT: u32 = 3;
 /// A snapshot is made for each so many bytes of the journal: what a start reads at most, but for what came in while the last
 /// one was made.
 pub const SNAPSHOT_EVERY_BYTES: u64 = 64 << 20;

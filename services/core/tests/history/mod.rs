@@ -7,6 +7,7 @@ use tradenet_core::replica::snapshot::{MakeError, Making, Snapshot};
 use tradenet_schemas::account::{Account, Asset, Cash, Credentials, Instruction, NewOrder, TimeInForce, TokenHash};
 use tradenet_schemas::ids::{Boot, Chain, Epoch, Leader, OrderNumber, Position, ReplicaId, SeqNum};
 use tradenet_schemas::journal::{Entry, Event};
+use tradenet_schemas::limits::IDEMPOTENCY_KEYS_MAX;
 use tradenet_schemas::trade::{Command, CommandKey, IdempotencyKey, Price, Quantity, Side, Stock, Symbol};
 
 const STOCKS: [&str; 3] = ["GameStart", "Zoo", "Zoom"];
@@ -33,6 +34,7 @@ impl History {
     /// So many commands are tried; some are refused.
     pub(crate) fn of(seed: u64, commands: u64) -> Self {
         let (mut history, mut rng) = (Self::default(), Rng::with_seed(seed));
+        history.exchange = Exchange::keeping(IDEMPOTENCY_KEYS_MAX, 7);
         history.begin(1);
         let stock = |name| Stock {
             symbol: Symbol::new(name).unwrap(),
@@ -53,6 +55,9 @@ impl History {
                 true => command.key(&IdempotencyKey::new(&format!("key-{number}")).unwrap()),
                 false => CommandKey::generated(Boot(9), number),
             };
+            if let Some(statement) = history.exchange.statement_due() {
+                history.enter(epoch, None, vec![statement]);
+            }
             if let Decision::Accept(events) = history.exchange.decide(&key, &command) {
                 history.enter(epoch, Some(key), events);
             }

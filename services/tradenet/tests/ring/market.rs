@@ -93,6 +93,64 @@ fn accounts_trade_with_each_other_through_a_failover_and_a_restart_of_everything
     exchange.stop_and_verify();
 }
 
+/// What somebody did is told as at first, by any leader, though all but the last few orders are in the journal alone.
+#[test]
+fn an_accounts_old_orders_are_told_and_done_once_through_failovers() {
+    const FEW: [(&str, &str); 1] = [("--orders-kept", "5")];
+    const ORDERS: u64 = 50;
+    let mut exchange = Exchange::start(&[]);
+    exchange.until_whole();
+    for name in ["order-1", "order-2", "order-3"] {
+        exchange.kill(name);
+        exchange.restart_with(name, &FEW);
+        exchange.until_whole();
+    }
+    let (ann, bob) = (Owner::of(&exchange, "ann"), Owner::of(&exchange, "bob"));
+    let offer = |exchange: &Exchange, at: u64| bob.place(exchange, "sell", 1, 2.0, &format!("offer-{at}"));
+    let bid = |exchange: &Exchange, at: u64| ann.place(exchange, "buy", 1, 2.0, &format!("bid-{at}"));
+    let enough = json!({"name": "GameStart", "quantity": ORDERS});
+    assert_eq!(bob.call(&exchange, "POST", "/deposits", "", &enough).status, 200);
+    let placed: Vec<_> = (0..ORDERS).map(|at| (offer(&exchange, at), bid(&exchange, at))).collect();
+    let number = |answer: &Answer| answer.body["data"]["order_num"].as_u64().unwrap();
+    let check = |exchange: &Exchange| {
+        for (at, (offered, bought)) in (0..).zip(&placed) {
+            let order = format!("/orders/{}", number(bought));
+            assert_eq!(ann.call(exchange, "GET", &order, "", &Value::Null).body, bought.body);
+            assert_eq!(bid(exchange, at).body, bought.body, "as at first");
+            assert_eq!(offer(exchange, at).body, offered.body, "as at first, when it was open");
+            let order = format!("/orders/{}", number(offered));
+            let now = bob.call(exchange, "GET", &order, "", &Value::Null);
+            assert_eq!(
+                (now.body["data"]["status"].as_str(), now.body["data"]["filled"].as_u64()),
+                (Some("filled"), Some(1))
+            );
+            assert_eq!(ann.call(exchange, "GET", &order, "", &Value::Null).status, 404, "it is bob's");
+            let done = bob.call(exchange, "DELETE", &order, "", &Value::Null);
+            assert_eq!((done.status, done.message()), (409, "order is done"));
+        }
+        let (mut before, mut listed) = (String::new(), Vec::new());
+        loop {
+            let page = ann.call(exchange, "GET", &format!("/orders?limit=7{before}"), "", &Value::Null);
+            let page = page.body["data"].as_array().unwrap().clone();
+            let Some(last) = page.last() else { break };
+            before = format!("&before={}", last["order_num"]);
+            listed.extend(page);
+        }
+        let bought: Vec<_> = placed.iter().rev().map(|(_, bought)| bought.body["data"].clone()).collect();
+        assert_eq!(listed, bought);
+    };
+    check(&exchange);
+    exchange.kill("order-3");
+    check(&exchange);
+    exchange.restart_with("order-3", &FEW);
+    exchange.until_whole();
+    check(&exchange);
+    let journal = std::fs::read_to_string(exchange.journal(3)).unwrap();
+    let stated = journal.lines().filter(|line| line.contains("\"stated\":")).count();
+    assert!(stated > 10, "{stated} statements");
+    exchange.stop_and_verify();
+}
+
 #[test]
 fn a_client_that_knows_the_house_alone_sees_no_difference() {
     let exchange = Exchange::start(&[]);

@@ -6,12 +6,13 @@
 //! Rule kept: reserved ≤ owned; and after each entry the two sums agree ([`Accounts::assert_conserved`]), for money and for
 //! each stock.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use serde::{Deserialize, Serialize};
 use subtle::ConstantTimeEq as _;
 use tradenet_schemas::account::{Account, Credentials, TokenHash};
-use tradenet_schemas::ids::SeqNum;
+use tradenet_schemas::ids::{OrderNumber, SeqNum};
+use tradenet_schemas::statement::Statements;
 
 /// Money or some of a stock: what there is, and how much of it open orders reserve.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -54,8 +55,12 @@ pub(super) struct Holder {
     pub(super) cash: Stake,
     /// By listing; those with nothing are dropped.
     pub(super) stocks: BTreeMap<u32, Stake>,
-    /// Its orders, oldest first, by their places in the market's list.
-    pub(super) orders: Vec<u32>,
+    /// Its orders that are open, and those that are done and that no statement has.
+    pub(super) orders: BTreeSet<OrderNumber>,
+    /// The latter, in the order in which that came about.
+    pub(super) done: VecDeque<OrderNumber>,
+    /// All of its statements, the newest last.
+    pub(super) statements: Vec<Statements>,
     /// How many of them are open.
     pub(super) open: usize,
 }
@@ -116,8 +121,17 @@ impl Accounts {
         }
         let id = u32::try_from(self.holders.len()).expect("there are not that many accounts");
         self.by_name.insert(name.clone(), id);
-        let (cash, stocks, orders) = (Stake::default(), BTreeMap::new(), Vec::new());
-        self.holders.push(Holder { name: name.clone(), token, used: false, cash, stocks, orders, open: 0 });
+        self.holders.push(Holder {
+            name: name.clone(),
+            token,
+            used: false,
+            cash: Stake::default(),
+            stocks: BTreeMap::new(),
+            orders: BTreeSet::new(),
+            done: VecDeque::new(),
+            statements: Vec::new(),
+            open: 0,
+        });
         id
     }
 

@@ -70,7 +70,7 @@ impl Market {
         let NewOrder { symbol, side, quantity, price, time_in_force, post_only } = order.clone();
         let account = owner.name.clone();
         events.push(Event::Placed { order: number, account, symbol, side, quantity, price, time_in_force, post_only });
-        for ((resting, taken), trade) in walk.fills.iter().zip(self.trades.len() as u64 + 1..) {
+        for ((resting, taken), trade) in walk.fills.iter().zip(self.trades + 1..) {
             let (trade, maker, symbol) = (TradeNumber(trade), resting.order, order.symbol.clone());
             events.push(Event::Matched { trade, maker, symbol, price: resting.price, quantity: count(*taken) });
         }

@@ -1,14 +1,15 @@
 //! What is shown of the market: to an account of its own, to everybody of books and trades.
 
 use tradenet_schemas::account::{
-    AccountAnswer, AccountOrder, AccountQuery, Balance, Book, Candle, Cash, Credentials, Fill, Holding, Interval, Page,
-    Trade,
+    AccountAnswer, AccountOrder, AccountQuery, Balance, Book, Candle, Cash, Credentials, Holding, Interval,
+    OrderStatus, Page, Trade,
 };
-use tradenet_schemas::ids::{OrderNumber, TradeNumber};
-use tradenet_schemas::limits::{FILLS_SHOWN_MAX, PAGE_MAX};
+use tradenet_schemas::ids::OrderNumber;
+use tradenet_schemas::limits::PAGE_MAX;
 use tradenet_schemas::trade::{Price, Quantity, Side, Symbol};
 
-use super::{Listings, Market, Placed, Traded};
+use super::statements::{Found, Walk};
+use super::{Listings, Market, Placed};
 
 /// When an order is looked at.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -17,6 +18,14 @@ pub(in crate::exchange) enum When {
     AtFirst,
     /// As it is.
     Now,
+}
+
+/// An order as its own entry left it, which put it in the book after so many trades, or did not.
+pub(super) fn at_first(order: AccountOrder, rested_after: Option<usize>) -> AccountOrder {
+    let Some(trades) = rested_after else { return order };
+    let fills: Vec<_> = order.fills.into_iter().take(trades).collect();
+    let filled = fills.iter().map(|fill| fill.quantity.get()).sum();
+    AccountOrder { status: OrderStatus::Open, filled: quantity(filled), fills, ..order }
 }
 
 fn quantity(count: u64) -> Quantity {
@@ -34,15 +43,18 @@ impl Market {
         listings: &impl Listings,
         caller: &Credentials,
         query: &AccountQuery,
-    ) -> AccountAnswer {
+    ) -> Found<AccountAnswer> {
         let Some(holder) = self.accounts.authorise(caller) else {
-            return AccountAnswer::Unauthorised;
+            return Found::Here(AccountAnswer::Unauthorised);
         };
         match query {
-            AccountQuery::Authorise => AccountAnswer::Authorised,
-            AccountQuery::Balance => AccountAnswer::Balance(self.balance(listings, holder)),
-            AccountQuery::Order(number) => AccountAnswer::Order(self.order(listings, holder, *number, When::Now)),
-            AccountQuery::Orders(page) => AccountAnswer::Orders(self.page(listings, holder, page)),
+            AccountQuery::Authorise => Found::Here(AccountAnswer::Authorised),
+            AccountQuery::Balance => Found::Here(AccountAnswer::Balance(self.balance(listings, holder))),
+            AccountQuery::Order(number) => self.find(listings, holder, *number, When::Now).map(AccountAnswer::Order),
+            AccountQuery::Orders(page) => {
+                let walk = self.page(listings, holder, page);
+                if walk.is_at_its_end() { Found::Here(walk.into_answer()) } else { Found::Behind(Box::new(walk)) }
+            }
         }
     }
 
@@ -59,6 +71,7 @@ impl Market {
         Balance { account, cash, reserved_cash, holdings }
     }
 
+    /// One of the account's orders that are in the state.
     pub(in crate::exchange) fn order(
         &self,
         listings: &impl Listings,
@@ -67,16 +80,11 @@ impl Market {
         when: When,
     ) -> Option<AccountOrder> {
         let order = self.own_order(holder, number)?;
-        Some(self.show(listings, order, when, FILLS_SHOWN_MAX))
+        let shown = self.show(listings, order);
+        Some(if when == When::AtFirst { at_first(shown, order.rested_after) } else { shown })
     }
 
-    fn show(&self, listings: &impl Listings, order: &Placed, when: When, fills_max: usize) -> AccountOrder {
-        let then = |trade: &&TradeNumber| when == When::Now || self.trade(**trade).seq == order.seq;
-        let filled = order.trades.iter().filter(then).map(|trade| self.trade(*trade).quantity).sum();
-        let fill = |number: &TradeNumber| {
-            let trade = self.trade(*number);
-            Fill { trade: *number, price: trade.price, quantity: quantity(trade.quantity) }
-        };
+    fn show(&self, listings: &impl Listings, order: &Placed) -> AccountOrder {
         AccountOrder {
             number: order.number,
             symbol: listings.symbol(order.listing).clone(),
@@ -84,33 +92,19 @@ impl Market {
             quantity: quantity(order.quantity),
             price: order.price,
             time_in_force: order.time_in_force,
-            status: if when == When::Now { order.status } else { order.first_status },
-            filled: quantity(filled),
-            fills: order.trades.iter().filter(then).take(fills_max).map(fill).collect(),
+            status: order.status,
+            filled: quantity(order.quantity - order.left),
+            fills: order.fills.clone(),
         }
     }
 
-    fn trade(&self, number: TradeNumber) -> &Traded {
-        let index = usize::try_from(number.0 - 1).expect("a trade's number is a place in memory");
-        &self.trades[index]
-    }
-
-    /// Newest first. Ends early, but not empty, where the orders have more trades than one answer can hold.
-    fn page(&self, listings: &impl Listings, holder: u32, page: &Page) -> Vec<AccountOrder> {
-        let orders = self.accounts.holder(holder).orders.iter().rev().map(|&at| &self.orders[at as usize]);
-        let wanted = |order: &&Placed| {
-            page.before.is_none_or(|before| order.number < before)
-                && page.status.is_none_or(|status| order.status == status)
-        };
-        let (mut shown, mut fills) = (Vec::new(), 0);
-        for order in orders.filter(wanted).take(page.limit.min(PAGE_MAX)) {
-            fills += order.trades.len().min(FILLS_SHOWN_MAX);
-            if fills > FILLS_SHOWN_MAX && !shown.is_empty() {
-                break;
-            }
-            shown.push(self.show(listings, order, When::Now, FILLS_SHOWN_MAX));
-        }
-        shown
+    /// To an account's orders, newest first.
+    fn page(&self, listings: &impl Listings, holder: u32, page: &Page) -> Walk {
+        let before = page.before.unwrap_or(OrderNumber(u64::MAX));
+        let newest = self.accounts.holder(holder).orders.range(..before).rev().map(|number| &self.orders[number]);
+        let wanted = |order: &&Placed| page.status.is_none_or(|status| order.status == status);
+        let at_hand = newest.filter(wanted).take(page.limit.min(PAGE_MAX)).map(|order| self.show(listings, order));
+        self.walk_through(holder, page, at_hand)
     }
 
     /// The best of a book.
@@ -127,14 +121,12 @@ impl Market {
 
     /// The last trades of a stock, newest first.
     pub(in crate::exchange) fn trades(&self, listing: u32, limit: usize) -> Vec<Trade> {
-        let newest = self.stalls[listing as usize].trades.iter().rev().take(limit.min(PAGE_MAX));
-        newest.map(|number| self.shown_trade(*number)).collect()
+        self.stalls[listing as usize].trades.iter().rev().take(limit.min(PAGE_MAX)).copied().collect()
     }
 
-    /// A trade as everybody sees it.
-    pub(in crate::exchange) fn shown_trade(&self, number: TradeNumber) -> Trade {
-        let Traded { price, quantity: count, side, at, .. } = *self.trade(number);
-        Trade { number, price, quantity: quantity(count), side, at }
+    /// When the last trade was, in milliseconds since 1970 by the leader's clock.
+    pub(in crate::exchange) fn traded_at(&self) -> u64 {
+        self.traded_at
     }
 
     /// How many stand on a side of a book at that price.
@@ -144,7 +136,7 @@ impl Market {
 
     /// Stock, side and price of an order.
     pub(in crate::exchange) fn terms(&self, number: OrderNumber) -> (u32, Side, Option<Price>) {
-        let Placed { listing, side, price, .. } = self.orders[self.find(number).expect("the order was placed")];
+        let Placed { listing, side, price, .. } = self.orders[&number];
         (listing, side, price)
     }
 }
