@@ -5,9 +5,13 @@
 //! of the next append any prefix of bytes, or zeros in place of the rest.
 //! Snapshots are made beside the other requests, by core's own code, and a crash leaves one whole or not at all. A read begins when
 //! what was asked for before it is done, and is answered before or after what comes behind it.
+//! The journal is one file here. That the runtime keeps it in segments shows in nothing but what can be lost of it: one of them, or the end of
+//! one. A segment's place is known from the next one's name, so what is missing reads as NUL bytes; only the last before the newest has no
+//! such neighbour, and what is behind it comes nearer when the files are opened again.
 //! Rule kept: what was answered with "done" survives every crash (invariant S7 is checked against exactly that).
 
 use std::collections::{BTreeMap, VecDeque};
+use std::ops::Range;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -63,6 +67,8 @@ pub struct Disk {
     pub fails: Option<Fails>,
     /// A bit of the journal was flipped, in this byte.
     pub flipped: Option<usize>,
+    /// What the last segment before the newest has lost: its end.
+    shortened: Option<Range<usize>>,
     /// A bit of the configuration file was flipped.
     pub configuration_flipped: bool,
     /// How long a sync takes, in microseconds.
@@ -92,6 +98,7 @@ impl Disk {
             full: false,
             fails: None,
             flipped: None,
+            shortened: None,
             configuration_flipped: false,
             sync_us,
             refusing: false,
@@ -364,6 +371,7 @@ impl Disk {
     pub fn cut(&mut self, bytes: usize) {
         self.file.truncate(bytes);
         self.flipped = self.flipped.filter(|&at| at < bytes);
+        self.shortened = self.shortened.take().filter(|lost| lost.end <= bytes);
         while self.lines.last().is_some_and(|line| line.end > self.file.len()) {
             self.lines.pop();
         }
@@ -388,6 +396,46 @@ impl Disk {
         self.file[at] ^= 1 << rng.u8(0..8);
         self.flipped = Some(self.flipped.map_or(at, |known| known.min(at)));
         true
+    }
+
+    /// Where the segments behind the newest are, if one ends with the line that reaches the next multiple of so many bytes.
+    fn segments(&self, every: usize) -> Vec<Range<usize>> {
+        let (mut segments, mut start, mut before) = (Vec::new(), 0, 0);
+        for line in &self.lines {
+            if before / every != line.end / every {
+                segments.push(start..line.end);
+                start = line.end;
+            }
+            before = line.end;
+        }
+        segments
+    }
+
+    /// A segment is lost, or the end of one; which bytes. Only one behind which there is a committed line: else what is lost would look as
+    /// if it had never been written. `None` if there is none.
+    pub fn lose_segment(&mut self, every: usize, committed: SeqNum, rng: &mut Rng) -> Option<Range<usize>> {
+        let committed = self.journal_up_to(committed)?.len();
+        let segments = self.segments(every);
+        let safe = segments.iter().filter(|segment| segment.end < committed).count();
+        let which = rng.usize(0..safe.max(1));
+        let Range { start, end } = segments[..safe].get(which)?.clone();
+        let lost = if rng.bool() { start } else { rng.usize(start..end) }..end;
+        self.file[lost.clone()].fill(0);
+        self.flipped = Some(self.flipped.map_or(lost.start, |known| known.min(lost.start)));
+        self.shortened = (which + 1 == segments.len()).then(|| lost.clone());
+        Some(lost)
+    }
+
+    /// A process opens the files; whether it finds the last segment before the newest without its end, and what is behind nearer by that.
+    pub fn open(&mut self, every: usize) -> bool {
+        let Some(lost) = self.shortened.take() else { return false };
+        let is_last = self.segments(every).last().is_some_and(|segment| segment.end == lost.end);
+        // What was got back meanwhile is there.
+        let missing = self.file[lost.clone()].iter().rev().take_while(|byte| **byte == 0).count();
+        if is_last && missing > 0 {
+            self.file.drain(lost.end - missing..lost.end);
+        }
+        is_last && missing > 0
     }
 
     /// A bit of a snapshot goes bad, of which nothing can be lost. `false` if there is none.

@@ -83,6 +83,8 @@ pub(crate) const UNSYNCED: &str = "fault: unsynced data lost";
 pub(crate) const TORN: &str = "fault: a torn write";
 /// A crash left zeros in place of a part of a write: too rare, too.
 pub(crate) const ZEROS: &str = "fault: zeros instead of data";
+/// A start found the last segment before the newest without its end.
+pub(crate) const SHORT: &str = "a start without the end of a segment";
 /// A command was answered again.
 pub(crate) const REPLAYED: &str = "a key answered again";
 /// A read was served from a cache.
@@ -110,7 +112,7 @@ const RARE: [&str; 4] = [OLD_ROTTEN, OLD_UNREAD, PEER_UNREAD, ZEROS];
 pub fn all() -> impl Iterator<Item = &'static str> {
     let others = [DEPOSED_AHEAD, UNTOLD_WRITE, LATE, OPERATOR, REPLAYED, HIT];
     let market = [MATCHED_LATER, REPLAYED_LATER, CANCELLED_LATE, STATED, STATED_AGAIN, WOULD_CROSS, KILLED];
-    let weather = [LOST, TWICE, COPY_LATE, OVERTAKEN, HELD, NOBODY, UNHEARD, STALE, UNSYNCED, TORN, ZEROS];
+    let weather = [LOST, TWICE, COPY_LATE, OVERTAKEN, HELD, NOBODY, UNHEARD, STALE, UNSYNCED, TORN, ZEROS, SHORT];
     let faults = KINDS.iter().map(|(_, name)| *name).chain(weather);
     let notices = NOTICES.iter().map(|(_, name)| *name);
     notices.chain(others).chain(market).chain(faults).filter(|name| !RARE.contains(name))

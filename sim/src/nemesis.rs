@@ -14,7 +14,7 @@ use crate::clock::DRIFT_PPM_MAX;
 use crate::disk::Fails;
 use crate::machine::frontend;
 use crate::workload::Load;
-use crate::world::{Event, World};
+use crate::world::{Event, SEGMENT_BYTES, World};
 
 /// A kind of fault.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -51,6 +51,8 @@ pub enum Kind {
     FailRead,
     /// A bit flips on a disk, while its replica runs or not.
     FlipBit,
+    /// A segment of a journal is lost, or its end, while its replica runs or not.
+    LoseSegment,
     /// A disk is emptied.
     Wipe,
     /// A disk that was taken away is put back as it was.
@@ -66,7 +68,7 @@ pub enum Kind {
 }
 
 /// All kinds, and the mark of each: that it struck.
-pub const KINDS: [(Kind, &str); 22] = [
+pub const KINDS: [(Kind, &str); 23] = [
     (Kind::Kill, "fault: a process killed"),
     (Kind::KillLeader, "fault: the leader killed"),
     (Kind::Power, "fault: a machine gone without a word"),
@@ -89,6 +91,7 @@ pub const KINDS: [(Kind, &str); 22] = [
     (Kind::RegisterWipe, "fault: the register emptied"),
     (Kind::RegisterGarbage, "fault: an unreadable register"),
     (Kind::ClockJump, "fault: a clock that jumps"),
+    (Kind::LoseSegment, "fault: a segment of a journal lost"),
 ];
 
 /// Every run has at least so many faults.
@@ -166,7 +169,12 @@ impl World {
         let pace = [300_000, 800_000, 2_000_000, 5_000_000][self.rng.usize(0..4)];
         let share = self.rng.u32(15..70);
         let mut diet = Vec::new();
-        for (kind, _) in KINDS {
+        // Those whose journals have segments lose them: the draws of others stay what they were.
+        let drawn = KINDS.into_iter().filter(|(kind, _)| *kind != Kind::LoseSegment);
+        if self.segment_bytes < SEGMENT_BYTES {
+            diet.push((Kind::LoseSegment, pace * 2));
+        }
+        for (kind, _) in drawn {
             let every = pace * self.rng.u64(50..300) / 100;
             let rare = matches!(kind, Kind::RegisterWipe | Kind::RegisterGarbage | Kind::Broker | Kind::KillMany);
             if self.rng.u32(0..100) < share {
@@ -177,7 +185,7 @@ impl World {
         let keep_both = self.rng.u8(0..8) == 0;
         let disks = self.rng.bool();
         let register = |kind: Kind| matches!(kind, Kind::RegisterBack | Kind::RegisterWipe | Kind::RegisterGarbage);
-        let disk = |kind: Kind| matches!(kind, Kind::Wipe | Kind::Remount | Kind::FlipBit);
+        let disk = |kind: Kind| matches!(kind, Kind::Wipe | Kind::Remount | Kind::FlipBit | Kind::LoseSegment);
         diet.retain(|(kind, _)| match kind {
             // All replicas' twins are empty: with an empty register that looks like the first start.
             Kind::Twin => disks && !keep_both,
@@ -323,6 +331,7 @@ impl World {
             }
             Kind::Remount => return self.remount(order),
             Kind::FlipBit => return self.flip_bit(order),
+            Kind::LoseSegment => return self.lose_segment(order),
             Kind::Wipe => return self.empty_disk(order),
             Kind::SlowDisk | Kind::FullDisk | Kind::FailDisk | Kind::FailRead => self.harm_disk(kind, order),
             Kind::RegisterBack | Kind::RegisterWipe | Kind::RegisterGarbage => return self.harm_register(kind),
@@ -440,6 +449,25 @@ impl World {
             Some(at) => format!("a bit of its journal, byte {at}"),
             None => "a bit of its configuration file".to_owned(),
         });
+        if self.rng.bool() {
+            self.kill_and_start(machine, false);
+        } else {
+            self.look_up_some_orders();
+        }
+        true
+    }
+
+    /// As good as a lost disk for who has to start from that segment; who runs, or starts behind it, gets it back.
+    fn lose_segment(&mut self, machine: usize) -> bool {
+        let (every, committed) = (self.segment_bytes, self.invariants.truth.end());
+        if !self.machines[machine].disk.is_good() || !self.may_be_wiped(machine) {
+            return false;
+        }
+        let Some(lost) = self.machines[machine].disk.lose_segment(every, committed, &mut self.rng) else {
+            return false;
+        };
+        self.nemesis.wiped += 1;
+        self.line_of(machine, "flipped", || format!("bytes {lost:?} of its journal are lost, a segment's"));
         if self.rng.bool() {
             self.kill_and_start(machine, false);
         } else {

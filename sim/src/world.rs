@@ -33,6 +33,8 @@ use crate::workload::Client;
 
 /// How soon a supervisor starts a process again that has ended, in microseconds.
 const RESTARTS_AFTER_US: u64 = 200_000;
+/// More than any journal here has.
+pub(crate) const SEGMENT_BYTES: usize = 64 << 20;
 
 /// How much of the journal there is from one snapshot to the next, by the seed: so little that runs have some. To make one takes as long
 /// as hundreds of steps, so few runs make many.
@@ -44,6 +46,13 @@ fn snapshot_every_bytes(seed: u64) -> u64 {
 /// times none that is committed.
 fn orders_kept(seed: u64) -> usize {
     [3, 1, 10, 2][usize::from(seed.to_le_bytes()[0] / 8 % 4)]
+}
+
+/// How much of the journal is in a segment, by the seed; in half of them more than there ever is.
+fn segment_bytes(seed: u64) -> usize {
+    // Seeds side by side differ.
+    let mixed = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_be_bytes()[0];
+    [2_000, 8_000, SEGMENT_BYTES, SEGMENT_BYTES][usize::from(mixed % 4)]
 }
 
 /// How many entries a replica must have missed to look for a snapshot, by the seed.
@@ -263,6 +272,8 @@ pub struct World {
     snapshot_every_bytes: u64,
     /// How many of the newest orders replicas keep in memory.
     pub(crate) orders_kept: usize,
+    /// How much of it is in a segment.
+    pub(crate) segment_bytes: usize,
     far_behind_entries: u64,
     catch_up_bytes_per_s: u64,
     pub(crate) sync_us: u64,
@@ -328,6 +339,7 @@ impl World {
             drift_ppm: 0,
             snapshot_every_bytes: snapshot_every_bytes(seed),
             orders_kept: orders_kept(seed),
+            segment_bytes: segment_bytes(seed),
             far_behind_entries: far_behind_entries(seed),
             catch_up_bytes_per_s: catch_up_bytes_per_s(seed),
             sync_us: 800,
@@ -471,6 +483,9 @@ impl World {
         if self.machines[machine].disk.configuration_flipped {
             // The runtime sets such a directory aside and begins with an empty one.
             self.wipe_disk(machine);
+        }
+        if self.machines[machine].disk.open(self.segment_bytes) {
+            self.mark(crate::marks::SHORT);
         }
         let decider = self.decider(machine, boot);
         let ppm = self.rng.i64(-self.drift_ppm..=self.drift_ppm);
