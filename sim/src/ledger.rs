@@ -71,6 +71,15 @@ fn each<T>(what: &Value, field: &str, read: impl Fn(&Value) -> Result<T, String>
     what[field].as_array().map_or(&[][..], Vec::as_slice).iter().map(read).collect()
 }
 
+fn patience(time_in_force: &str) -> Result<Patience, String> {
+    match time_in_force {
+        "gtc" => Ok(Patience::Rests),
+        "ioc" => Ok(Patience::AtOnce),
+        "fok" => Ok(Patience::WholeAtOnce),
+        other => Err(format!("nobody waits {other}")),
+    }
+}
+
 fn stated(what: &Value) -> Result<Deed, String> {
     let fill = |fill: &Value| match [0, 1, 2].map(|at| fill[at].as_u64()) {
         [Some(trade), Some(price), Some(quantity)] => Ok((trade, price, quantity)),
@@ -92,6 +101,7 @@ fn stated(what: &Value) -> Result<Deed, String> {
             buys: buys(&text(order, "side")?)?,
             quantity: number(order, "quantity")?,
             price: order["price"].as_u64(),
+            patience: patience(order["time_in_force"].as_str().unwrap_or("gtc"))?,
             rested_after: order["rested_after"].as_u64(),
             cancelled: order["cancelled"].as_u64().unwrap_or(0),
             fills: each(order, "fills", fill)?,
@@ -214,12 +224,7 @@ impl Ledger {
 
     fn placed(&mut self, what: &Value) -> Result<Deed, String> {
         let quantity = number(what, "quantity")?;
-        let patience = match text(what, "time_in_force")?.as_str() {
-            "gtc" => Patience::Rests,
-            "ioc" => Patience::AtOnce,
-            "fok" => Patience::WholeAtOnce,
-            other => return Err(format!("nobody waits {other}")),
-        };
+        let patience = patience(&text(what, "time_in_force")?)?;
         Ok(Deed::Place(Ordered {
             number: self.numbered(what)?,
             account: text(what, "account")?,

@@ -10,9 +10,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use tradenet_schemas::account::{AccountAnswer, AccountOrder, AccountQuery, Balance, Book, OrderStatus, Page, Trade};
+use tradenet_schemas::account::{
+    AccountAnswer, AccountOrder, AccountQuery, Balance, Book, OrderStatus, Page, TimeInForce, Trade,
+};
 use tradenet_schemas::message::{Answer, Query};
 use tradenet_schemas::trade::Side;
+
+/// A page may end early where an account has so many statements.
+const EARLY: usize = 32;
 
 /// What a check says.
 pub type Finding = Result<(), String>;
@@ -95,6 +100,8 @@ pub struct Stated {
     pub quantity: u64,
     /// The worst price.
     pub price: Option<u64>,
+    /// How it was to be filled.
+    pub patience: Patience,
     /// How many trades it had when it came to rest, if it did.
     pub rested_after: Option<u64>,
     /// How many were left, and cancelled.
@@ -112,6 +119,17 @@ pub enum Patience {
     AtOnce,
     /// At once and whole.
     WholeAtOnce,
+}
+
+impl Patience {
+    /// The same in the words of orders.
+    pub fn of(time_in_force: TimeInForce) -> Self {
+        match time_in_force {
+            TimeInForce::Gtc => Self::Rests,
+            TimeInForce::Ioc => Self::AtOnce,
+            TimeInForce::Fok => Self::WholeAtOnce,
+        }
+    }
 }
 
 /// An order of an account.
@@ -177,6 +195,7 @@ impl Ordered {
             && self.symbol == shown.symbol.as_str()
             && (self.buys, self.quantity) == (shown.side == Side::Buy, shown.quantity.get())
             && self.price == shown.price.map(|price| price.cents())
+            && self.patience == Patience::of(shown.time_in_force)
             && (self.status(), self.quantity - self.left) == (shown.status, shown.filled.get())
             && fills.eq(self.fills.iter().copied())
     }
@@ -431,6 +450,7 @@ impl Market {
                 buys: last.buys,
                 quantity: last.quantity,
                 price: last.price,
+                patience: last.patience,
                 rested_after: (!first.done).then_some(first.fills.len() as u64),
                 cancelled: last.left,
                 fills: last.fills.clone(),
@@ -602,7 +622,8 @@ impl Market {
             let mut then =
                 then.filter(|order| page.status.is_none_or(|status| order.status() == status)).take(page.limit);
             let each = shown.iter().all(|shown| then.next().is_some_and(|order| order.is_shown_as(account, shown)));
-            each && (!shown.is_empty() || then.next().is_none())
+            let may_end_early = !shown.is_empty() && self.statements.get(account).is_some_and(|all| all.len() >= EARLY);
+            each && (may_end_early || then.next().is_none())
         };
         let at = times.iter().position(|seq| was_so(*seq))?;
         Some((times[at], times.get(at + 1).copied()))

@@ -2,7 +2,8 @@
 //! memory and in a snapshot, were all of them kept and as they are; and what it costs to look an old one up.
 //!
 //! `cargo bench -p tradenet-core --bench restart -- [MILLIONS] [accounts]` prints a table, of orders with the house or of orders of
-//! ten accounts that trade with each other. A follower starts on a journal in memory, and has
+//! ten accounts that trade with each other; with `--write FILE` it only writes that journal, for a start of real processes
+//! (`docs/performance.md`). A follower starts on a journal in memory, and has
 //! started when it has applied all that its leader calls committed: the disk's part is left out. No harness: one start takes seconds.
 
 #![allow(clippy::unwrap_used, clippy::disallowed_methods, clippy::disallowed_types, clippy::disallowed_macros)]
@@ -43,6 +44,9 @@ fn main() {
     let journal = journal_of(orders, of, ORDERS_KEPT);
     let length = journal.len() as u64;
     println!("{orders} orders: {} MB of journal", length / 1_000_000);
+    if let Some(file) = std::env::args().skip_while(|argument| argument != "--write").nth(1) {
+        return std::fs::write(file, journal).unwrap();
+    }
     for (name, kept) in [("all orders kept", usize::MAX), ("the newest kept", ORDERS_KEPT)] {
         let mut made = None;
         let journal = journal_of(orders, of, kept);

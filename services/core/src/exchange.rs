@@ -64,8 +64,7 @@ impl Decision {
 
 /// The whole state of the exchange after some entry of the log.
 ///
-/// Memory grows by what the [market](market) keeps; everything else is bounded by [`STOCKS_MAX`], [`ORDERS_KEPT`] and
-/// [`IDEMPOTENCY_KEYS_MAX`].
+/// Memory is bounded: by what the [market](market) keeps, and by [`STOCKS_MAX`], [`ORDERS_KEPT`] and [`IDEMPOTENCY_KEYS_MAX`].
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Exchange {
     applied: SeqNum,

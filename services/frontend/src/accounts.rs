@@ -322,7 +322,7 @@ async fn order(State(edge): State<Edge>, request: Request) -> Result<Response, F
     tag = ACCOUNTS,
     security(("token" = [])),
     params(("account" = Account, Path, description = "Whose token it must be"), OrdersQuery),
-    responses((status = 200, description = "A page of them", body = Data<Vec<shown::AccountOrder<'static>>>), failures::ReadAccountOrders)
+    responses((status = 200, description = "A page of them, which may be shorter than asked for: the end is an empty one", body = Data<Vec<shown::AccountOrder<'static>>>), failures::ReadAccountOrders)
 )]
 async fn orders(State(edge): State<Edge>, request: Request) -> Result<Response, Failure> {
     let caller = caller(&edge, request.uri(), request.headers()).await?;

@@ -55,7 +55,8 @@ pub struct Args {
     /// How many entries it must have missed to look for a snapshot of another replica; less only for tests.
     #[arg(long, default_value_t = FAR_BEHIND_ENTRIES, value_name = "ENTRIES", hide = true)]
     pub far_behind_entries: u64,
-    /// How many of the newest orders it keeps in memory, and how many of accounts that are done; fewer only for tests.
+    /// How many of the newest orders it keeps in memory, and how many of accounts that are done; fewer only for tests, in which it
+    /// makes no snapshot.
     #[arg(long, default_value_t = ORDERS_KEPT, value_name = "ORDERS", hide = true)]
     pub orders_kept: usize,
     /// How much of the journal is in one file, in bytes; less only for tests.

@@ -86,7 +86,8 @@ struct Stall {
 /// All accounts and books, their orders that are open or were done lately, and the newest trades.
 ///
 /// Memory is bounded: by [`ACCOUNTS_MAX`], [`OPEN_ORDERS_MAX`](tradenet_schemas::limits::OPEN_ORDERS_MAX) for each account and
-/// [`FILLS_SHOWN_MAX`] for each order; by how many orders are kept when they are done; and by [`PAGE_MAX`] trades of each stock.
+/// [`FILLS_SHOWN_MAX`] for each order; by how many orders are kept when they are done, and of those that were open at once as many as wait
+/// to be stated; and by [`PAGE_MAX`] trades of each stock.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Market {
     accounts: Accounts,

@@ -197,7 +197,8 @@ impl Leading {
     /// Whether a leaving leader has nothing left to do: nobody to hand over to, nobody to answer.
     pub(super) fn may_leave(&self, all_committed: bool) -> bool {
         let heir = self.in_force.in_sync.iter().any(|member| self.is_fit(member.id));
-        !heir && self.change.is_none() && self.queue.is_empty() && (all_committed || !self.serves)
+        let idle = self.queue.is_empty() && self.lookups.len() == 0;
+        !heir && self.change.is_none() && idle && (all_committed || !self.serves)
     }
     /// Whether that follower could lead.
     pub(super) fn is_fit(&self, id: ReplicaId) -> bool {
@@ -506,11 +507,13 @@ impl Replica {
                 self.attached_at(seq);
             }
         }
+        let first = self.log.tail().seq;
         for _ in 0..BATCH_ENTRIES_MAX {
-            if lines.len() >= BATCH_BYTES_MAX {
+            // There is to be room for a statement and a command.
+            if lines.len() >= BATCH_BYTES_MAX || self.log.tail().seq.0 + 2 > first.0 + BATCH_ENTRIES_MAX as u64 {
                 break;
             }
-            // One before each command: orders are stated faster than they can be done, and no command waits for many statements.
+            // One before each command, which makes one order at most: so a backlog gets no longer, and no command waits for much of it.
             if self.leaving.is_none()
                 && let Some(statement) = self.state.exchange.statement_due()
             {

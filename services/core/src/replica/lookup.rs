@@ -31,6 +31,8 @@ use crate::{Output, ReplyTo};
 const PARTS_READ_MAX: usize = 4;
 /// How many look-ups may wait for a part.
 pub(super) const LOOKUPS_MAX: usize = 1_024;
+/// How many of them may be accounts' questions, and orders to be cancelled.
+const WALKS_MAX: usize = LOOKUPS_MAX / 2;
 
 /// A part of the file: the lines behind the first place, up to the second.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -119,6 +121,13 @@ impl Lookups {
         self.parts.iter().map(|asked| asked.by.len()).sum()
     }
 
+    /// How many of them are accounts' questions, and orders to be cancelled.
+    fn walks(&self) -> usize {
+        let is_one =
+            |asking: &Asking| matches!(asking, Asking::Walk(Walking { then: Then::Show { .. } | Then::Refuse(_), .. }));
+        self.parts.iter().flat_map(|asked| &asked.by).filter(|(_, asking)| is_one(asking)).count()
+    }
+
     /// Where answers would go, and to which requests.
     pub(super) fn into_requests(self) -> impl Iterator<Item = (ReplyTo, u64)> {
         let asking = self.parts.into_iter().flat_map(|asked| asked.by);
@@ -161,16 +170,16 @@ impl Replica {
     /// A client asks the leader for an order with the house that its state does not keep any more.
     pub(super) fn look_up(&mut self, request: u64, number: OrderNumber, reply: ReplyTo) {
         let asking = Asking::House { request, reply };
-        if self.has_room(LOOKUPS_MAX) {
+        if self.has_room() {
             self.wait_for(Line::Order(number), asking);
         } else {
             self.not_answered(&asking, None);
         }
     }
 
-    /// Whether fewer than so many look-ups wait.
-    fn has_room(&self, most: usize) -> bool {
-        self.leading.as_ref().is_some_and(|leading| leading.lookups.len() < most)
+    /// Whether one more look-up may wait.
+    fn has_room(&self) -> bool {
+        self.leading.as_ref().is_some_and(|leading| leading.lookups.len() < LOOKUPS_MAX)
     }
 
     /// What somebody asks for is at the end of that walk. Who asks again while it is under way waits for that one's end.
@@ -178,10 +187,12 @@ impl Replica {
         if self.leading.as_ref().is_none_or(|leading| leading.lookups.holds(then.goes_to())) {
             return;
         }
-        // Accounts' questions take long, and one account may ask many.
-        let most = if matches!(then, Then::Show { .. }) { LOOKUPS_MAX / 2 } else { LOOKUPS_MAX };
         let walking = Walking { walk, then, behind: self.log.tail().seq };
-        if self.has_room(most) {
+        // They take long, and one account may ask many. What was done before comes first: of that it can't be said to come again.
+        let first = matches!(walking.then, Then::Repeat { .. });
+        if self.has_room()
+            && (first || self.leading.as_ref().is_some_and(|leading| leading.lookups.walks() < WALKS_MAX))
+        {
             self.walk_on(walking);
         } else {
             self.not_answered(&Asking::Walk(walking), None);
@@ -287,7 +298,7 @@ impl Replica {
     fn walk_on(&mut self, mut walking: Walking) {
         let safe = self.committed.min(self.durable());
         while let Some(seq) = walking.walk.next_entry() {
-            // What may be cut yet is not read from the disk; if it is, the answer is never given.
+            // What may be cut yet is not on the disk for certain. It is what the state is of, as everything that the answer waits for.
             match self.log.entry(seq).filter(|_| seq > safe) {
                 Some(entry) => walking.walk.take(entry),
                 None => return self.wait_for(Line::Entry(seq), Asking::Walk(walking)),

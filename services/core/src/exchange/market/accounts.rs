@@ -55,13 +55,13 @@ pub(super) struct Holder {
     pub(super) cash: Stake,
     /// By listing; those with nothing are dropped.
     pub(super) stocks: BTreeMap<u32, Stake>,
-    /// Its orders that are open, and those that are done and that no statement has.
+    /// Its orders in the state: those that are open, and those that are done and that no statement has.
     pub(super) orders: BTreeSet<OrderNumber>,
     /// The latter, in the order in which that came about.
     pub(super) done: VecDeque<OrderNumber>,
     /// All of its statements, the newest last.
     pub(super) statements: Vec<Statements>,
-    /// How many of them are open.
+    /// How many of its orders are open.
     pub(super) open: usize,
 }
 
