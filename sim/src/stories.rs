@@ -629,8 +629,14 @@ fn no_lease_outlives_the_catalogs_authority() {
     world.run_until(|world| world.is_whole(), "everybody is back");
 }
 
+/// Told of thirty worlds: which of two orders is decided first, and whether together, is up to the network, and in one of four worlds it
+/// is as a leader that is wrong would need it.
 fn a_snapshot_for_the_catalog_waits_until_all_it_changes_is_dropped() {
-    let mut world = World::up(45);
+    (30..60).for_each(a_lost_batch_of_two);
+}
+
+fn a_lost_batch_of_two(seed: u64) {
+    let mut world = World::up(seed);
     world.run_for(300);
     world.read(frontend(2), "HOT");
     assert!(world.read(frontend(2), "HOT").1, "it is cached");
