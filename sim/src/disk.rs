@@ -394,8 +394,13 @@ impl Disk {
         let start = line.checked_sub(1).map_or(0, |before| self.lines[before].end);
         let at = rng.usize(start..end);
         self.file[at] ^= 1 << rng.u8(0..8);
-        self.flipped = Some(self.flipped.map_or(at, |known| known.min(at)));
+        self.rots(at);
         true
+    }
+
+    /// Of all that has rotted the first byte is known.
+    fn rots(&mut self, at: usize) {
+        self.flipped = Some(self.flipped.map_or(at, |known| known.min(at)));
     }
 
     /// Where the segments behind the newest are, if one ends with the line that reaches the next multiple of so many bytes.
@@ -421,7 +426,7 @@ impl Disk {
         let Range { start, end } = segments[..safe].get(which)?.clone();
         let lost = if rng.bool() { start } else { rng.usize(start..end) }..end;
         self.file[lost.clone()].fill(0);
-        self.flipped = Some(self.flipped.map_or(lost.start, |known| known.min(lost.start)));
+        self.rots(lost.start);
         self.shortened = (which + 1 == segments.len()).then(|| lost.clone());
         Some(lost)
     }

@@ -166,7 +166,6 @@ struct Holder {
     stocks: BTreeMap<String, u64>,
     reserved_cash: u64,
     reserved: BTreeMap<String, u64>,
-    open: Vec<u64>,
 }
 
 /// Both sides of a book: price and how many, best first.
@@ -514,9 +513,7 @@ impl Market {
     fn keep(&mut self, seq: u64, account: &str, mut holder: Holder) {
         holder.stocks.retain(|_, count| *count > 0);
         (holder.reserved_cash, holder.reserved) = (0, BTreeMap::new());
-        holder.open.clear();
         for order in self.resting.iter().filter(|order| order.account == account) {
-            holder.open.push(order.number);
             match order.buys {
                 true => holder.reserved_cash += order.price * order.left,
                 false => *holder.reserved.entry(order.symbol.clone()).or_default() += order.left,

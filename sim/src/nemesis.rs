@@ -449,11 +449,7 @@ impl World {
             Some(at) => format!("a bit of its journal, byte {at}"),
             None => "a bit of its configuration file".to_owned(),
         });
-        if self.rng.bool() {
-            self.kill_and_start(machine, false);
-        } else {
-            self.look_up_some_orders();
-        }
+        self.find_out(machine);
         true
     }
 
@@ -468,12 +464,17 @@ impl World {
         };
         self.nemesis.wiped += 1;
         self.line_of(machine, "flipped", || format!("bytes {lost:?} of its journal are lost, a segment's"));
+        self.find_out(machine);
+        true
+    }
+
+    /// What has rotted on a disk is found by a start, or by a replica that runs.
+    fn find_out(&mut self, machine: usize) {
         if self.rng.bool() {
             self.kill_and_start(machine, false);
         } else {
             self.look_up_some_orders();
         }
-        true
     }
 
     /// Before a replica has read again by itself what has just rotted.

@@ -184,9 +184,17 @@ impl Desk {
     }
 
     fn account(&self, caller: &Credentials, query: &AccountQuery) -> AccountAnswer {
+        self.asked(caller, query).1
+    }
+
+    /// How many entries were read for the answer, and the answer.
+    fn asked(&self, caller: &Credentials, query: &AccountQuery) -> (usize, AccountAnswer) {
         match self.exchange.account(caller, query) {
-            Found::Here(answer) => answer,
-            Found::Behind(walk) => self.walked(*walk).1.into_answer(),
+            Found::Here(answer) => (0, answer),
+            Found::Behind(walk) => {
+                let (read, walk) = self.walked(*walk);
+                (read, walk.into_answer())
+            }
         }
     }
 
@@ -536,13 +544,7 @@ fn an_old_order_is_found_in_a_few_steps_however_many_there_are() {
     let (desk, rests) = desk_of_many(1_000);
     let check = |number: u64, steps_max: usize, expected: Option<(u64, OrderStatus)>| {
         let query = AccountQuery::Order(OrderNumber(number));
-        let (steps, answer) = match desk.exchange.account(&caller("ann"), &query) {
-            Found::Here(answer) => (0, answer),
-            Found::Behind(walk) => {
-                let (steps, walk) = desk.walked(*walk);
-                (steps, walk.into_answer())
-            }
-        };
+        let (steps, answer) = desk.asked(&caller("ann"), &query);
         let AccountAnswer::Order(order) = answer else { panic!("{answer:?}") };
         assert_eq!(order.map(|order| (order.filled.get(), order.status)), expected, "order {number}");
         assert!(steps <= steps_max, "order {number} was found after {steps} steps");
@@ -561,13 +563,7 @@ fn a_page_reads_no_more_statements_than_it_shows_orders_and_a_few() {
     let (desk, _) = desk_of_many(1_000);
     let check = |status, before: Option<u64>, limit, steps_max: usize, expected: usize| {
         let page = Page { status, limit, before: before.map(OrderNumber) };
-        let (steps, answer) = match desk.exchange.account(&caller("ann"), &AccountQuery::Orders(page.clone())) {
-            Found::Here(answer) => (0, answer),
-            Found::Behind(walk) => {
-                let (steps, walk) = desk.walked(*walk);
-                (steps, walk.into_answer())
-            }
-        };
+        let (steps, answer) = desk.asked(&caller("ann"), &AccountQuery::Orders(page.clone()));
         let AccountAnswer::Orders(orders) = answer else { panic!("{answer:?}") };
         assert_eq!(orders.len(), expected, "{page:?}");
         assert!(orders.is_sorted_by(|one, next| one.number > next.number), "{orders:?}");

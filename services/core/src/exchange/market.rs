@@ -143,7 +143,7 @@ impl Market {
     /// The sums kept on the way are not those of the accounts and of the orders in the books.
     pub(super) fn assert_sound(&self) {
         self.accounts.assert_summed();
-        let mut reserved = std::collections::BTreeMap::<(u32, Option<u32>), u64>::new();
+        let mut reserved = BTreeMap::<(u32, Option<u32>), u64>::new();
         for order in self.orders.values().filter(|order| order.status == OrderStatus::Open) {
             let (kind, amount) = order.reserves(order.left);
             let stock = match kind {

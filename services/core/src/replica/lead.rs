@@ -230,6 +230,10 @@ impl Leading {
     fn coming_round(&self) -> u64 {
         self.round + 1
     }
+    /// Which round confirms what may have changed since (rule R5).
+    fn round_of_a_read(&self) -> u64 {
+        if bug(Bug::ReadWithoutConfirmation) { 0 } else { self.coming_round() }
+    }
 }
 
 impl Replica {
@@ -446,7 +450,7 @@ impl Replica {
         {
             return self.look_up(request, number, reply);
         }
-        let confirm = if bug(Bug::ReadWithoutConfirmation) { 0 } else { leading.coming_round() };
+        let confirm = leading.round_of_a_read();
         let (answer, seq, round) = match query {
             // What is in the log never changes, so it needs to be released, and no more.
             Query::Order(number) => match self.state.exchange.order(number) {
@@ -809,8 +813,7 @@ impl Replica {
     /// Owes what the state was like behind that entry, and what stands in the log.
     pub(super) fn owe_read(&mut self, reply: ReplyTo, seq: SeqNum, due: Due) {
         let Some(leading) = &mut self.leading else { return };
-        let round = if bug(Bug::ReadWithoutConfirmation) { 0 } else { leading.coming_round() };
-        leading.owe(reply, seq, round, due);
+        leading.owe(reply, seq, leading.round_of_a_read(), due);
     }
 
     pub(super) fn owe_confirmed(&mut self, reply: ReplyTo, seq: SeqNum, due: Due) {
