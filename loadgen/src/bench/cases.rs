@@ -72,7 +72,7 @@ fn count(clients: usize) -> String {
 /// The usual exchange.
 const USUAL: Shape = Shape { frontends: 1, replicas: 3, cache: 5, more_stocks: 0 };
 /// The trade path in this design.
-const STAGED: Floor = Floor::Staged { followers: 2 };
+const STAGED: Floor = Floor::Staged { followers: 2, frontends: 1 };
 
 impl Case {
     fn of(name: impl Into<String>, ask: Ask, connections: usize, shape: Shape) -> Self {
@@ -111,17 +111,18 @@ pub(super) fn all() -> Vec<Case> {
     cases.push(uncached.against(STAGED, Ask::Stock("/uncached")));
     for clients in [1, 64] {
         let name = format!("trade, 2 frontends, {}", count(clients));
-        cases.push(against(Case { name, ..trade(clients, Shape { frontends: 2, ..USUAL }) }, STAGED));
+        let floor = Floor::Staged { followers: 2, frontends: 2 };
+        cases.push(against(Case { name, ..trade(clients, Shape { frontends: 2, ..USUAL }) }, floor));
     }
     for clients in [1, 64] {
         let name = format!("trade, 10 frontends and 1,000 stocks, {}", count(clients));
         let shape = Shape { frontends: 10, more_stocks: 1_000, ..USUAL };
-        cases.push(against(Case { name, ..trade(clients, shape) }, STAGED));
+        cases.push(against(Case { name, ..trade(clients, shape) }, Floor::Staged { followers: 2, frontends: 10 }));
     }
     for replicas in [1, 2] {
         for clients in [1, 64] {
             let name = format!("trade, {replicas} in sync, {}", count(clients));
-            let floor = Floor::Staged { followers: replicas - 1 };
+            let floor = Floor::Staged { followers: replicas - 1, frontends: 1 };
             cases.push(against(Case { name, ..trade(clients, Shape { replicas, ..USUAL }) }, floor));
         }
     }

@@ -6,7 +6,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, bail, ensure};
+use anyhow::{Context as _, ensure};
 use hdrhistogram::Histogram;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -16,6 +16,8 @@ use super::cases::Ask;
 
 /// The largest head and body that is read.
 const ANSWER_BYTES_MAX: usize = 64 * 1024;
+/// The most fields of a head that is read.
+const FIELDS_MAX: usize = 32;
 /// After so many turns a client begins again.
 const TURNS: usize = 50;
 /// The highest latency that is told apart, in microseconds.
@@ -143,16 +145,14 @@ async fn answer(socket: &mut TcpStream, buffer: &mut [u8]) -> anyhow::Result<()>
 
 /// The length of head and body, once the head is whole.
 fn length(answer: &[u8]) -> anyhow::Result<Option<usize>> {
-    let Some(head) = answer.windows(4).position(|four| four == b"\r\n\r\n") else {
-        return Ok(None);
-    };
-    let text = std::str::from_utf8(&answer[..head]).context("a head that is no text")?;
-    if !text.starts_with("HTTP/1.1 200") {
-        bail!("answered with {}", text.lines().next().unwrap_or_default());
-    }
-    let mut fields = text.lines().filter_map(|line| line.split_once(": "));
-    let body = fields.find(|(name, _)| name.eq_ignore_ascii_case("content-length")).context("no content-length")?;
-    Ok(Some(head + 4 + body.1.trim().parse::<usize>()?))
+    let mut fields = [httparse::EMPTY_HEADER; FIELDS_MAX];
+    let mut head = httparse::Response::new(&mut fields);
+    let httparse::Status::Complete(length) = head.parse(answer)? else { return Ok(None) };
+    let status = head.code.unwrap_or_default();
+    ensure!(status == 200, "answered with {status} {}", head.reason.unwrap_or_default());
+    let mut fields = head.headers.iter();
+    let body = fields.find(|field| field.name.eq_ignore_ascii_case("content-length")).context("no content-length")?;
+    Ok(Some(length + std::str::from_utf8(body.value)?.trim().parse::<usize>()?))
 }
 
 #[cfg(test)]

@@ -37,7 +37,12 @@ pub(super) enum Floor {
     Web,
     /// The trade path in this exchange's design: `order/N/floor-staged`, and with it `get/1/uncached`. Without followers it
     /// is `order/N/floor-parallel`, whose catalog is told by a message of its own.
-    Staged { followers: u8 },
+    Staged {
+        /// Replicas beside the leader.
+        followers: u8,
+        /// Of several each hears of what changed, and nobody waits until it has.
+        frontends: u8,
+    },
     /// The trade path with a JetStream stream for a log, each message synced before it is acknowledged:
     /// `order/N/js-r1-always` and the like.
     JetStream {
@@ -122,21 +127,27 @@ impl System {
     pub(super) fn floor(programs: &Programs, floor: Floor) -> anyhow::Result<Option<Self>> {
         let Some(program) = &programs.floors else { return Ok(None) };
         let files = TempDir::new_in(&programs.dir).context("a directory for the floor's files")?;
-        let held = ports::hold_free(7).context("free ports")?;
+        let frontends = match floor {
+            Floor::Staged { frontends, .. } => frontends,
+            Floor::Web | Floor::JetStream { .. } => 1,
+        };
+        // Behind the frontends' ports those of up to three brokers and of the routes between them.
+        let held = ports::hold_free(u16::from(frontends) + 6).context("free ports")?;
         let free = held.iter().map(|listener| listener.local_addr().map(|address| address.port()));
         let free: Vec<u16> = free.collect::<Result<_, _>>()?;
         drop(held);
-        let mut system = Self { ports: vec![free[0]], pids: Vec::new(), children: Vec::new(), _files: files };
+        let (own, brokers) = free.split_at(usize::from(frontends));
+        let mut system = Self { ports: own.to_vec(), pids: Vec::new(), children: Vec::new(), _files: files };
         let dir = system._files.path().to_owned();
-        let broker = ["--nats".to_owned(), format!("nats://127.0.0.1:{}", free[1])];
+        let broker = ["--nats".to_owned(), format!("nats://127.0.0.1:{}", brokers[0])];
         // Each as it is in the program's own list of cases.
         let (catalog, leader, frontend) = match floor {
             Floor::Web => {
-                system.role(program, &[], "web", &format!("web --port {} --kind axum-json", free[0]))?;
+                system.role(program, &[], "web", &format!("web --port {} --kind axum-json", own[0]))?;
                 return Ok(Some(system));
             }
-            Floor::Staged { followers } => {
-                system.broker(&programs.nats_server, free[1])?;
+            Floor::Staged { followers, frontends } => {
+                system.broker(&programs.nats_server, brokers[0])?;
                 for id in 0..followers {
                     let role = format!("follower --rt ct --id {id} --dir {}", dir.display());
                     system.role(program, &broker, &format!("follower-{id}"), &role)?;
@@ -146,18 +157,23 @@ impl System {
                     followers => format!("--followers {followers} --fanout --catalog staged"),
                 };
                 let staged = if followers > 0 { "--staged" } else { "" };
-                (format!("catalog --rt ct {staged} --inv catalog"), leader, "--rt ct --inv catalog --batch")
+                // It takes the first acknowledgement for that of all, so of several none is asked for.
+                let told = if frontends == 1 { "catalog" } else { "fire" };
+                (format!("catalog --rt ct {staged} --inv {told}"), leader, format!("--rt ct --inv {told} --batch"))
             }
             Floor::JetStream { replicas, batches } => {
-                system.jetstream(&programs.nats_server, &free[1..=usize::from(replicas)], &free[4..])?;
+                system.jetstream(&programs.nats_server, &brokers[..usize::from(replicas)], &brokers[3..])?;
                 let one_each = if batches { "" } else { "--depth 256 --max-batch 1" };
                 let leader = format!("--backend js --followers 0 --replicas {replicas} {one_each}");
-                ("catalog --rt ct".to_owned(), leader, "--rt mt")
+                ("catalog --rt ct".to_owned(), leader, "--rt mt".to_owned())
             }
         };
         system.role(program, &broker, "catalog", &catalog)?;
         system.role(program, &broker, "leader", &format!("leader --rt ct --dir {} {leader}", dir.display()))?;
-        system.role(program, &broker, "frontend", &format!("frontend --port {} {frontend}", free[0]))?;
+        for (number, port) in own.iter().enumerate() {
+            let name = format!("frontend-{}", number + 1);
+            system.role(program, &broker, &name, &format!("frontend --port {port} {frontend}"))?;
+        }
         Ok(Some(system))
     }
 
