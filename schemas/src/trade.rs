@@ -98,7 +98,11 @@ impl CommandKey {
     pub fn is_of_client(&self) -> bool {
         !self.0.starts_with("g:")
     }
-    fn parse(text: &str) -> Result<Self, Invalid> {
+    /// The key of that text, prefix included.
+    ///
+    /// # Errors
+    /// The text breaks a rule of the type.
+    pub fn new(text: &str) -> Result<Self, Invalid> {
         const PREFIX_BYTES_MAX: usize = "a::".len() + ACCOUNT_BYTES_MAX;
         let known = ["c:", "a:", "g:"].iter().any(|prefix| text.starts_with(prefix));
         if known && text.len() > 2 && text.len() <= IDEMPOTENCY_KEY_BYTES_MAX + PREFIX_BYTES_MAX && visible(text) {
@@ -128,7 +132,7 @@ macro_rules! text_type {
     };
 }
 text_type!(Symbol, Symbol::new);
-text_type!(CommandKey, CommandKey::parse);
+text_type!(CommandKey, CommandKey::new);
 
 impl fmt::Debug for Symbol {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -21,6 +21,8 @@
 //! entry that it does not understand ([`BadLine::UnknownForm`]: stop, never cut) from a damaged one. How events evolve is in
 //! `docs/adr/0007-how-events-evolve.md`.
 
+mod traded;
+
 use std::fmt;
 use std::str::FromStr;
 
@@ -163,7 +165,8 @@ fn decode_by(json: &mut Vec<u8>, line: &[u8], prev: Position) -> Result<(Entry, 
     let chain = checked(json, line, prev.chain)?;
     // Once for all: read as bytes, each string in it is checked by itself, which takes several times as long.
     let text = std::str::from_utf8(json).map_err(|error| BadLine::UnknownForm(error.to_string()))?;
-    let entry: Entry = serde_json::from_str(text).map_err(|error| BadLine::UnknownForm(error.to_string()))?;
+    let read = traded::read(text).map_or_else(|| serde_json::from_str(text), Ok);
+    let entry: Entry = read.map_err(|error| BadLine::UnknownForm(error.to_string()))?;
     if prev.seq.0.checked_add(1) != Some(entry.seq.0) {
         let expected = SeqNum(prev.seq.0.saturating_add(1));
         return Err(BadLine::OutOfOrder { expected, found: entry.seq });
