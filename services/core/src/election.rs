@@ -368,7 +368,9 @@ impl Elector {
         if beat {
             self.next_heartbeat = now.mono.after(self.options.times.heartbeat);
             for id in self.options.members.clone() {
-                self.wishes.push_back(Wish::Send(Peer::Order(id), Message::Heartbeat { question: None }));
+                if !self.may_wait(id) {
+                    self.wishes.push_back(Wish::Send(Peer::Order(id), Message::Heartbeat { question: None }));
+                }
             }
         }
         self.probe_the_gone();
@@ -388,6 +390,15 @@ impl Elector {
             Phase::Reading { .. } | Phase::Proposing { .. } => {}
         }
         beat
+    }
+
+    /// Whether a replica need not be asked with this heartbeat: who follows a leader that serves, and has answered the last one, is
+    /// asked with every other (ADR 16).
+    fn may_wait(&self, id: ReplicaId) -> bool {
+        let (now, heartbeat) = (self.now.mono, self.options.times.heartbeat);
+        let answered = |view: &PeerView| view.heard.is_some_and(|at| now.since(at) < heartbeat * 3 / 2);
+        let follows = self.serving(now).is_some_and(|leader| leader.id != id && leader.trouble.is_none());
+        follows && matches!(self.phase, Phase::Calm) && self.peers.get(&id).is_some_and(answered)
     }
 
     /// "Nobody there" is believed when it is said twice: ask again as soon as the second time counts.
