@@ -12,11 +12,8 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use axum::Router;
 use axum::body::{Body, Bytes, HttpBody, to_bytes};
-use axum::extract::{Request, State};
 use axum::http::StatusCode;
-use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse as _, Response};
 use hyper::body::{Frame, SizeHint};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -24,18 +21,13 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use crate::envelope::Failure;
 use crate::limits::PIECE_BYTES;
 
-/// Has all long answers of `router` handed over in pieces; those that are not read take so many bytes of `room`.
-pub(crate) fn bounded(router: Router, room: Arc<Semaphore>) -> Router {
-    router.layer(from_fn_with_state(room, hand_over))
+/// Whether an answer has to be handed over in pieces. Streams have no length, and a bound of their own.
+pub(crate) fn is_long(answer: &Response) -> bool {
+    answer.body().size_hint().exact().is_some_and(|bytes| bytes > PIECE_BYTES as u64)
 }
 
-async fn hand_over(State(room): State<Arc<Semaphore>>, request: Request, next: Next) -> Response {
-    let changes_nothing = request.method().is_safe();
-    let answer = next.run(request).await;
-    // Streams have no length, and a bound of their own.
-    if answer.body().size_hint().exact().is_none_or(|bytes| bytes <= PIECE_BYTES as u64) {
-        return answer;
-    }
+/// Has a long answer handed over in pieces; while it is not read, it takes so many bytes of `room`.
+pub(crate) async fn hand_over(answer: Response, changes_nothing: bool, room: &Arc<Semaphore>) -> Response {
     let (parts, body) = answer.into_parts();
     let rest = match to_bytes(body, usize::MAX).await {
         Ok(rest) => rest,
@@ -46,7 +38,7 @@ async fn hand_over(State(room): State<Arc<Semaphore>>, request: Request, next: N
     };
     let mut place = None;
     if rest.is_unique() && changes_nothing {
-        place = u32::try_from(rest.len()).ok().and_then(|bytes| room.try_acquire_many_owned(bytes).ok());
+        place = u32::try_from(rest.len()).ok().and_then(|bytes| Arc::clone(room).try_acquire_many_owned(bytes).ok());
         if place.is_none() {
             return Failure::unavailable("too many long answers are not read by their clients; try again")
                 .into_response();

@@ -181,14 +181,14 @@ async fn serve(
 ) {
     let feed = Feed::new(Arc::clone(&desk), &limits);
     let following = tokio::spawn(Arc::clone(&feed).follow());
-    let observer = Observer::new(scraper, Arc::clone(&desk), Arc::clone(&feed), Arc::clone(&standing), &limits);
-    let router = routes::router(Arc::clone(&desk), feed, standing, &limits, Arc::clone(&observer.unread));
+    let router = routes::router(Arc::clone(&desk), Arc::clone(&feed), Arc::clone(&standing), &limits);
+    let observer = Observer::new(router, scraper, Arc::clone(&desk), feed, standing, &limits);
     let turn_away = async {
         let reason = shutdown.requested().await;
         desk.leave();
         tracing::info!("no new connections: {reason}");
     };
-    server::serve(listener, router, observer, limits, turn_away).await;
+    server::serve(listener, observer, limits, turn_away).await;
     following.abort();
     last_answered.request(shutdown.reason().unwrap_or(Reason::Asked));
 }

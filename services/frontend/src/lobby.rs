@@ -11,7 +11,7 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 
-use axum::body::{Bytes, HttpBody};
+use axum::body::{Body, Bytes, HttpBody};
 use hyper::body::{Frame, Incoming, SizeHint};
 use tokio::sync::{Notify, OwnedSemaphorePermit};
 
@@ -139,23 +139,23 @@ impl Drop for Guest {
     }
 }
 
+/// The body of a request whose head has just arrived on the connection of `guest`.
+pub(crate) fn arriving(body: Incoming, guest: &Arc<Guest>) -> Body {
+    if body.is_end_stream() {
+        guest.asked();
+        return Body::empty();
+    }
+    guest.asks();
+    Body::new(Arriving { body, guest: Some(Arc::clone(guest)) })
+}
+
 /// The body of a request, which has been asked once all of that is here, or nobody waits for it any more.
-pub(crate) struct Arriving {
+struct Arriving {
     body: Incoming,
     guest: Option<Arc<Guest>>,
 }
 
 impl Arriving {
-    /// The body of a request whose head has just arrived on the connection of `guest`.
-    pub(crate) fn new(body: Incoming, guest: &Arc<Guest>) -> Self {
-        guest.asks();
-        let mut arriving = Self { body, guest: Some(Arc::clone(guest)) };
-        if arriving.body.is_end_stream() {
-            arriving.arrived();
-        }
-        arriving
-    }
-
     fn arrived(&mut self) {
         if let Some(guest) = self.guest.take() {
             guest.asked();

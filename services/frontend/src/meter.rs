@@ -10,13 +10,9 @@
 
 use std::net::{IpAddr, Ipv6Addr};
 use std::num::{NonZeroU32, NonZeroUsize};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use axum::Router;
-use axum::extract::{Extension, Request, State};
-use axum::middleware::{Next, from_fn_with_state};
-use axum::response::Response;
 use lru::LruCache;
 use tokio::time::Instant;
 
@@ -26,37 +22,31 @@ use crate::limits::METERED_CLIENTS_MAX;
 /// Requests at once after a pause: those of this time.
 const BURST: Duration = Duration::from_secs(1);
 
-/// Whose request it is.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Client(pub(crate) IpAddr);
-
-/// Has all requests of `router` counted, if there is a rate. They must say whose they are.
-pub(crate) fn metered(router: Router, rate: Option<NonZeroU32>) -> Router {
-    match rate {
-        // The table is every request's, and held for no longer than it takes to look something up in it.
-        Some(rate) => router.layer(from_fn_with_state(Arc::new(Mutex::new(Meter::new(rate))), count)),
-        None => router,
-    }
-}
-
 /// What those who watch a frontend ask for; it costs little, and they must not take a busy client's neighbour for dead.
 const UNMETERED: [&str; 3] = ["/healthz", "/readyz", "/cluster"];
 
-async fn count(
-    State(meter): State<Arc<Mutex<Meter>>>,
-    Extension(Client(client)): Extension<Client>,
-    request: Request,
-    next: Next,
-) -> Result<Response, Failure> {
-    if UNMETERED.contains(&request.uri().path()) {
-        return Ok(next.run(request).await);
+/// Counts the requests of all connections.
+///
+/// The table is every request's, and held for no longer than it takes to look something up in it.
+pub(crate) struct Gate(Mutex<Meter>);
+
+impl Gate {
+    /// For `rate` requests a second of each client.
+    pub(crate) fn new(rate: NonZeroU32) -> Self {
+        Self(Mutex::new(Meter::new(rate)))
     }
-    let counted = {
-        let mut meter = meter.lock().unwrap_or_else(PoisonError::into_inner);
+
+    /// Lets a request through.
+    ///
+    /// # Errors
+    /// It is one too many.
+    pub(crate) fn pass(&self, path: &str, client: IpAddr) -> Result<(), Failure> {
+        if UNMETERED.contains(&path) {
+            return Ok(());
+        }
+        let mut meter = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         meter.count(Instant::now(), client).map_err(|wait| Failure::too_fast(meter.rate, wait))
-    };
-    counted?;
-    Ok(next.run(request).await)
+    }
 }
 
 /// Counts the requests of all clients.

@@ -6,7 +6,8 @@
 //! among the requests that wait for the core; counting costs a few additions, and no lock.
 
 use std::array;
-use std::convert::Infallible;
+use std::net::IpAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
@@ -16,9 +17,8 @@ use axum::body::Body;
 use axum::http::{HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use hyper::Request;
-use hyper::service::{Service, service_fn};
-use hyper_util::service::TowerToHyperService;
 use tokio::sync::Semaphore;
+use tower_service::Service as _;
 use tradenet_core::metric_table;
 use tradenet_core::metrics::{DURATION_BOUNDS_US, Readings};
 use tradenet_runtime::metrics::{CONTENT_TYPE, Scraper, Shared};
@@ -29,7 +29,9 @@ use crate::envelope::Failure;
 use crate::events::Feed;
 use crate::failures::AtTheEdge;
 use crate::following::Ids;
+use crate::lengthy::{hand_over, is_long};
 use crate::limits::{Limits, REQUESTS_UNDER_WAY_MAX};
+use crate::meter::Gate;
 use crate::openapi::OPERATION;
 use crate::standing::Standing;
 
@@ -113,6 +115,9 @@ struct Counts {
 
 /// Stands around the router. See the module.
 pub(crate) struct Observer {
+    router: Router,
+    /// Where there is a rate limit.
+    gate: Option<Gate>,
     scraper: Scraper,
     desk: Arc<Desk>,
     feed: Arc<Feed>,
@@ -129,6 +134,7 @@ pub(crate) struct Observer {
 
 impl Observer {
     pub(crate) fn new(
+        router: Router,
         scraper: Scraper,
         desk: Arc<Desk>,
         feed: Arc<Feed>,
@@ -140,6 +146,8 @@ impl Observer {
             took: Shared::new(DURATION_BOUNDS_US),
         };
         Arc::new(Self {
+            router,
+            gate: limits.rate.map(Gate::new),
             scraper,
             desk,
             feed,
@@ -152,33 +160,33 @@ impl Observer {
         })
     }
 
-    /// What serves one connection.
-    pub(crate) fn around(
-        self: &Arc<Self>,
-        router: Router,
-    ) -> impl Service<Request<Body>, Response = Response, Error = Infallible, Future: Send> + Send + use<> {
-        let (observer, router) = (Arc::clone(self), TowerToHyperService::new(router));
-        service_fn(move |request: Request<Body>| {
-            let observer = Arc::clone(&observer);
-            let began = Instant::now();
-            let (method, route) = (method(request.method()), route(request.uri().path()));
-            let ids = Ids::of(request.headers());
-            let scrape = (ROUTES[route] == METRICS_PATH).then(|| METHODS[method] == "GET");
-            let answer = scrape.is_none().then(|| router.call(request));
-            async move {
-                let mut response = match (answer, scrape) {
-                    (Some(answer), _) => ids.scope(answer).await?,
-                    (None, Some(true)) => observer.metrics().await,
-                    (None, _) => not_to_be_written(),
-                };
-                observer.count(route, method, response.status(), began);
-                ids.put_into(&mut response);
-                if let Some(trace) = &ids.trace {
-                    tell(trace, METHODS[method], ROUTES[route], &response);
-                }
-                Ok(response)
-            }
-        })
+    /// Answers a request.
+    pub(crate) async fn answer(&self, request: Request<Body>, client: IpAddr) -> Response {
+        let began = Instant::now();
+        let (method, route) = (method(request.method()), route(request.uri().path()));
+        let ids = Ids::of(request.headers());
+        let mut response = match (ROUTES[route], METHODS[method]) {
+            (METRICS_PATH, "GET") => self.metrics().await,
+            (METRICS_PATH, _) => not_to_be_written(),
+            _ => ids.scope(pin!(self.answer_in_bounds(request, client))).await,
+        };
+        self.count(route, method, response.status(), began);
+        ids.put_into(&mut response);
+        if let Some(trace) = &ids.trace {
+            tell(trace, METHODS[method], ROUTES[route], &response);
+        }
+        response
+    }
+
+    /// Asks the routes, within the bounds that hold for all of them.
+    async fn answer_in_bounds(&self, request: Request<Body>, client: IpAddr) -> Response {
+        if let Some(Err(refusal)) = self.gate.as_ref().map(|gate| gate.pass(request.uri().path(), client)) {
+            return refusal.into_response();
+        }
+        let changes_nothing = request.method().is_safe();
+        // A router is always ready.
+        let Ok(answer) = self.router.clone().call(request).await;
+        if is_long(&answer) { hand_over(answer, changes_nothing, &self.unread).await } else { answer }
     }
 
     fn count(&self, route: usize, method: usize, status: StatusCode, began: Instant) {

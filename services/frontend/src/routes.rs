@@ -20,7 +20,6 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, he
 use axum::response::{IntoResponse, Response};
 use http_body_util::LengthLimitError;
 use serde::Serialize;
-use tokio::sync::Semaphore;
 use tokio::time::timeout;
 use tradenet_core::{ClientAnswer, ClientRequest};
 use tradenet_schemas::ids::OrderNumber;
@@ -35,9 +34,7 @@ use utoipa_axum::routes;
 use crate::desk::{Desk, NotTaken};
 use crate::envelope::{Failure, data};
 use crate::events::Feed;
-use crate::lengthy::bounded;
 use crate::limits::{Limits, REQUESTS_UNDER_WAY_MAX};
-use crate::meter::metered;
 use crate::openapi::{HOUSE, IfNoneMatch, Key, OPERATION, STOCKS, Unchanged};
 use crate::opening::Opening;
 use crate::standing::Standing;
@@ -83,18 +80,11 @@ pub(crate) fn table() -> (Router<Edge>, OpenApi) {
 }
 
 /// What serves all routes.
-pub(crate) fn router(
-    desk: Arc<Desk>,
-    feed: Arc<Feed>,
-    standing: Arc<Standing>,
-    limits: &Limits,
-    unread: Arc<Semaphore>,
-) -> Router {
+pub(crate) fn router(desk: Arc<Desk>, feed: Arc<Feed>, standing: Arc<Standing>, limits: &Limits) -> Router {
     let (router, document) = table();
     let document = openapi::written(&document).into();
     let edge = Edge { desk, feed, standing, opening: Arc::default(), body_read: limits.body_read, document };
-    let router = router.fallback(unknown_url).method_not_allowed_fallback(wrong_method).with_state(edge);
-    metered(bounded(router, unread), limits.rate)
+    router.fallback(unknown_url).method_not_allowed_fallback(wrong_method).with_state(edge)
 }
 
 /// All stocks, by name

@@ -11,11 +11,10 @@ use std::convert::Infallible;
 use std::future::Future;
 use std::io;
 use std::net::IpAddr;
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
 use axum::body::{Body, HttpBody as _};
 use axum::http::StatusCode;
 use axum::response::Response;
@@ -24,7 +23,7 @@ use http_body_util::BodyExt as _;
 use hyper::Request;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
-use hyper::service::Service;
+use hyper::service::{Service, service_fn};
 use hyper_util::rt::TokioTimer;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
@@ -33,20 +32,18 @@ use tokio::time::{sleep, timeout};
 use crate::connection::Connection;
 use crate::envelope::Failure;
 use crate::limits::{ACCEPT_BACKOFF_MS, BUFFER_BYTES_MAX, HEAD_BYTES_MAX, Limits, REFUSALS_MAX};
-use crate::lobby::{Arriving, Asks, Guest, Lobby};
-use crate::meter::Client;
+use crate::lobby::{Asks, Guest, Lobby, arriving};
 use crate::observer::Observer;
 
 /// Serves until `leave` resolves, then finishes what is under way, which takes [`Limits::drain`] at most.
 pub(crate) async fn serve(
     listener: TcpListener,
-    router: Router,
     observer: Arc<Observer>,
     limits: Limits,
     leave: impl Future<Output = ()>,
 ) {
     let (close, closing) = watch::channel(());
-    let server = Server::new(router, observer, limits, closing);
+    let server = Server::new(observer, limits, closing);
     let mut leave = pin!(leave);
     let mut complained = false;
     loop {
@@ -78,7 +75,6 @@ pub(crate) async fn serve(
 }
 
 struct Server {
-    router: Router,
     observer: Arc<Observer>,
     http: http1::Builder,
     limits: Limits,
@@ -89,13 +85,13 @@ struct Server {
 }
 
 impl Server {
-    fn new(router: Router, observer: Arc<Observer>, limits: Limits, closing: watch::Receiver<()>) -> Self {
+    fn new(observer: Arc<Observer>, limits: Limits, closing: watch::Receiver<()>) -> Self {
         let mut http = http1::Builder::new();
         http.timer(TokioTimer::new()).header_read_timeout(limits.head_read).max_header_size(HEAD_BYTES_MAX);
         http.max_buf_size(BUFFER_BYTES_MAX);
         let places = Arc::clone(&observer.places);
         let refusals = Arc::new(Semaphore::new(REFUSALS_MAX));
-        Self { router, observer, http, limits, places, lobby: Lobby::default(), refusals, closing }
+        Self { observer, http, limits, places, lobby: Lobby::default(), refusals, closing }
     }
 
     /// Gives the client a place, or tells it that there is none.
@@ -106,10 +102,9 @@ impl Server {
         let place = Arc::clone(&self.places).try_acquire_owned().ok();
         if let Some(place) = place.or_else(|| self.lobby.make_room()) {
             let guest = self.lobby.welcome(place);
-            let client = self.limits.rate.is_some().then_some(Client(client));
-            let inner = self.observer.around(self.router.clone());
-            let service = Attended { inner, guest: Arc::clone(&guest), client };
-            let http = self.http.serve_connection(connection, service);
+            let (observer, asking) = (Arc::clone(&self.observer), Arc::clone(&guest));
+            let answer = move |request| answer(request, client, Arc::clone(&observer), Arc::clone(&asking));
+            let http = self.http.serve_connection(connection, service_fn(answer));
             tokio::spawn(attend(http, self.closing.clone(), guest, Arc::clone(&self.refusals)));
             return;
         }
@@ -130,47 +125,28 @@ impl Server {
     }
 }
 
-/// The routes, as one connection asks them.
-struct Attended<S> {
-    inner: S,
+/// Answers a request of a guest.
+async fn answer(
+    request: Request<Incoming>,
+    client: IpAddr,
+    observer: Arc<Observer>,
     guest: Arc<Guest>,
-    /// Whose requests are counted, if they are.
-    client: Option<Client>,
-}
-
-type Answered = Pin<Box<dyn Future<Output = Result<Response, Infallible>> + Send>>;
-
-impl<S> Service<Request<Incoming>> for Attended<S>
-where
-    S: Service<Request<Body>, Response = Response, Error = Infallible, Future: Send + 'static>,
-{
-    type Response = Response;
-    type Error = Infallible;
-    type Future = Answered;
-
-    fn call(&self, request: Request<Incoming>) -> Answered {
-        let mut request = request.map(|body| Body::new(Arriving::new(body, &self.guest)));
-        let asked = Asked(Arc::clone(&self.guest));
-        if let Some(client) = self.client {
-            request.extensions_mut().insert(client);
-        }
-        let answer = self.inner.call(request);
-        Box::pin(async move {
-            let answer = answer.await?;
-            // A whole answer is hyper's from here on. A stream is being answered until it ends.
-            let whole = answer.body().size_hint().exact().is_some();
-            Ok(if whole {
-                answer
-            } else {
-                answer.map(|body| {
-                    Body::new(body.map_frame(move |frame| {
-                        let _asked = &asked;
-                        frame
-                    }))
-                })
-            })
+) -> Result<Response, Infallible> {
+    let request = request.map(|body| arriving(body, &guest));
+    let asked = Asked(guest);
+    let answer = observer.answer(request, client).await;
+    // A whole answer is hyper's from here on. A stream is being answered until it ends.
+    let whole = answer.body().size_hint().exact().is_some();
+    Ok(if whole {
+        answer
+    } else {
+        answer.map(|body| {
+            Body::new(body.map_frame(move |frame| {
+                let _asked = &asked;
+                frame
+            }))
         })
-    }
+    })
 }
 
 /// A request under way.

@@ -58,10 +58,9 @@ async fn serve(limits: Limits, answer_within: Duration) -> (Served, mpsc::Receiv
     let standing = Arc::new(Standing::new("frontend-1".to_owned(), None, Whereabouts::here(None)));
     let (scraper, scrapes) = tradenet_runtime::metrics::scraper("frontend-1", "1");
     tokio::spawn(scrapes.answer_with(Readings::default));
-    let observer = Observer::new(scraper, Arc::clone(&desk), Arc::clone(&feed), Arc::clone(&standing), &limits);
-    let router = routes::router(Arc::clone(&desk), feed, standing, &limits, Arc::clone(&observer.unread));
-    let serving = (router.clone(), Arc::clone(&observer));
-    let server = tokio::spawn(server::serve(listener, serving.0, serving.1, limits, async move {
+    let router = routes::router(Arc::clone(&desk), Arc::clone(&feed), Arc::clone(&standing), &limits);
+    let observer = Observer::new(router.clone(), scraper, Arc::clone(&desk), feed, standing, &limits);
+    let server = tokio::spawn(server::serve(listener, Arc::clone(&observer), limits, async move {
         let _ = left.await;
     }));
     (Served { address, core, desk, router, observer, leave, server }, inputs)
