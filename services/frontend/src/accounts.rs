@@ -6,6 +6,8 @@
 //! Rules kept: the first of 401, 403, and everything else, in this order; a token is made here, is shown once, and goes no
 //! further: behind the edge there is only its hash.
 
+use std::sync::Arc;
+
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, StatusCode, Uri, header};
 use axum::response::Response;
@@ -45,7 +47,7 @@ query! {
 }
 
 /// The routes of this page.
-pub(crate) fn routes() -> OpenApiRouter<Edge> {
+pub(crate) fn routes() -> OpenApiRouter<Arc<Edge>> {
     OpenApiRouter::new()
         .routes(routes!(open))
         .routes(routes!(balance))
@@ -125,7 +127,7 @@ pub(crate) async fn market(edge: &Edge, query: Query) -> Result<Answer, Failure>
     request_body(content = bodies::OpenFields<'static>, content_type = "application/json"),
     responses((status = 201, description = "The account is open. Its token is shown here and nowhere else; the same request with the same key shows it again until the account has been used", body = Data<shown::Opened<'static>>, headers(("Idempotent-Replayed" = String, description = "`true` for the answer of an earlier request with this key"))), failures::Open)
 )]
-async fn open(State(edge): State<Edge>, request: Request) -> Result<Response, Failure> {
+async fn open(State(edge): State<Arc<Edge>>, request: Request) -> Result<Response, Failure> {
     let key = placing::key(request.headers())?;
     let keyed = key.is_some();
     let body = body(request, edge.body_read).await?;
@@ -165,7 +167,7 @@ fn not_done(answer: ClientAnswer, keyed: bool) -> Failure {
     request_body(content = bodies::AssetBody, content_type = "application/json"),
     responses((status = 200, description = "What the account has now", body = Data<shown::Account<'static>>, headers(("Idempotent-Replayed" = String, description = "`true` for the answer of an earlier request with this key"))), failures::Deposit)
 )]
-async fn deposit(State(edge): State<Edge>, request: Request) -> Result<Response, Failure> {
+async fn deposit(State(edge): State<Arc<Edge>>, request: Request) -> Result<Response, Failure> {
     instruct(&edge, request, |body| Ok(Instruction::Deposit(asset(body, Refusal::TooMuchCash)?))).await
 }
 
@@ -180,7 +182,7 @@ async fn deposit(State(edge): State<Edge>, request: Request) -> Result<Response,
     request_body(content = bodies::AssetBody, content_type = "application/json"),
     responses((status = 200, description = "What the account has now", body = Data<shown::Account<'static>>, headers(("Idempotent-Replayed" = String, description = "`true` for the answer of an earlier request with this key"))), failures::Withdraw)
 )]
-async fn withdraw(State(edge): State<Edge>, request: Request) -> Result<Response, Failure> {
+async fn withdraw(State(edge): State<Arc<Edge>>, request: Request) -> Result<Response, Failure> {
     instruct(&edge, request, |body| Ok(Instruction::Withdraw(asset(body, Refusal::InsufficientFunds)?))).await
 }
 
@@ -197,7 +199,7 @@ async fn withdraw(State(edge): State<Edge>, request: Request) -> Result<Response
     request_body(content = bodies::OrderFields<'static>, content_type = "application/json"),
     responses((status = 200, description = "The order as it is now", body = Data<shown::AccountOrder<'static>>, headers(("Idempotent-Replayed" = String, description = "`true` for the answer of an earlier request with this key"))), failures::PlaceInBook)
 )]
-async fn place(State(edge): State<Edge>, request: Request) -> Result<Response, Failure> {
+async fn place(State(edge): State<Arc<Edge>>, request: Request) -> Result<Response, Failure> {
     instruct(&edge, request, |body| Ok(Instruction::Place(new_order(body)?))).await
 }
 
@@ -211,7 +213,7 @@ async fn place(State(edge): State<Edge>, request: Request) -> Result<Response, F
     params(("account" = Account, Path, description = "Whose token it must be"), ("number" = OrderNumber, Path, description = "The order"), Key),
     responses((status = 200, description = "The order as it is now", body = Data<shown::AccountOrder<'static>>, headers(("Idempotent-Replayed" = String, description = "`true` for the answer of an earlier request with this key"))), failures::Cancel)
 )]
-async fn cancel(State(edge): State<Edge>, request: Request) -> Result<Response, Failure> {
+async fn cancel(State(edge): State<Arc<Edge>>, request: Request) -> Result<Response, Failure> {
     let caller = caller(&edge, request.uri(), request.headers()).await?;
     let read = placing::key(request.headers()).map_err(Failure::from);
     let read = read.and_then(|key| Ok((key, number(request.uri())?)));
@@ -278,7 +280,7 @@ async fn perform(
     params(("account" = Account, Path, description = "Whose token it must be")),
     responses((status = 200, description = "What it has", body = Data<shown::Account<'static>>), failures::ReadAccount)
 )]
-async fn balance(State(edge): State<Edge>, request: Request) -> Result<Response, Failure> {
+async fn balance(State(edge): State<Arc<Edge>>, request: Request) -> Result<Response, Failure> {
     let caller = caller(&edge, request.uri(), request.headers()).await?;
     match ask(&edge, caller, AccountQuery::Balance).await? {
         AccountAnswer::Balance(balance) => Ok(data(shown::Account::from(&balance))),
@@ -302,7 +304,7 @@ fn number(uri: &Uri) -> Result<OrderNumber, Failure> {
     params(("account" = Account, Path, description = "Whose token it must be"), ("number" = OrderNumber, Path, description = "The order")),
     responses((status = 200, description = "The order", body = Data<shown::AccountOrder<'static>>), failures::ReadAccountOrder)
 )]
-async fn order(State(edge): State<Edge>, request: Request) -> Result<Response, Failure> {
+async fn order(State(edge): State<Arc<Edge>>, request: Request) -> Result<Response, Failure> {
     let caller = caller(&edge, request.uri(), request.headers()).await?;
     let number = if_authorised(&edge, &caller, number(request.uri())).await?;
     match ask(&edge, caller, AccountQuery::Order(number)).await? {
@@ -324,7 +326,7 @@ async fn order(State(edge): State<Edge>, request: Request) -> Result<Response, F
     params(("account" = Account, Path, description = "Whose token it must be"), OrdersQuery),
     responses((status = 200, description = "A page of them, which may be shorter than asked for: the end is an empty one", body = Data<Vec<shown::AccountOrder<'static>>>), failures::ReadAccountOrders)
 )]
-async fn orders(State(edge): State<Edge>, request: Request) -> Result<Response, Failure> {
+async fn orders(State(edge): State<Arc<Edge>>, request: Request) -> Result<Response, Failure> {
     let caller = caller(&edge, request.uri(), request.headers()).await?;
     let page = if_authorised(&edge, &caller, page(request.uri())).await?;
     match ask(&edge, caller, AccountQuery::Orders(page)).await? {

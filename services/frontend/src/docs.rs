@@ -4,6 +4,8 @@
 //! people's scripts each, in the repository and in the program, or come from another host; this document needs none of what
 //! they do besides. How they are served: [`crate::assets`].
 
+use std::sync::Arc;
+
 use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::response::Response;
@@ -18,7 +20,7 @@ use crate::routes::Edge;
 use crate::validators::tagged;
 
 /// The routes of this page.
-pub(crate) fn routes() -> OpenApiRouter<Edge> {
+pub(crate) fn routes() -> OpenApiRouter<Arc<Edge>> {
     OpenApiRouter::new().routes(routes!(document)).routes(routes!(page)).routes(routes!(script)).routes(routes!(style))
 }
 
@@ -35,8 +37,8 @@ pub(crate) fn routes() -> OpenApiRouter<Edge> {
         failures::AtTheEdge
     )
 )]
-async fn document(State(edge): State<Edge>, headers: HeaderMap) -> Response {
-    tagged(&headers, JSON, edge.document)
+async fn document(State(edge): State<Arc<Edge>>, headers: HeaderMap) -> Response {
+    tagged(&headers, JSON, edge.document.clone())
 }
 
 /// This document as a page for people

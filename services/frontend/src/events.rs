@@ -151,7 +151,7 @@ query! {
         failures::Follow
     )
 )]
-pub(crate) async fn events(State(edge): State<Edge>, headers: HeaderMap, uri: Uri) -> Result<Response, Failure> {
+pub(crate) async fn events(State(edge): State<Arc<Edge>>, headers: HeaderMap, uri: Uri) -> Result<Response, Failure> {
     let known = last_event_id(&headers, &uri)?;
     let place = edge.feed.place()?;
     let newest = match edge.desk.ask(ClientRequest::Market(Query::LastEvent)).await? {

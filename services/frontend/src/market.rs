@@ -1,5 +1,7 @@
 //! The contract's requests about the market of a stock: its book, its trades, its chart. Everybody may ask.
 
+use std::sync::Arc;
+
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, Uri};
 use axum::response::Response;
@@ -43,7 +45,7 @@ query! {
 }
 
 /// The routes of this page.
-pub(crate) fn routes() -> OpenApiRouter<Edge> {
+pub(crate) fn routes() -> OpenApiRouter<Arc<Edge>> {
     OpenApiRouter::new().routes(routes!(book)).routes(routes!(trades)).routes(routes!(candles))
 }
 
@@ -78,7 +80,7 @@ async fn of_stock(edge: &Edge, headers: &HeaderMap, query: Query) -> Result<Resp
         failures::ReadMarket
     )
 )]
-async fn book(State(edge): State<Edge>, request: Request) -> Result<Response, Failure> {
+async fn book(State(edge): State<Arc<Edge>>, request: Request) -> Result<Response, Failure> {
     let parameters = Parameters::read(request.uri(), BookQuery::KNOWN).map_err(bad)?;
     let depth = parameters.count("depth").map_err(bad)?;
     of_stock(&edge, request.headers(), Query::Book(listed(request.uri())?, depth)).await
@@ -96,7 +98,7 @@ async fn book(State(edge): State<Edge>, request: Request) -> Result<Response, Fa
         failures::ReadMarket
     )
 )]
-async fn trades(State(edge): State<Edge>, request: Request) -> Result<Response, Failure> {
+async fn trades(State(edge): State<Arc<Edge>>, request: Request) -> Result<Response, Failure> {
     let parameters = Parameters::read(request.uri(), TradesQuery::KNOWN).map_err(bad)?;
     let limit = parameters.count("limit").map_err(bad)?;
     of_stock(&edge, request.headers(), Query::Trades(listed(request.uri())?, limit)).await
@@ -114,7 +116,7 @@ async fn trades(State(edge): State<Edge>, request: Request) -> Result<Response, 
         failures::ReadMarket
     )
 )]
-async fn candles(State(edge): State<Edge>, request: Request) -> Result<Response, Failure> {
+async fn candles(State(edge): State<Arc<Edge>>, request: Request) -> Result<Response, Failure> {
     let parameters = Parameters::read(request.uri(), CandlesQuery::KNOWN).map_err(bad)?;
     let interval = match parameters.text("interval") {
         Some("1s") => Interval::Second,

@@ -3,6 +3,8 @@
 //! Three files of ours and an icon; what they show comes from the requests that everybody may send (`/stocks`, `/events`,
 //! `/cluster`, …), so the page can do nothing that a client could not. `docs/page.md` says how it works.
 
+use std::sync::Arc;
+
 use axum::http::HeaderMap;
 use axum::response::Response;
 use utoipa_axum::router::OpenApiRouter;
@@ -14,7 +16,7 @@ use crate::openapi::{IfNoneMatch, OPERATION, Unchanged};
 use crate::routes::Edge;
 
 /// The routes of this page.
-pub(crate) fn routes() -> OpenApiRouter<Edge> {
+pub(crate) fn routes() -> OpenApiRouter<Arc<Edge>> {
     OpenApiRouter::new().routes(routes!(page)).routes(routes!(script)).routes(routes!(style)).routes(routes!(icon))
 }
 

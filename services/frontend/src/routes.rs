@@ -47,7 +47,6 @@ const STOCK_PATH: &str = "/stocks/";
 const ORDER_PATH: &str = "/orders/";
 
 /// What every handler needs.
-#[derive(Clone)]
 pub(crate) struct Edge {
     pub(crate) desk: Arc<Desk>,
     pub(crate) feed: Arc<Feed>,
@@ -60,7 +59,7 @@ pub(crate) struct Edge {
 
 /// All routes, and the document of them. A route gets in by its `#[utoipa::path]` only, so there is none without its part of the
 /// document; `clippy.toml` forbids the other ways.
-pub(crate) fn table() -> (Router<Edge>, OpenApi) {
+pub(crate) fn table() -> (Router<Arc<Edge>>, OpenApi) {
     let table = OpenApiRouter::with_openapi(openapi::about())
         .routes(routes!(stocks))
         .routes(routes!(stock))
@@ -83,7 +82,7 @@ pub(crate) fn table() -> (Router<Edge>, OpenApi) {
 pub(crate) fn router(desk: Arc<Desk>, feed: Arc<Feed>, standing: Arc<Standing>, limits: &Limits) -> Router {
     let (router, document) = table();
     let document = openapi::written(&document).into();
-    let edge = Edge { desk, feed, standing, opening: Arc::default(), body_read: limits.body_read, document };
+    let edge = Arc::new(Edge { desk, feed, standing, opening: Arc::default(), body_read: limits.body_read, document });
     router.fallback(unknown_url).method_not_allowed_fallback(wrong_method).with_state(edge)
 }
 
@@ -99,7 +98,7 @@ pub(crate) fn router(desk: Arc<Desk>, feed: Arc<Feed>, standing: Arc<Standing>, 
         failures::Read
     )
 )]
-async fn stocks(State(edge): State<Edge>, headers: HeaderMap) -> Result<Response, Failure> {
+async fn stocks(State(edge): State<Arc<Edge>>, headers: HeaderMap) -> Result<Response, Failure> {
     match edge.desk.ask(ClientRequest::Stocks).await? {
         ClientAnswer::Stocks(stocks) => Ok(fresh(&headers, stocks.iter().map(Stock::from).collect::<Vec<_>>())),
         other => Err(no_answer(other)),
@@ -122,7 +121,7 @@ async fn stocks(State(edge): State<Edge>, headers: HeaderMap) -> Result<Response
         failures::ReadStock
     )
 )]
-async fn stock(State(edge): State<Edge>, request: Request) -> Result<Response, Failure> {
+async fn stock(State(edge): State<Arc<Edge>>, request: Request) -> Result<Response, Failure> {
     // A name that no stock can have is not looked up.
     let Ok(symbol) = Symbol::new(&segment(request.uri(), STOCK_PATH)?) else {
         return Ok(stock_answer(request.headers(), None, false));
@@ -160,7 +159,7 @@ fn stock_answer(request: &HeaderMap, stock: Option<&trade::Stock>, hit: bool) ->
         failures::Place
     )
 )]
-async fn place(State(edge): State<Edge>, request: Request) -> Result<Response, Failure> {
+async fn place(State(edge): State<Arc<Edge>>, request: Request) -> Result<Response, Failure> {
     let key = placing::key(request.headers())?;
     let keyed = key.is_some();
     let command = placing::command(&body(request, edge.body_read).await?)?;
@@ -204,7 +203,7 @@ pub(crate) fn unknown_outcome(keyed: bool) -> Failure {
         failures::ReadOrder
     )
 )]
-async fn order(State(edge): State<Edge>, request: Request) -> Result<Response, Failure> {
+async fn order(State(edge): State<Arc<Edge>>, request: Request) -> Result<Response, Failure> {
     let not_found = || Failure::new(StatusCode::NOT_FOUND, "transaction number not found");
     let number = fields::positive(&segment(request.uri(), ORDER_PATH)?).ok_or_else(not_found)?;
     match edge.desk.ask(ClientRequest::Order(OrderNumber(number))).await? {
@@ -222,7 +221,7 @@ async fn order(State(edge): State<Edge>, request: Request) -> Result<Response, F
     tag = OPERATION,
     responses((status = 200, description = "Who leads, who is in sync, how far everybody is", body = Data<Cluster>), failures::AtTheEdge)
 )]
-async fn cluster(State(edge): State<Edge>) -> Response {
+async fn cluster(State(edge): State<Arc<Edge>>) -> Response {
     data(edge.standing.complete(edge.desk.cluster()))
 }
 
@@ -251,7 +250,7 @@ async fn healthz() -> Response {
     tag = OPERATION,
     responses((status = 200, description = "They can", body = Data<Health>), failures::Ready)
 )]
-async fn readyz(State(edge): State<Edge>) -> Result<Response, Failure> {
+async fn readyz(State(edge): State<Arc<Edge>>) -> Result<Response, Failure> {
     edge.desk.ready().map_err(Failure::unavailable)?;
     edge.opening.open(&edge.desk).await.map_err(Failure::unavailable)?;
     Ok(data(Health { status: "ready" }))
