@@ -4,7 +4,7 @@
 //! can make grow or wait ends at one of these bounds, with an answer that names the bound wherever one can still be sent.
 //! The bound of a body is shared with other programs: [`REST_BODY_BYTES_MAX`](tradenet_schemas::limits).
 
-use std::num::NonZeroU32;
+use std::num::{NonZeroU32, NonZeroUsize};
 use std::time::Duration;
 
 /// Connections at once. Who comes next takes the place of whoever asks nothing at the moment, and for the longest time; if all
@@ -73,6 +73,8 @@ pub(crate) const KEEP_ALIVE_MS: u64 = 15_000;
 pub(crate) const RECONNECT_MS: u64 = 1_000;
 /// After the leader could not be asked for events, it is asked again so much later.
 pub(crate) const FEED_RETRY_MS: u64 = 100;
+/// How many stocks are kept as they were written last, in some 500 bytes each.
+pub(crate) const WRITTEN_STOCKS_MAX: NonZeroUsize = NonZeroUsize::new(256).expect("not zero");
 /// How many of the last trades are timed for `GET /cluster`, in 8 bytes each.
 pub(crate) const TIMED_MAX: usize = 1_024;
 /// And for how long each of them counts.

@@ -38,7 +38,7 @@ use crate::limits::{Limits, REQUESTS_UNDER_WAY_MAX};
 use crate::openapi::{HOUSE, IfNoneMatch, Key, OPERATION, STOCKS, Unchanged};
 use crate::opening::Opening;
 use crate::standing::Standing;
-use crate::validators::fresh;
+use crate::validators::{Written, fresh};
 use crate::{accounts, docs, events, failures, fields, market, observer, openapi, page, placing};
 
 const X_CACHE: HeaderName = HeaderName::from_static("x-cache");
@@ -52,6 +52,7 @@ pub(crate) struct Edge {
     pub(crate) feed: Arc<Feed>,
     pub(crate) standing: Arc<Standing>,
     pub(crate) opening: Arc<Opening>,
+    written: Written,
     pub(crate) body_read: Duration,
     /// The OpenAPI document.
     pub(crate) document: Bytes,
@@ -82,7 +83,15 @@ pub(crate) fn table() -> (Router<Arc<Edge>>, OpenApi) {
 pub(crate) fn router(desk: Arc<Desk>, feed: Arc<Feed>, standing: Arc<Standing>, limits: &Limits) -> Router {
     let (router, document) = table();
     let document = openapi::written(&document).into();
-    let edge = Arc::new(Edge { desk, feed, standing, opening: Arc::default(), body_read: limits.body_read, document });
+    let edge = Arc::new(Edge {
+        desk,
+        feed,
+        standing,
+        opening: Arc::default(),
+        written: Written::default(),
+        body_read: limits.body_read,
+        document,
+    });
     router.fallback(unknown_url).method_not_allowed_fallback(wrong_method).with_state(edge)
 }
 
@@ -124,24 +133,26 @@ async fn stocks(State(edge): State<Arc<Edge>>, headers: HeaderMap) -> Result<Res
 async fn stock(State(edge): State<Arc<Edge>>, request: Request) -> Result<Response, Failure> {
     // A name that no stock can have is not looked up.
     let Ok(symbol) = Symbol::new(&segment(request.uri(), STOCK_PATH)?) else {
-        return Ok(stock_answer(request.headers(), None, false));
+        return Ok(edge.stock_answer(request.headers(), None, false));
     };
     if let Some(stock) = edge.desk.cached(&symbol) {
-        return Ok(stock_answer(request.headers(), Some(&stock), true));
+        return Ok(edge.stock_answer(request.headers(), Some(&stock), true));
     }
     match edge.desk.ask(ClientRequest::Stock(symbol)).await? {
-        ClientAnswer::Stock { stock, hit } => Ok(stock_answer(request.headers(), stock.as_ref(), hit)),
+        ClientAnswer::Stock { stock, hit } => Ok(edge.stock_answer(request.headers(), stock.as_ref(), hit)),
         other => Err(no_answer(other)),
     }
 }
 
-fn stock_answer(request: &HeaderMap, stock: Option<&trade::Stock>, hit: bool) -> Response {
-    let mut response = match stock {
-        Some(stock) => fresh(request, Stock::from(stock)),
-        None => Failure::from(Refusal::UnknownSymbol).into_response(),
-    };
-    response.headers_mut().insert(X_CACHE, HeaderValue::from_static(if hit { "hit" } else { "miss" }));
-    response
+impl Edge {
+    fn stock_answer(&self, request: &HeaderMap, stock: Option<&trade::Stock>, hit: bool) -> Response {
+        let mut response = match stock {
+            Some(stock) => self.written.fresh(request, stock),
+            None => Failure::from(Refusal::UnknownSymbol).into_response(),
+        };
+        response.headers_mut().insert(X_CACHE, HeaderValue::from_static(if hit { "hit" } else { "miss" }));
+        response
+    }
 }
 
 /// Trade with the house at its price

@@ -7,50 +7,108 @@
 //! by the rules that hold for every read, and only then compared; 304 says no more than "the same as you have". Whoever keeps
 //! it is told to ask each time (`no-cache`), and what has no tag is not to be kept at all (`no-store`).
 
+use std::sync::{Mutex, PoisonError};
+
 use axum::body::{Body, Bytes};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
+use lru::LruCache;
 use serde::Serialize;
-use tradenet_schemas::rest::Data;
+use tradenet_schemas::rest::{self, Data};
+use tradenet_schemas::trade::{Stock, Symbol};
 use xxhash_rust::xxh3::xxh3_128;
 
 use crate::envelope::{Failure, JSON};
 use crate::following::hex;
+use crate::limits::WRITTEN_STOCKS_MAX;
 
 const NO_CACHE: HeaderValue = HeaderValue::from_static("no-cache");
 
 /// A success that may be kept and asked about: 304 if the request says that its client has it.
 pub(crate) fn fresh(request: &HeaderMap, data: impl Serialize) -> Response {
-    match serde_json::to_vec(&Data { data }) {
-        Ok(body) => tagged(request, JSON, body.into()),
-        Err(error) => Failure::unwritten(&error).into_response(),
+    match Content::json(data) {
+        Ok(content) => content.answer(request),
+        Err(failure) => failure.into_response(),
     }
 }
 
 /// The same for whatever content.
 pub(crate) fn tagged(request: &HeaderMap, content_type: HeaderValue, body: Bytes) -> Response {
-    let tag = tag_of(&body);
-    let known = names(request, &tag);
-    let mut response = Response::new(if known { Body::empty() } else { Body::from(body) });
-    let headers = response.headers_mut();
-    if !known {
-        headers.insert(header::CONTENT_TYPE, content_type);
-    }
-    if let Ok(tag) = HeaderValue::from_bytes(&tag) {
-        headers.insert(header::ETAG, tag);
-    }
-    headers.insert(header::CACHE_CONTROL, NO_CACHE);
-    if known {
-        *response.status_mut() = StatusCode::NOT_MODIFIED;
-    }
-    response
+    Content::new(content_type, body).answer(request)
 }
 
-/// A body's tag, quotes included.
-fn tag_of(body: &[u8]) -> [u8; 34] {
-    let mut tag = [b'"'; 34];
-    tag[1..33].copy_from_slice(&hex(xxh3_128(body)));
-    tag
+/// What a success may have in it, and its tag.
+#[derive(Clone)]
+struct Content {
+    content_type: HeaderValue,
+    body: Bytes,
+    /// Quotes included.
+    tag: HeaderValue,
+}
+
+impl Content {
+    fn new(content_type: HeaderValue, body: Bytes) -> Self {
+        let mut tag = [b'"'; 34];
+        tag[1..33].copy_from_slice(&hex(xxh3_128(&body)));
+        let tag = HeaderValue::from_bytes(&tag).expect("quotes and digits may stand in a header");
+        Self { content_type, body, tag }
+    }
+
+    fn json(data: impl Serialize) -> Result<Self, Failure> {
+        let body = serde_json::to_vec(&Data { data }).map_err(|error| Failure::unwritten(&error))?;
+        Ok(Self::new(JSON, body.into()))
+    }
+
+    fn answer(self, request: &HeaderMap) -> Response {
+        let known = names(request, self.tag.as_bytes());
+        let mut response = Response::new(if known { Body::empty() } else { Body::from(self.body) });
+        let headers = response.headers_mut();
+        if !known {
+            headers.insert(header::CONTENT_TYPE, self.content_type);
+        }
+        headers.insert(header::ETAG, self.tag);
+        headers.insert(header::CACHE_CONTROL, NO_CACHE);
+        if known {
+            *response.status_mut() = StatusCode::NOT_MODIFIED;
+        }
+        response
+    }
+}
+
+/// The stocks that were asked for last, as they were written then.
+///
+/// Problem: most look-ups are of stocks that have not changed since the last, and writing one and taking its digest costs more
+/// than all else that is ours in the answer. Idea: what is written depends on the stock alone, so it is kept beside the stock.
+/// Rule kept: nothing is answered for being here; whoever asks has got the stock by the rules of reads, and gets what was
+/// written of the very same.
+pub(crate) struct Written(Mutex<LruCache<Symbol, (Stock, Content)>>);
+
+impl Default for Written {
+    fn default() -> Self {
+        Self(Mutex::new(LruCache::new(WRITTEN_STOCKS_MAX)))
+    }
+}
+
+impl Written {
+    /// As [`fresh`].
+    pub(crate) fn fresh(&self, request: &HeaderMap, stock: &Stock) -> Response {
+        match self.content(stock) {
+            Ok(content) => content.answer(request),
+            Err(failure) => failure.into_response(),
+        }
+    }
+
+    fn content(&self, stock: &Stock) -> Result<Content, Failure> {
+        let mut written = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match written.get(&stock.symbol) {
+            Some((same, content)) if same == stock => Ok(content.clone()),
+            _ => {
+                let content = Content::json(rest::Stock::from(stock))?;
+                written.put(stock.symbol.clone(), (stock.clone(), content.clone()));
+                Ok(content)
+            }
+        }
+    }
 }
 
 /// Whether `If-None-Match` names the tag, in one list or several, weakly or not, or says `*`. What can't be read names nothing.
