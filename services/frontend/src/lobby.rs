@@ -6,13 +6,13 @@
 //! answered is never in the lobby, so nobody is sent away who may have changed something; a client that does not read its answer
 //! is back in the lobby.
 
-use std::collections::BTreeMap;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 
 use axum::body::{Body, Bytes, HttpBody};
 use hyper::body::{Frame, Incoming, SizeHint};
+use lru::LruCache;
 use tokio::sync::{Notify, OwnedSemaphorePermit};
 
 /// All connections that wait for a request.
@@ -22,12 +22,18 @@ use tokio::sync::{Notify, OwnedSemaphorePermit};
 #[derive(Clone, Default)]
 pub(crate) struct Lobby(Arc<Mutex<Waiting>>);
 
-#[derive(Default)]
 struct Waiting {
-    /// How many have come in so far; the next one's number.
-    entered: u64,
-    /// By when they came in.
-    seats: BTreeMap<u64, Seat>,
+    /// How many guests there have been; the last one's number.
+    guests: u64,
+    /// By number, in the order in which they came in.
+    seats: LruCache<u64, Seat>,
+}
+
+impl Default for Waiting {
+    fn default() -> Self {
+        // Bounded by the number of places.
+        Self { guests: 0, seats: LruCache::unbounded() }
+    }
 }
 
 struct Seat {
@@ -38,6 +44,7 @@ struct Seat {
 /// A connection's way in and out. Its place is here while it is asked something, and in the lobby otherwise.
 pub(crate) struct Guest {
     lobby: Lobby,
+    number: u64,
     state: Mutex<State>,
     go: Arc<Notify>,
 }
@@ -48,7 +55,7 @@ struct State {
 }
 
 enum Place {
-    InLobby(u64),
+    InLobby,
     Here(OwnedSemaphorePermit),
     GivenAway,
 }
@@ -72,22 +79,17 @@ impl Lobby {
     /// A connection that has just got its place.
     pub(crate) fn welcome(&self, place: OwnedSemaphorePermit) -> Arc<Guest> {
         let go = Arc::new(Notify::new());
-        let number = self.seat(place, Arc::clone(&go));
-        let state = State { place: Place::InLobby(number), request: Asks::Nothing };
-        Arc::new(Guest { lobby: self.clone(), state: Mutex::new(state), go })
-    }
-
-    fn seat(&self, place: OwnedSemaphorePermit, go: Arc<Notify>) -> u64 {
         let mut waiting = self.lock();
-        waiting.entered += 1;
-        let number = waiting.entered;
-        waiting.seats.insert(number, Seat { place, go });
-        number
+        waiting.guests += 1;
+        let number = waiting.guests;
+        waiting.seats.put(number, Seat { place, go: Arc::clone(&go) });
+        let state = State { place: Place::InLobby, request: Asks::Nothing };
+        Arc::new(Guest { lobby: self.clone(), number, state: Mutex::new(state), go })
     }
 
     /// The place of whoever has waited longest, who is told to go.
     pub(crate) fn make_room(&self) -> Option<OwnedSemaphorePermit> {
-        let (_, seat) = self.lock().seats.pop_first()?;
+        let (_, seat) = self.lock().seats.pop_lru()?;
         seat.go.notify_one();
         Some(seat.place)
     }
@@ -107,8 +109,8 @@ impl Guest {
     pub(crate) fn asked(&self) {
         let mut state = self.state();
         state.request = Asks::Something;
-        if let Place::InLobby(number) = state.place {
-            let seat = self.lobby.lock().seats.remove(&number);
+        if let Place::InLobby = state.place {
+            let seat = self.lobby.lock().seats.pop(&self.number);
             state.place = seat.map_or(Place::GivenAway, |seat| Place::Here(seat.place));
         }
     }
@@ -118,7 +120,8 @@ impl Guest {
         let mut state = self.state();
         state.request = Asks::Nothing;
         if let Place::Here(place) = std::mem::replace(&mut state.place, Place::GivenAway) {
-            state.place = Place::InLobby(self.lobby.seat(place, Arc::clone(&self.go)));
+            self.lobby.lock().seats.put(self.number, Seat { place, go: Arc::clone(&self.go) });
+            state.place = Place::InLobby;
         }
     }
 
