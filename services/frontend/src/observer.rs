@@ -282,11 +282,16 @@ fn route(path: &str) -> usize {
 
 /// Whether the router would take the path for that pattern: a name in braces stands for one part that is not empty.
 fn matches(pattern: &str, path: &str) -> bool {
-    let mut parts = path.split('/');
-    let fits = |part: &str| {
-        parts.next().is_some_and(|given| if part.starts_with('{') { !given.is_empty() } else { given == part })
+    let mut given = parts(path);
+    let fits = |part: &[u8]| {
+        given.next().is_some_and(|given| if part.starts_with(b"{") { !given.is_empty() } else { given == part })
     };
-    pattern.split('/').all(fits) && parts.next().is_none()
+    parts(pattern).all(fits) && given.next().is_none()
+}
+
+/// Bytes, since a search for a character is made for longer texts than these.
+fn parts(path: &str) -> impl Iterator<Item = &[u8]> {
+    path.as_bytes().split(|byte| *byte == b'/')
 }
 
 #[cfg(test)]
