@@ -68,6 +68,7 @@ use crate::limits::{
     connections_max,
 };
 use crate::observer::Observer;
+use crate::routes::Routes;
 use crate::standing::Standing;
 
 pub use observer::METRICS;
@@ -181,8 +182,8 @@ async fn serve(
 ) {
     let feed = Feed::new(Arc::clone(&desk), &limits);
     let following = tokio::spawn(Arc::clone(&feed).follow());
-    let router = routes::router(Arc::clone(&desk), Arc::clone(&feed), Arc::clone(&standing), &limits);
-    let observer = Observer::new(router, scraper, Arc::clone(&desk), feed, standing, &limits);
+    let routes = Routes::new(Arc::clone(&desk), Arc::clone(&feed), Arc::clone(&standing), &limits);
+    let observer = Observer::new(routes, scraper, Arc::clone(&desk), feed, standing, &limits);
     let turn_away = async {
         let reason = shutdown.requested().await;
         desk.leave();

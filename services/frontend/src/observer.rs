@@ -12,13 +12,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
-use axum::Router;
 use axum::body::Body;
 use axum::http::{HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use hyper::Request;
 use tokio::sync::Semaphore;
-use tower_service::Service as _;
 use tradenet_core::metric_table;
 use tradenet_core::metrics::{DURATION_BOUNDS_US, Readings};
 use tradenet_runtime::metrics::{CONTENT_TYPE, Scraper, Shared};
@@ -33,6 +31,7 @@ use crate::lengthy::{hand_over, is_long};
 use crate::limits::{Limits, REQUESTS_UNDER_WAY_MAX};
 use crate::meter::Gate;
 use crate::openapi::OPERATION;
+use crate::routes::Routes;
 use crate::standing::Standing;
 
 /// The patterns of all paths that are served, the busiest first.
@@ -113,9 +112,9 @@ struct Counts {
     took: Shared,
 }
 
-/// Stands around the router. See the module.
+/// Stands around the routes. See the module.
 pub(crate) struct Observer {
-    router: Router,
+    pub(crate) routes: Routes,
     /// Where there is a rate limit.
     gate: Option<Gate>,
     scraper: Scraper,
@@ -134,7 +133,7 @@ pub(crate) struct Observer {
 
 impl Observer {
     pub(crate) fn new(
-        router: Router,
+        routes: Routes,
         scraper: Scraper,
         desk: Arc<Desk>,
         feed: Arc<Feed>,
@@ -146,7 +145,7 @@ impl Observer {
             took: Shared::new(DURATION_BOUNDS_US),
         };
         Arc::new(Self {
-            router,
+            routes,
             gate: limits.rate.map(Gate::new),
             scraper,
             desk,
@@ -184,8 +183,7 @@ impl Observer {
             return refusal.into_response();
         }
         let changes_nothing = request.method().is_safe();
-        // A router is always ready.
-        let Ok(answer) = self.router.clone().call(request).await;
+        let answer = self.routes.answer(request).await;
         if is_long(&answer) { hand_over(answer, changes_nothing, &self.unread).await } else { answer }
     }
 

@@ -19,8 +19,9 @@ use crate::desk::{Desk, Shared};
 use crate::events::Feed;
 use crate::limits::{HEAD_BYTES_MAX, Limits};
 use crate::observer::Observer;
+use crate::routes::Routes;
+use crate::server;
 use crate::standing::Standing;
-use crate::{routes, server};
 use tradenet_runtime::clock::Clock;
 use tradenet_runtime::whereabouts::Whereabouts;
 
@@ -39,7 +40,6 @@ struct Served {
     address: SocketAddr,
     core: Shared,
     desk: Arc<Desk>,
-    router: axum::Router,
     observer: Arc<Observer>,
     leave: oneshot::Sender<()>,
     server: JoinHandle<()>,
@@ -58,12 +58,12 @@ async fn serve(limits: Limits, answer_within: Duration) -> (Served, mpsc::Receiv
     let standing = Arc::new(Standing::new("frontend-1".to_owned(), None, Whereabouts::here(None)));
     let (scraper, scrapes) = tradenet_runtime::metrics::scraper("frontend-1", "1");
     tokio::spawn(scrapes.answer_with(Readings::default));
-    let router = routes::router(Arc::clone(&desk), Arc::clone(&feed), Arc::clone(&standing), &limits);
-    let observer = Observer::new(router.clone(), scraper, Arc::clone(&desk), feed, standing, &limits);
+    let routes = Routes::new(Arc::clone(&desk), Arc::clone(&feed), Arc::clone(&standing), &limits);
+    let observer = Observer::new(routes, scraper, Arc::clone(&desk), feed, standing, &limits);
     let server = tokio::spawn(server::serve(listener, Arc::clone(&observer), limits, async move {
         let _ = left.await;
     }));
-    (Served { address, core, desk, router, observer, leave, server }, inputs)
+    (Served { address, core, desk, observer, leave, server }, inputs)
 }
 
 /// A whole exchange: answers every question by [`answer`].
