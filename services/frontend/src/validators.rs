@@ -132,6 +132,8 @@ fn tags(list: &str) -> impl Iterator<Item = &str> {
 
 #[cfg(test)]
 mod tests {
+    use tradenet_schemas::trade::{Price, Quantity};
+
     use super::*;
 
     #[test]
@@ -156,5 +158,27 @@ mod tests {
         check(&["w/\"a,b\""], false);
         check(&["\"*\""], false);
         check(&["\"x\" nonsense \"a,b\""], false);
+    }
+
+    #[test]
+    fn what_was_written_is_answered_of_the_very_same_stock_alone() {
+        let stock = |name: &str, cents, left| Stock {
+            symbol: Symbol::new(name).unwrap(),
+            price: Price::from_cents(cents).unwrap(),
+            quantity: Quantity::new(left).unwrap(),
+            volume: Quantity::ZERO,
+        };
+        let written = Written::default();
+        let of = |stock: &Stock| written.content(stock).unwrap();
+        for asked in [("A", 100, 1), ("A", 100, 2), ("A", 200, 2), ("B", 200, 2), ("A", 100, 1)] {
+            let stock = stock(asked.0, asked.1, asked.2);
+            let new = Content::json(rest::Stock::from(&stock)).unwrap();
+            assert_eq!((of(&stock).body, of(&stock).tag), (new.body, new.tag), "{asked:?}");
+            assert_eq!(of(&stock).body.as_ptr(), of(&stock).body.as_ptr(), "it is written once");
+        }
+        for left in 1..=2 * WRITTEN_STOCKS_MAX.get() as u64 {
+            of(&stock(&left.to_string(), 100, left));
+        }
+        assert_eq!(written.0.lock().unwrap().len(), WRITTEN_STOCKS_MAX.get());
     }
 }
