@@ -2,12 +2,19 @@
 //!
 //! Requests are bytes that were made beforehand, and of an answer only status and length are read. What is sent is not
 //! verified here; `loadgen run` does that.
+//!
+//! The rule: the client does not take the core from whoever answers it. It would be woken by each answer; whether it then runs at
+//! once, at the price of two switches of tasks for each answer, or when all answers are out, is Linux's choice, and hangs on such things
+//! as how many threads the server has.
 
+use std::panic::resume_unwind;
+use std::process::Command;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
 use hdrhistogram::Histogram;
+use rustix::thread::gettid;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::sleep_until;
@@ -39,8 +46,33 @@ pub(super) struct Window {
     pub(super) took: Duration,
 }
 
-/// Keeps so many connections busy, and so many idle besides, for `warmup` and `measured`. `begun` and `ended` are called at the edges of what is measured.
+/// Keeps so many connections busy, and so many idle besides, for `warmup` and `measured`. `at_edge` is called at both edges of what
+/// is measured.
 pub(super) fn run(
+    ports: &[u16],
+    ask: Ask,
+    connections: (usize, usize),
+    pace: Pace,
+    spans: (Duration, Duration),
+    at_edge: impl FnMut() + Send,
+) -> anyhow::Result<Window> {
+    // A thread of its own, since who is started by this one later is not to give way.
+    let load = || {
+        give_way()?;
+        make(ports, ask, connections, pace, spans, at_edge)
+    };
+    std::thread::scope(|scope| scope.spawn(load).join().unwrap_or_else(|panic| resume_unwind(panic)))
+}
+
+/// Puts this thread into the class `batch` (sched(7)): being woken, it does not take the core from anybody.
+fn give_way() -> anyhow::Result<()> {
+    let thread = gettid().as_raw_nonzero().to_string();
+    let given = Command::new("chrt").args(["--batch", "--pid", "0", &thread]).status();
+    ensure!(given.context("chrt, which makes the client give way")?.success(), "chrt: the client can't give way");
+    Ok(())
+}
+
+fn make(
     ports: &[u16],
     ask: Ask,
     (connections, idle): (usize, usize),
