@@ -28,13 +28,13 @@ use tracing::{debug, info, warn};
 use tradenet_core::metrics::Readings;
 use tradenet_core::times::Times;
 use tradenet_core::{
-    ClientAnswer, Decider, DiskRequest, Input, Level, Mono, Notice, Output, Packet, RegisterAnswer, ReplyTo, Stop,
-    Ticket,
+    ClientAnswer, Decider, DiskRequest, Input, Level, Notice, Output, Packet, RegisterAnswer, ReplyTo, Stop, Ticket,
 };
 use tradenet_schemas::ids::Node;
 use tradenet_schemas::message::Message as Body;
 use tradenet_schemas::subjects::{Peer, Prefix, Topic};
 
+use crate::alarm::Alarm;
 use crate::clock::Clock;
 use crate::disk::Disk;
 use crate::limited::Limited;
@@ -174,7 +174,7 @@ struct Driver<D> {
     leave_within: Duration,
     leave_until: Option<Pin<Box<Sleep>>>,
     /// When the decider wants to be woken.
-    timer: Option<(Mono, Pin<Box<Sleep>>)>,
+    alarm: Alarm,
     dropped: Limited,
     /// What was taken since outputs were last carried out.
     taken: usize,
@@ -216,7 +216,7 @@ impl<D: Decider> Driver<D> {
             shutdown: Some(Box::pin(async move { shutdown.requested().await })),
             leave_within: options.times.leave + Duration::from_millis(LEAVE_MARGIN_MS),
             leave_until: None,
-            timer: None,
+            alarm: Alarm::new().context("a timer")?,
             dropped: Limited::new(Duration::from_millis(LINE_EVERY_MS)),
             taken: 0,
             sent: false,
@@ -245,7 +245,7 @@ impl<D: Decider> Driver<D> {
                 };
             }
             self.sleep_through_sync().await;
-            self.arm_timer();
+            self.alarm.set(self.decider.poll_timeout(), self.clock.now().mono).context("setting the timer")?;
             self.taken = 0;
             // Unconstrained: else tokio ends the round after 128 events, and so the batch.
             let timer_only = tokio::task::unconstrained(poll_fn(|cx| self.poll_round(cx))).await;
@@ -416,35 +416,13 @@ impl<D: Decider> Driver<D> {
     }
 
     fn poll_timer(&mut self, cx: &mut Context<'_>) {
-        let Some((_, timer)) = &mut self.timer else { return };
-        if timer.as_mut().poll(cx).is_ready() {
-            self.timer = None;
-            // It may have been moved by what was handled since it was armed.
+        if self.alarm.poll(cx).is_ready() {
+            // What was handled since it was set may have moved it.
             if self.decider.poll_timeout().is_some_and(|at| at <= self.clock.now().mono) {
                 self.take(Input::Timer);
             } else {
                 self.taken += 1;
             }
-        }
-    }
-
-    /// Sets the timer to what the decider wants. The decider's clock and tokio's may differ after a suspension, so it is
-    /// the time that is left that counts.
-    fn arm_timer(&mut self) {
-        let Some(at) = self.decider.poll_timeout() else {
-            self.timer = None;
-            return;
-        };
-        if self.timer.as_ref().is_some_and(|(armed, _)| *armed == at) {
-            return;
-        }
-        let deadline = Instant::now() + at.since(self.clock.now().mono);
-        match &mut self.timer {
-            Some((armed, timer)) => {
-                *armed = at;
-                timer.as_mut().reset(deadline);
-            }
-            None => self.timer = Some((at, Box::pin(sleep_until(deadline)))),
         }
     }
 

@@ -1,5 +1,6 @@
 //! What the services share, so that each of them is only its `Args` and `run`.
 
+mod alarm;
 pub mod broker;
 pub mod clock;
 pub mod discover;
