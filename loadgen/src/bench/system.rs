@@ -40,7 +40,7 @@ pub(super) enum Floor {
     Staged {
         /// Replicas beside the leader.
         followers: u8,
-        /// Of several each hears of what changed, and nobody waits until it has.
+        /// Of several none is told of what changed, as in an exchange in which nobody reads.
         frontends: u8,
     },
     /// The trade path with a JetStream stream for a log, each message synced before it is acknowledged:

@@ -392,13 +392,18 @@ impl Elector {
         beat
     }
 
-    /// Whether a replica need not be asked with this heartbeat: who follows a leader that serves, and has answered the last one, is
-    /// asked with every other (ADR 16).
+    /// Whether a replica need not be asked with this heartbeat: while a leader serves that is no further than its followers, they are
+    /// asked with every other (ADR 16). What was heard before this connection does not count.
     fn may_wait(&self, id: ReplicaId) -> bool {
         let (now, heartbeat) = (self.now.mono, self.options.times.heartbeat);
-        let answered = |view: &PeerView| view.heard.is_some_and(|at| now.since(at) < heartbeat * 3 / 2);
-        let follows = self.serving(now).is_some_and(|leader| leader.id != id && leader.trouble.is_none());
-        follows && matches!(self.phase, Phase::Calm) && self.peers.get(&id).is_some_and(answered)
+        let Some(leader) = self.serving(now).filter(|leader| leader.id != id && leader.trouble.is_none()) else {
+            return false;
+        };
+        let Some(PeerView { status: Some(status), heard: Some(heard), .. }) = self.peers.get(&id) else {
+            return false;
+        };
+        let lately = Some(*heard) > self.connected_at && now.since(*heard) < heartbeat * 3 / 2;
+        lately && status.tail == leader.tail && matches!(self.phase, Phase::Calm)
     }
 
     /// "Nobody there" is believed when it is said twice: ask again as soon as the second time counts.
@@ -781,4 +786,110 @@ impl Elector {
 /// Replicas by name: `order-1, order-2`.
 fn name(ids: impl IntoIterator<Item = ReplicaId>) -> String {
     ids.into_iter().map(|id| format!("order-{id}")).collect::<Vec<_>>().join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use tradenet_schemas::ids::{Position, StoreId};
+
+    use super::*;
+
+    const MEMBERS: [u8; 3] = [1, 2, 3];
+
+    fn id(number: u8) -> ReplicaId {
+        ReplicaId::new(number).unwrap()
+    }
+
+    fn boot(number: u8) -> Boot {
+        Boot(u64::from(number))
+    }
+
+    /// What it says under a leader 3; that far its log goes.
+    fn status(number: u8, role: Role, tail: u64) -> Status {
+        let members = MEMBERS.map(|number| Member { id: id(number), store: StoreId(u64::from(number)) });
+        let configuration = Configuration {
+            cluster: ClusterId(1),
+            epoch: Epoch(1),
+            nonce: Nonce(1),
+            leader: Leader { id: id(3), boot: boot(3) },
+            in_sync: members.to_vec(),
+            members: MEMBERS.map(id).to_vec(),
+            follows: Vec::new(),
+            by: Node::Frontend(Boot(9)),
+            why: String::new(),
+            at: 0,
+        };
+        Status {
+            id: id(number),
+            boot: boot(number),
+            store: StoreId(u64::from(number)),
+            role,
+            configuration: Some(configuration),
+            tail: Position { epoch: Epoch(1), seq: SeqNum(tail), ..Position::default() },
+            durable: SeqNum(tail),
+            committed: SeqNum(tail),
+            applied: SeqNum(tail),
+            released: SeqNum(tail),
+            catalog: None,
+            contested: false,
+            answers: None,
+            written_by: None,
+            unlisted: false,
+            leaving: false,
+            trouble: None,
+        }
+    }
+
+    /// Who is asked with each of some heartbeats, if `answers` says of each what comes back with the first and the later ones.
+    fn asked(answers: impl Fn(u8, usize) -> Option<Status>, reconnects_at: Option<usize>) -> Vec<Vec<u8>> {
+        let times = Times::default();
+        let options = Options { boot: Boot(9), members: MEMBERS.map(id).to_vec(), times };
+        let mut elector = Elector::new(options);
+        let at = |beat: usize| Now { mono: Mono(10_000_000 + 100_000 * beat as u64), wall_ms: 0 };
+        elector.connected(at(0));
+        // The register is not to be asked meanwhile.
+        elector.last_read = at(0).mono;
+        let beat = |beat: usize| {
+            if reconnects_at == Some(beat) {
+                elector.disconnected(at(beat));
+                elector.connected(at(beat));
+            }
+            elector.tick(at(beat));
+            let wishes: Vec<_> = elector.wishes.drain(..).collect();
+            let asked = wishes.into_iter().filter_map(|wish| match wish {
+                Wish::Send(Peer::Order(id), Message::Heartbeat { .. }) => Some(id.get()),
+                _ => None,
+            });
+            let asked: Vec<u8> = asked.collect();
+            for status in asked.iter().filter_map(|number| answers(*number, beat)) {
+                let soon = Now { mono: Mono(at(beat).mono.0 + 1_000), wall_ms: 0 };
+                elector.status_arrived(soon, status);
+            }
+            asked
+        };
+        (0..6).map(beat).collect()
+    }
+
+    #[test]
+    fn followers_are_asked_with_every_other_heartbeat_while_nothing_happens() {
+        let role = |number| if number == 3 { Role::Leader } else { Role::Follower };
+        let (all, leader) = (|| vec![1, 2, 3], || vec![3]);
+        let check =
+            |what: &str, answers: &dyn Fn(u8, usize) -> Option<Status>, reconnects_at, expected: [Vec<u8>; 6]| {
+                assert_eq!(asked(answers, reconnects_at), expected, "{what}");
+            };
+        let fine = |number: u8, _| Some(status(number, role(number), 7));
+        check("all is in order", &fine, None, [all(), leader(), all(), leader(), all(), leader()]);
+        check("after a reconnect", &fine, Some(1), [all(), all(), leader(), all(), leader(), all()]);
+        let trades =
+            |number: u8, beat| Some(status(number, role(number), if number == 3 { 8 + beat as u64 } else { 7 }));
+        check("the leader is ahead", &trades, None, [all(), all(), all(), all(), all(), all()]);
+        let silent = |number: u8, beat| (number != 1 || beat == 0).then(|| status(number, role(number), 7));
+        check("one is silent", &silent, None, [all(), leader(), all(), vec![1, 3], all(), vec![1, 3]]);
+        let nobody_leads = |number: u8, _| Some(status(number, Role::Follower, 7));
+        check("nobody serves", &nobody_leads, None, [all(), all(), all(), all(), all(), all()]);
+        let troubled =
+            |number: u8, _| Some(Status { trouble: Some("full".to_owned()), ..status(number, role(number), 7) });
+        check("the leader has trouble", &troubled, None, [all(), all(), all(), all(), all(), all()]);
+    }
 }

@@ -1,7 +1,8 @@
-//! What is seen of every request from outside: counted by route and status, timed, and told at `GET /metrics`.
+//! What holds for every request: it is counted by route and status, timed, and told at `GET /metrics`; a client may send so many, and
+//! long answers that are not read have a bound.
 //!
 //! The problem: handlers should not count or name what they work on, and a scrape must be answered also when the exchange is overloaded. The idea: the
-//! observer stands around the whole router, between it and the connection. The rules: a route is named by its pattern, never
+//! observer stands around all routes, between them and the connection. The rules: a route is named by its pattern, never
 //! by what the client wrote, and what is no route is `other`, so the number of series is bounded; a scrape takes no place
 //! among the requests that wait for the core; counting costs a few additions, and no lock.
 
@@ -165,7 +166,11 @@ impl Observer {
         let (method, route) = (method(request.method()), route(request.uri().path()));
         let ids = Ids::of(request.headers());
         let mut response = match (ROUTES[route], METHODS[method]) {
-            (METRICS_PATH, "GET") => self.metrics().await,
+            (METRICS_PATH, "GET") => {
+                // Nobody waits for its body: it has been asked.
+                drop(request);
+                self.metrics().await
+            }
             (METRICS_PATH, _) => not_to_be_written(),
             _ => ids.scope(pin!(self.answer_in_bounds(request, client))).await,
         };

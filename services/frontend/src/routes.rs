@@ -165,7 +165,7 @@ impl Edge {
     /// No request is more frequent, and the way to its handler takes twice as long as this. What is wrong with a request is
     /// for the handler to say.
     fn cached(&self, request: &Request) -> Option<Response> {
-        if request.method() != Method::GET {
+        if !matches!(*request.method(), Method::GET | Method::HEAD) {
             return None;
         }
         let name = segment(request.uri(), STOCK_PATH).ok()?;
