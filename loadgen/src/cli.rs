@@ -59,7 +59,8 @@ enum Command {
 #[command(after_help = "\
 Everything runs on one core, which is steady; with --core all, figures are as a user would see them, but move with what
 else the machine does. Rows where others had more than 15 % say little. Where the machine is busy, give it
-precedence (`nice -n -20 loadgen bench ...`, as root); the real-time class (`chrt`) would give it to snapshots, too.
+precedence (`nice -n -20 loadgen bench ...`, as root); the real-time class would give it to snapshots, too. The client
+gives way to whoever answers it (class `batch`, which needs the program `chrt`).
 
 Examples:
   cargo build --release -p tradenet -p loadgen && target/release/loadgen bench
