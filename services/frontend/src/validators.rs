@@ -26,10 +26,11 @@ const NO_CACHE: HeaderValue = HeaderValue::from_static("no-cache");
 
 /// A success that may be kept and asked about: 304 if the request says that its client has it.
 pub(crate) fn fresh(request: &HeaderMap, data: impl Serialize) -> Response {
-    match Content::json(data) {
-        Ok(content) => content.answer(request),
-        Err(failure) => failure.into_response(),
-    }
+    answer(request, Content::json(data))
+}
+
+fn answer(request: &HeaderMap, content: Result<Content, Failure>) -> Response {
+    content.map_or_else(Failure::into_response, |content| content.answer(request))
 }
 
 /// The same for whatever content.
@@ -92,10 +93,7 @@ impl Default for Written {
 impl Written {
     /// As [`fresh`].
     pub(crate) fn fresh(&self, request: &HeaderMap, stock: &Stock) -> Response {
-        match self.content(stock) {
-            Ok(content) => content.answer(request),
-            Err(failure) => failure.into_response(),
-        }
+        answer(request, self.content(stock))
     }
 
     fn content(&self, stock: &Stock) -> Result<Content, Failure> {

@@ -1,5 +1,7 @@
 //! Two frontends, each with a cache, and nobody ever reads what a trade has made old.
 
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use crate::harness::{Exchange, order};
@@ -67,4 +69,40 @@ fn a_cache_drops_what_was_used_longest_ago_and_without_one_nothing_hits() {
     let exchange = Exchange::start(&["--cache-size", "0"]);
     check(&exchange, 0, "miss");
     check(&exchange, 0, "miss");
+}
+
+/// The head of an answer, in lower case, and its body.
+fn ask(exchange: &Exchange, method: &str, path: &str, header: &str) -> (String, String) {
+    let mut stream = TcpStream::connect(exchange.url(1).trim_start_matches("http://")).unwrap();
+    write!(stream, "{method} {path} HTTP/1.0\r\nHost: x\r\n{header}\r\n").unwrap();
+    let mut text = String::new();
+    stream.read_to_string(&mut text).unwrap();
+    let (head, body) = text.split_once("\r\n\r\n").unwrap();
+    (head.to_ascii_lowercase(), body.to_owned())
+}
+
+#[test]
+fn what_the_cache_answers_is_the_same_in_whatever_way_it_is_asked() {
+    let exchange = Exchange::start(&[]);
+    exchange.get(1, "/stocks/GameStart");
+    let (head, body) = ask(&exchange, "GET", "/stocks/GameStart", "");
+    let tag = head.lines().find_map(|line| line.strip_prefix("etag: ")).unwrap().to_owned();
+    let check = |method, path, header: &str, status: &str, x_cache: Option<&str>, expected: &str| {
+        let (head, body) = ask(&exchange, method, path, header);
+        let field = |name: &str| head.lines().find_map(|line| line.strip_prefix(name)).map(str::to_owned);
+        assert_eq!(head.split(' ').nth(1), Some(status), "{method} {path}: {head}");
+        assert_eq!(field("x-cache: ").as_deref(), x_cache, "{method} {path}: {head}");
+        assert!(x_cache.is_none() || field("etag: ").as_ref() == Some(&tag), "{method} {path}: {head}");
+        assert!(field("x-request-id: ").is_some(), "{method} {path}: {head}");
+        assert!(body == expected || x_cache.is_none(), "{method} {path}: {body}");
+    };
+    let known = format!("If-None-Match: {tag}\r\n");
+    check("GET", "/stocks/GameStart", "", "200", Some("hit"), &body);
+    check("GET", "/stocks/Game%53tart?depth=1", "", "200", Some("hit"), &body);
+    check("GET", "/stocks/GameStart", &known, "304", Some("hit"), "");
+    check("HEAD", "/stocks/GameStart", "", "200", Some("hit"), "");
+    check("HEAD", "/stocks/GameStart", &known, "304", Some("hit"), "");
+    check("GET", "/stocks/GameStart", "Content-Length: 2\r\n\r\n{}", "200", Some("hit"), &body);
+    check("GET", "/stocks/GameStart/", "", "404", None, "");
+    check("POST", "/stocks/GameStart", "", "405", None, "");
 }
