@@ -39,7 +39,7 @@ pub(crate) const NOTICES: [(&str, &str); 33] = [
     ("where an old order stands", OLD_ROTTEN),
     ("orders.jsonl can't be read at line", "a part that can't be read, got back"),
     ("what a peer asked for", PEER_UNREAD),
-    ("to begin again with what is good", "damage found while running"),
+    ("to begin again with what is good", FOUND_RUNNING),
 ];
 /// An old order was looked up in a part of the journal that had rotted: [too rare](RARE) for a standard swarm.
 pub(crate) const OLD_ROTTEN: &str = "an old order looked up in a part that has rotted";
@@ -47,6 +47,8 @@ pub(crate) const OLD_ROTTEN: &str = "an old order looked up in a part that has r
 pub(crate) const OLD_UNREAD: &str = "an old order looked up in a part that can't be read";
 /// What a peer asked for could not be read, so that it asked somebody else: too rare, too.
 pub(crate) const PEER_UNREAD: &str = "a read for a peer that failed";
+/// Rot was found in a line that others may not have, which ends the process: too rare, too.
+pub(crate) const FOUND_RUNNING: &str = "damage found while running";
 /// A leader had entries that were not committed when another one took over.
 pub(crate) const DEPOSED_AHEAD: &str = "a leader deposed with uncommitted entries";
 /// A write of the register took effect, and nobody was told.
@@ -106,7 +108,7 @@ pub(crate) const WOULD_CROSS: &str = "a post-only order refused";
 pub(crate) const KILLED: &str = "a fill-or-kill order killed";
 
 /// What 300 seeds may miss. A story of each asserts that it comes to pass.
-const RARE: [&str; 4] = [OLD_ROTTEN, OLD_UNREAD, PEER_UNREAD, ZEROS];
+const RARE: [&str; 5] = [OLD_ROTTEN, OLD_UNREAD, PEER_UNREAD, FOUND_RUNNING, ZEROS];
 
 /// All situations that a standard swarm must reach.
 pub fn all() -> impl Iterator<Item = &'static str> {

@@ -29,6 +29,7 @@ macro_rules! with_stories {
             an_old_order_that_has_rotted_is_found_when_it_is_got_back,
             an_old_order_that_cant_be_read_is_found_by_who_asks_again,
             who_learns_from_a_disk_that_cant_be_read_asks_somebody_else,
+            who_finds_rot_in_what_others_may_not_have_begins_again,
             a_crash_that_leaves_zeros_is_repaired,
             the_leader_is_killed_and_the_next_highest_leads,
             a_retried_key_is_replayed_by_the_next_leader,
@@ -182,6 +183,25 @@ fn who_learns_from_a_disk_that_cant_be_read_asks_somebody_else() {
     world.start(order(1));
     world.run_until(|world| world.came_to_pass(marks::PEER_UNREAD), "somebody can't read what it is asked for");
     world.run_until(|world| world.is_whole(), "the third is in sync all the same");
+    world.run_until(World::journals_are_equal, "its journal is whole");
+}
+
+fn who_finds_rot_in_what_others_may_not_have_begins_again() {
+    let mut world = World::up(46);
+    world.kill(order(2));
+    for key in 0..5 {
+        world.buy(frontend(1), "HOT", &key.to_string());
+    }
+    world.slow_disk(order(1), 400);
+    world.ask_later(frontend(1), buy("HOT", 1, "last"));
+    world.run_for(20);
+    world.rot_last_line(order(3));
+    world.start(order(2));
+    world.run_until(|world| world.came_to_pass(marks::FOUND_RUNNING), "who was away asks for that line, too");
+    world.run_until(|world| !world.runs(order(3)), "it ends");
+    world.slow_disk(order(1), 1);
+    world.start(order(3));
+    world.run_until(|world| world.is_whole(), "it is in sync again");
     world.run_until(World::journals_are_equal, "its journal is whole");
 }
 

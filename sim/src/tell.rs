@@ -151,11 +151,18 @@ impl World {
     pub fn rot(&mut self, who: Who, number: OrderNumber) {
         let machine = self.index(who);
         let seq = self.invariants.truth.order(number).map(|(seq, _)| *seq).unwrap_or_default();
-        let disk = &mut self.machines[machine].disk;
-        if let Some(at) = disk.journal_up_to(seq).map(|lines| lines.len() - 10) {
-            disk.file[at] ^= 1;
-            disk.flipped = Some(at);
-        }
+        let end = self.machines[machine].disk.journal_up_to(seq).map(<[u8]>::len);
+        end.into_iter().for_each(|end| self.rot_before(machine, end));
+    }
+    /// A bit of the last line in that replica's journal flips.
+    pub fn rot_last_line(&mut self, who: Who) {
+        let machine = self.index(who);
+        self.rot_before(machine, self.machines[machine].disk.file.len());
+    }
+    fn rot_before(&mut self, machine: usize, end: usize) {
+        let (disk, at) = (&mut self.machines[machine].disk, end - 10);
+        disk.file[at] ^= 1;
+        disk.flipped = Some(at);
     }
     /// Whether that replica's journal is as it was written.
     pub fn is_rotten(&self, who: Who) -> bool {
