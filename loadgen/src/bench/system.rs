@@ -40,7 +40,7 @@ pub(super) enum Floor {
     Staged {
         /// Replicas beside the leader.
         followers: u8,
-        /// Of several none is told of what changed, as in an exchange in which nobody reads.
+        /// Of several each hears of what changed, and nobody waits until it has.
         frontends: u8,
     },
     /// The trade path with a JetStream stream for a log, each message synced before it is acknowledged:
@@ -146,7 +146,7 @@ impl System {
                 system.role(program, &[], "web", &format!("web --port {} --kind axum-json", own[0]))?;
                 return Ok(Some(system));
             }
-            Floor::Staged { followers, frontends } => {
+            Floor::Staged { followers, .. } => {
                 system.broker(&programs.nats_server, brokers[0])?;
                 for id in 0..followers {
                     let role = format!("follower --rt ct --id {id} --dir {}", dir.display());
