@@ -790,54 +790,14 @@ fn name(ids: impl IntoIterator<Item = ReplicaId>) -> String {
 
 #[cfg(test)]
 mod tests {
-    use tradenet_schemas::ids::{Position, StoreId};
-
     use super::*;
+    use crate::proposal::tests::{id, record};
 
     const MEMBERS: [u8; 3] = [1, 2, 3];
 
-    fn id(number: u8) -> ReplicaId {
-        ReplicaId::new(number).unwrap()
-    }
-
-    fn boot(number: u8) -> Boot {
-        Boot(u64::from(number))
-    }
-
     /// What it says under a leader 3; that far its log goes.
     fn status(number: u8, role: Role, tail: u64) -> Status {
-        let members = MEMBERS.map(|number| Member { id: id(number), store: StoreId(u64::from(number)) });
-        let configuration = Configuration {
-            cluster: ClusterId(1),
-            epoch: Epoch(1),
-            nonce: Nonce(1),
-            leader: Leader { id: id(3), boot: boot(3) },
-            in_sync: members.to_vec(),
-            members: MEMBERS.map(id).to_vec(),
-            follows: Vec::new(),
-            by: Node::Frontend(Boot(9)),
-            why: String::new(),
-            at: 0,
-        };
-        Status {
-            id: id(number),
-            boot: boot(number),
-            store: StoreId(u64::from(number)),
-            role,
-            configuration: Some(configuration),
-            tail: Position { epoch: Epoch(1), seq: SeqNum(tail), ..Position::default() },
-            durable: SeqNum(tail),
-            committed: SeqNum(tail),
-            applied: SeqNum(tail),
-            released: SeqNum(tail),
-            catalog: None,
-            contested: false,
-            answers: None,
-            written_by: None,
-            unlisted: false,
-            leaving: false,
-            trouble: None,
-        }
+        Status { role, ..crate::proposal::tests::status(number, Some(record(1, 3, &MEMBERS)), tail) }
     }
 
     /// Who is asked with each of some heartbeats, if `answers` says of each what comes back with the first and the later ones.

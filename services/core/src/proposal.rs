@@ -514,12 +514,12 @@ impl Heir<'_> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use tradenet_schemas::ids::{Boot, ClusterId, Position, StoreId};
 
     use super::*;
 
-    fn id(id: u8) -> ReplicaId {
+    pub(crate) fn id(id: u8) -> ReplicaId {
         ReplicaId::new(id).unwrap_or_else(|| panic!("{id} is no id"))
     }
 
@@ -532,7 +532,7 @@ mod tests {
         Leader { id: id(number), boot: Boot(100 + u64::from(number)) }
     }
 
-    fn record(epoch: u64, leads: u8, in_sync: &[u8]) -> Configuration {
+    pub(crate) fn record(epoch: u64, leads: u8, in_sync: &[u8]) -> Configuration {
         Configuration {
             cluster: ClusterId(1),
             epoch: Epoch(epoch),
@@ -562,7 +562,7 @@ mod tests {
         RecordId { epoch: Epoch(epoch), nonce: Nonce(epoch) }
     }
 
-    fn status(number: u8, held: Option<Configuration>, tail: u64) -> Status {
+    pub(crate) fn status(number: u8, held: Option<Configuration>, tail: u64) -> Status {
         let Leader { id, boot } = leader(number);
         Status {
             id,

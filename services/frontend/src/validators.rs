@@ -29,13 +29,13 @@ pub(crate) fn fresh(request: &HeaderMap, data: impl Serialize) -> Response {
     answer(request, Content::json(data))
 }
 
-fn answer(request: &HeaderMap, content: Result<Content, Failure>) -> Response {
-    content.map_or_else(Failure::into_response, |content| content.answer(request))
-}
-
 /// The same for whatever content.
 pub(crate) fn tagged(request: &HeaderMap, content_type: HeaderValue, body: Bytes) -> Response {
     Content::new(content_type, body).answer(request)
+}
+
+fn answer(request: &HeaderMap, content: Result<Content, Failure>) -> Response {
+    content.map_or_else(Failure::into_response, |content| content.answer(request))
 }
 
 /// What a success may have in it, and its tag.
