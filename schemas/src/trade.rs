@@ -8,7 +8,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use crate::account::{Account, AccountOrder, Balance, Credentials, Instruction, TokenHash};
 use crate::ids::{Boot, OrderNumber};
 use crate::limits::{ACCOUNT_BYTES_MAX, IDEMPOTENCY_KEY_BYTES_MAX, PRICE_CENTS_MAX, QUANTITY_MAX, SYMBOL_BYTES_MAX};
-use crate::text;
+use crate::text::{self, HexDigits};
 
 /// A stock's name: 1 to [`SYMBOL_BYTES_MAX`] visible ASCII characters other than `.`, `*`, `>` and `/`, so that it could
 /// stand in a subject or a path without meaning anything there.
@@ -91,8 +91,11 @@ impl CommandKey {
     }
     /// A key for a command that came without one, unique by the frontend's boot and its count.
     pub fn generated(frontend: Boot, number: u64) -> Self {
-        // Of every order without a key: by hand in half the time of `format!`.
-        Self(["g:", text::HexDigits::of(frontend.0).as_str(), "-", &number.to_string()].concat().into())
+        const GENERATED_BYTES_MAX: usize = "g:0123456789abcdef-18446744073709551615".len();
+        // Of every order without a key: by hand in a fraction of the time of `format!`.
+        let mut text = String::with_capacity(GENERATED_BYTES_MAX);
+        text.extend(["g:", HexDigits::of(frontend.0).as_str(), "-", itoa::Buffer::new().format(number)]);
+        Self(text.into())
     }
     /// Whether a client chose it, and so may use it again long after.
     pub fn is_of_client(&self) -> bool {
@@ -424,4 +427,20 @@ pub enum Outcome {
     },
     /// It was refused.
     Refused(Refusal),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_generated_key_is_one_that_is_read() {
+        let check = |boot, number, expected: &str| {
+            let key = CommandKey::generated(Boot(boot), number);
+            assert_eq!((key.as_str(), CommandKey::new(expected).as_ref()), (expected, Ok(&key)));
+        };
+        check(0, 1, "g:0000000000000000-1");
+        check(0xbead, 100, "g:000000000000bead-100");
+        check(u64::MAX, u64::MAX, "g:ffffffffffffffff-18446744073709551615");
+    }
 }
