@@ -8,6 +8,7 @@
 
 mod chronicle;
 mod observe;
+mod under_way;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -30,6 +31,7 @@ use crate::ticks::Ticks;
 use crate::times::Times;
 use crate::{ClientAnswer, ClientRequest, Decider, Input, Mono, Now, Output, Packet, Stop, Ticket, wire};
 use chronicle::Chronicle;
+use under_way::UnderWay;
 
 pub use observe::METRICS;
 
@@ -93,9 +95,8 @@ pub struct Frontend {
     elector: Elector,
     cache: Cache,
     requests: u64,
-    commands: BTreeMap<u64, Pending>,
-    questions: BTreeMap<u64, Asking>,
-    tickets: BTreeMap<Ticket, u64>,
+    commands: UnderWay<Pending>,
+    questions: UnderWay<Asking>,
     /// Requests from this number on were never looked at. Of the others none is to be sent before that moment.
     unseen: u64,
     again_at: Mono,
@@ -129,9 +130,8 @@ impl Frontend {
             elector: Elector::new(election),
             cache: Cache::new(options.cache_size),
             requests: 0,
-            commands: BTreeMap::new(),
-            questions: BTreeMap::new(),
-            tickets: BTreeMap::new(),
+            commands: UnderWay::new(),
+            questions: UnderWay::new(),
             unseen: 0,
             again_at: Mono(0),
             arriving: None,
@@ -296,10 +296,9 @@ impl Frontend {
         let query = match request {
             ClientRequest::Command(key, command) => {
                 let key = key.map_or_else(|| CommandKey::generated(self.options.boot, number), |key| command.key(&key));
-                self.tickets.insert(ticket, number);
                 self.traces.extend(trace.map(|trace| (number, trace)));
                 let (known, sent_in) = (self.elector.seen(), Epoch(0));
-                self.commands.insert(number, Pending { ticket, key, command, known, since, sending, sent_in });
+                self.commands.push(number, Pending { ticket, key, command, known, since, sending, sent_in });
                 return;
             }
             ClientRequest::Stock(symbol) => {
@@ -314,24 +313,23 @@ impl Frontend {
             ClientRequest::Order(order) => Query::Order(order),
             ClientRequest::Market(query) => query,
         };
-        self.tickets.insert(ticket, number);
         self.traces.extend(trace.map(|trace| (number, trace)));
-        self.questions.insert(number, Asking { ticket, query, since, sending });
+        self.questions.push(number, Asking { ticket, query, since, sending });
     }
 
-    fn answer(&mut self, ticket: Ticket, answer: ClientAnswer) {
+    fn answer(&mut self, number: u64, ticket: Ticket, answer: ClientAnswer) {
         self.counts.unknown += u64::from(matches!(answer, ClientAnswer::Unknown));
         self.counts.unavailable += u64::from(matches!(answer, ClientAnswer::Unavailable(_)));
-        if let Some(number) = self.tickets.remove(&ticket) {
-            self.traces.remove(&number);
-        }
+        self.traces.remove(&number);
         self.outputs.push_back(Output::Answer(ticket, answer));
     }
 
     fn gone(&mut self, ticket: Ticket) {
-        if let Some(number) = self.tickets.remove(&ticket) {
-            self.questions.remove(&number);
-            self.commands.remove(&number);
+        // Looked for among all: few clients go, and a table of tickets would be kept with every request.
+        let command = self.commands.find(|pending| pending.ticket == ticket);
+        if let Some(number) = command.or_else(|| self.questions.find(|asking| asking.ticket == ticket)) {
+            self.commands.remove(number);
+            self.questions.remove(number);
             self.traces.remove(&number);
             self.cache.forget(number);
         }
@@ -361,7 +359,7 @@ impl Frontend {
         let now = self.now.mono;
         let catalog = self.catalog;
         let mut messages = Vec::new();
-        for (&request, asking) in self.questions.range_mut(from..) {
+        for (request, asking) in self.questions.iter_mut_from(from) {
             if asking.sending.again_at > now {
                 self.again_at = self.again_at.min(asking.sending.again_at);
                 continue;
@@ -408,7 +406,7 @@ impl Frontend {
         };
         let epoch = self.elector.configuration().map_or(Epoch(0), |held| held.epoch);
         let mut batch = Vec::new();
-        for (&request, pending) in self.commands.range_mut(from..) {
+        for (request, pending) in self.commands.iter_mut_from(from) {
             if pending.sending.again_at > now {
                 self.again_at = self.again_at.min(pending.sending.again_at);
                 continue;
@@ -432,10 +430,10 @@ impl Frontend {
     /// Another leader: everything without an answer is sent to it at once.
     fn send_all_again(&mut self) {
         self.again_at = Mono(0);
-        for pending in self.commands.values_mut() {
+        for pending in self.commands.iter_mut() {
             pending.sending.again_at = Mono(0);
         }
-        for asking in self.questions.values_mut() {
+        for asking in self.questions.iter_mut() {
             asking.sending.again_at = Mono(0);
         }
     }
@@ -511,11 +509,11 @@ impl Frontend {
     }
 
     fn decided(&mut self, epoch: Epoch, request: u64, mut outcome: Outcome, seq: SeqNum, before: bool) {
-        let sent_since = self.commands.get(&request).is_some_and(|pending| epoch < pending.sent_in);
+        let sent_since = self.commands.get(request).is_some_and(|pending| epoch < pending.sent_in);
         if matches!(outcome, Outcome::Refused(_)) && sent_since {
             return;
         }
-        let Some(pending) = self.commands.remove(&request) else {
+        let Some(pending) = self.commands.remove(request) else {
             return;
         };
         if let (Some(symbol), false) = (pending.command.trades(), matches!(outcome, Outcome::Refused(_))) {
@@ -526,11 +524,11 @@ impl Frontend {
         if let (true, Outcome::Accepted { replayed, .. } | Outcome::Done { replayed, .. }) = (own, &mut outcome) {
             *replayed = false;
         }
-        self.answer(pending.ticket, ClientAnswer::Outcome(outcome));
+        self.answer(request, pending.ticket, ClientAnswer::Outcome(outcome));
     }
 
     fn answered(&mut self, request: u64, answer: Answer) {
-        let Some(asking) = self.questions.remove(&request) else {
+        let Some(asking) = self.questions.remove(request) else {
             return;
         };
         self.cache.forget(request);
@@ -540,14 +538,14 @@ impl Frontend {
             Answer::Stocks(stocks) => ClientAnswer::Stocks(stocks),
             of_the_market => ClientAnswer::Market(of_the_market),
         };
-        self.answer(asking.ticket, answer);
+        self.answer(request, asking.ticket, answer);
     }
 
     /// The receiver does not answer this; somebody else will.
     fn elsewhere(&mut self, request: u64, wait: Duration) {
         let at = self.now.mono.after(wait);
-        let command = self.commands.get_mut(&request).map(|pending| &mut pending.sending);
-        let sending = command.or_else(|| self.questions.get_mut(&request).map(|asking| &mut asking.sending));
+        let command = self.commands.get_mut(request).map(|pending| &mut pending.sending);
+        let sending = command.or_else(|| self.questions.get_mut(request).map(|asking| &mut asking.sending));
         if let Some(sending) = sending {
             sending.again_at = sending.again_at.min(at);
             self.again_at = self.again_at.min(at);
@@ -557,13 +555,13 @@ impl Frontend {
     /// The leader did not take these. Whatever was sent before may have been taken, so only a first try is given up.
     fn refused(&mut self, requests: Vec<u64>, why: &str) {
         for request in requests {
-            let first = self.commands.get(&request).is_some_and(|pending| pending.sending.attempts == 1);
-            if first || self.questions.contains_key(&request) {
-                let command = self.commands.remove(&request).map(|pending| pending.ticket);
-                let ticket = command.or_else(|| self.questions.remove(&request).map(|asking| asking.ticket));
+            let first = self.commands.get(request).is_some_and(|pending| pending.sending.attempts == 1);
+            if first || self.questions.get(request).is_some() {
+                let command = self.commands.remove(request).map(|pending| pending.ticket);
+                let ticket = command.or_else(|| self.questions.remove(request).map(|asking| asking.ticket));
                 self.cache.forget(request);
                 if let Some(ticket) = ticket {
-                    self.answer(ticket, ClientAnswer::Unavailable(why.to_owned()));
+                    self.answer(request, ticket, ClientAnswer::Unavailable(why.to_owned()));
                 }
             }
         }
@@ -592,11 +590,11 @@ impl Frontend {
     }
 
     fn found(&mut self, catalog: Boot, request: u64, session: u64, version: Option<SeqNum>, stocks: Vec<Stock>) {
-        let Some(asking) = self.questions.remove(&request) else {
+        let Some(asking) = self.questions.remove(request) else {
             return;
         };
         if let Query::Stocks = asking.query {
-            return self.answer(asking.ticket, ClientAnswer::Stocks(stocks));
+            return self.answer(request, asking.ticket, ClientAnswer::Stocks(stocks));
         }
         let stock = stocks.into_iter().next();
         match (&stock, version) {
@@ -611,17 +609,16 @@ impl Frontend {
         if bug(Bug::AnswerFromEarlierFills) {
             self.answer_all_who_ask(&asking.query, stock.as_ref());
         }
-        self.answer(asking.ticket, ClientAnswer::Stock { stock, hit: false });
+        self.answer(request, asking.ticket, ClientAnswer::Stock { stock, hit: false });
     }
 
     /// For [`Bug::AnswerFromEarlierFills`].
     fn answer_all_who_ask(&mut self, query: &Query, stock: Option<&Stock>) {
-        let same: Vec<_> =
-            self.questions.iter().filter(|(_, asking)| asking.query == *query).map(|(r, _)| *r).collect();
+        let same: Vec<_> = self.questions.iter().filter(|(_, asking)| asking.query == *query).map(|(r, _)| r).collect();
         for request in same {
             self.cache.forget(request);
-            if let Some(asking) = self.questions.remove(&request) {
-                self.answer(asking.ticket, ClientAnswer::Stock { stock: stock.cloned(), hit: false });
+            if let Some(asking) = self.questions.remove(request) {
+                self.answer(request, asking.ticket, ClientAnswer::Stock { stock: stock.cloned(), hit: false });
             }
         }
     }
@@ -676,21 +673,21 @@ impl Frontend {
     fn deadlines(&mut self) {
         let (now, deadline) = (self.now.mono, self.options.times.deadline);
         let late: Vec<_> =
-            self.commands.iter().filter(|(_, p)| now.since(p.since) >= deadline).map(|(number, _)| *number).collect();
+            self.commands.iter().filter(|(_, p)| now.since(p.since) >= deadline).map(|(number, _)| number).collect();
         let why = self.elector.trouble(now).unwrap_or_else(|| "no answer in time: try again".to_owned());
         for number in late {
-            if let Some(pending) = self.commands.remove(&number) {
+            if let Some(pending) = self.commands.remove(number) {
                 let never_sent = pending.sending.attempts == 0;
                 let answer = if never_sent { ClientAnswer::Unavailable(why.clone()) } else { ClientAnswer::Unknown };
-                self.answer(pending.ticket, answer);
+                self.answer(number, pending.ticket, answer);
             }
         }
         let late: Vec<_> =
-            self.questions.iter().filter(|(_, a)| now.since(a.since) >= deadline).map(|(number, _)| *number).collect();
+            self.questions.iter().filter(|(_, a)| now.since(a.since) >= deadline).map(|(number, _)| number).collect();
         for number in late {
             self.cache.forget(number);
-            if let Some(asking) = self.questions.remove(&number) {
-                self.answer(asking.ticket, ClientAnswer::Unavailable(why.clone()));
+            if let Some(asking) = self.questions.remove(number) {
+                self.answer(number, asking.ticket, ClientAnswer::Unavailable(why.clone()));
             }
         }
     }
@@ -739,7 +736,7 @@ impl Decider for Frontend {
             }
             Input::NobodyThere(Peer::Catalog(boot)) if self.catalog == Some(boot) => {
                 let at = now.mono.after(ELSEWHERE);
-                for asking in self.questions.values_mut() {
+                for asking in self.questions.iter_mut() {
                     asking.sending.again_at = asking.sending.again_at.min(at);
                 }
                 self.again_at = self.again_at.min(at);
