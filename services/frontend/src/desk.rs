@@ -7,12 +7,11 @@
 //! The rules: a wait always ends (answer, deadline, or the client has gone, of which the core is told); the number of
 //! waits is bounded; what the core answered is not reinterpreted here.
 
-use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{mpsc, oneshot, watch};
-use tokio::time::timeout;
+use tokio::sync::{Notify, mpsc, oneshot, watch};
+use tokio::time::sleep;
 use tradenet_core::frontend::Frontend;
 use tradenet_core::metrics::Readings;
 use tradenet_core::{ClientAnswer, ClientRequest, Decider, Input, Mono, Now, Output, Ticket};
@@ -22,6 +21,7 @@ use tradenet_schemas::trade::{Stock, Symbol};
 
 use crate::following;
 use crate::limits::REQUESTS_UNDER_WAY_MAX;
+use crate::waits::{ROUND, Waits};
 use tradenet_runtime::clock::Clock;
 
 /// What one request hands to the core at most: its trace, itself, and the news that its client has gone.
@@ -106,25 +106,20 @@ pub(crate) struct Desk {
     core: Shared,
     clock: Clock,
     inputs: mpsc::Sender<Input>,
-    waiting: Mutex<Waiting>,
-    answer_within: Duration,
+    waits: Mutex<Waits>,
+    /// A wait has begun where there was none.
+    wait_begun: Notify,
     leaving: watch::Sender<bool>,
-}
-
-#[derive(Default)]
-struct Waiting {
-    tickets: u64,
-    // By ticket and never iterated, so its order does not matter.
-    answers: HashMap<u64, oneshot::Sender<ClientAnswer>>,
 }
 
 impl Desk {
     /// A desk before `core`, and the inputs that its driver is to feed to it. `answer_within` is how long an answer is waited
-    /// for, and is longer than the core's own deadline.
+    /// for, and is longer than the core's own deadline; [`Desk::end_long_waits`] sees to it.
     pub(crate) fn new(core: Shared, clock: Clock, answer_within: Duration) -> (Arc<Self>, mpsc::Receiver<Input>) {
         let (inputs, receiver) = mpsc::channel(INPUTS_PER_REQUEST * REQUESTS_UNDER_WAY_MAX);
         let leaving = watch::Sender::new(false);
-        let desk = Self { core, clock, inputs, waiting: Mutex::default(), answer_within, leaving };
+        let waits = Mutex::new(Waits::new(answer_within));
+        let desk = Self { core, clock, inputs, waits, wait_begun: Notify::new(), leaving };
         (Arc::new(desk), receiver)
     }
 
@@ -148,7 +143,7 @@ impl Desk {
 
     /// How many requests wait for the core.
     pub(crate) fn waiting(&self) -> usize {
-        lock(&self.waiting).answers.len()
+        lock(&self.waits).len()
     }
 
     /// From now on this frontend is not ready, so that load balancers turn away from it while it finishes.
@@ -181,33 +176,50 @@ impl Desk {
             _ => ClientAnswer::Unavailable("no answer in time; try again".to_owned()),
         };
         let (place, answer) = self.queue(request)?;
-        let answer = timeout(self.answer_within, answer).await;
+        let answer = answer.await;
         drop(place);
-        Ok(answer.ok().and_then(Result::ok).unwrap_or(silence))
+        Ok(answer.unwrap_or(silence))
     }
 
     fn queue(&self, request: ClientRequest) -> Result<(Place<'_>, oneshot::Receiver<ClientAnswer>), NotTaken> {
-        let (sender, receiver) = oneshot::channel();
-        let mut waiting = lock(&self.waiting);
-        if waiting.answers.len() >= REQUESTS_UNDER_WAY_MAX {
-            return Err(NotTaken::Overloaded);
-        }
-        let ticket = Ticket(waiting.tickets);
+        let mut waits = lock(&self.waits);
+        let ticket = waits.next_ticket().ok_or(NotTaken::Overloaded)?;
         if let Some(trace) = following::current() {
             self.inputs.try_send(Input::Trace(ticket, trace))?;
         }
         self.inputs.try_send(Input::Client(ticket, request))?;
-        waiting.tickets += 1;
-        waiting.answers.insert(ticket.0, sender);
-        Ok((Place { desk: self, ticket }, receiver))
+        let (client, answer) = oneshot::channel();
+        waits.begin(ticket, client);
+        if waits.len() == 1 {
+            self.wait_begun.notify_one();
+        }
+        Ok((Place { desk: self, ticket }, answer))
     }
 
     /// Hands over an answer. One for a client that has gone is dropped.
     pub(crate) fn answer(&self, ticket: Ticket, answer: ClientAnswer) {
-        if let Some(client) = lock(&self.waiting).answers.remove(&ticket.0) {
+        if let Some(client) = lock(&self.waits).end(ticket) {
             // It may have gone in this moment; then nobody wants to know.
             let _ = client.send(answer);
         }
+    }
+
+    /// Ends waits that have lasted too long, for as long as there is a desk. A frontend that nobody asks is not woken by it.
+    pub(crate) async fn end_long_waits(self: Arc<Self>) {
+        loop {
+            self.wait_begun.notified().await;
+            while self.waiting() > 0 {
+                sleep(ROUND).await;
+                let late = lock(&self.waits).end_round();
+                late.into_iter().for_each(|ticket| self.tell_gone(ticket));
+            }
+        }
+    }
+
+    /// Tells the core that nobody waits for that answer any more.
+    fn tell_gone(&self, ticket: Ticket) {
+        // Lost only when the channel is full; then the core works to its deadline for nobody, which harms nobody.
+        let _ = self.inputs.try_send(Input::ClientGone(ticket));
     }
 }
 
@@ -219,9 +231,8 @@ struct Place<'a> {
 
 impl Drop for Place<'_> {
     fn drop(&mut self) {
-        if lock(&self.desk.waiting).answers.remove(&self.ticket.0).is_some() {
-            // Lost only when the channel is full; then the core works to its deadline for nobody, which harms nobody.
-            let _ = self.desk.inputs.try_send(Input::ClientGone(self.ticket));
+        if lock(&self.desk.waits).end(self.ticket).is_some() {
+            self.desk.tell_gone(self.ticket);
         }
     }
 }

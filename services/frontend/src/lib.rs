@@ -37,6 +37,7 @@ mod routes;
 mod server;
 mod standing;
 mod validators;
+mod waits;
 
 use std::io;
 use std::net::SocketAddr;
@@ -182,6 +183,7 @@ async fn serve(
 ) {
     let feed = Feed::new(Arc::clone(&desk), &limits);
     let following = tokio::spawn(Arc::clone(&feed).follow());
+    let waits = tokio::spawn(Arc::clone(&desk).end_long_waits());
     let routes = Routes::new(Arc::clone(&desk), Arc::clone(&feed), Arc::clone(&standing), &limits);
     let observer = Observer::new(routes, scraper, Arc::clone(&desk), feed, standing, &limits);
     let turn_away = async {
@@ -191,6 +193,7 @@ async fn serve(
     };
     server::serve(listener, observer, limits, turn_away).await;
     following.abort();
+    waits.abort();
     last_answered.request(shutdown.reason().unwrap_or(Reason::Asked));
 }
 

@@ -55,8 +55,10 @@ pub(crate) const LINGER_BYTES_MAX: usize = 1024 * 1024;
 /// How much longer than the core's own deadline an answer is waited for. The core always answers in time; this is for the
 /// day on which it does not.
 pub(crate) const ANSWER_MARGIN_MS: u64 = 500;
-/// How long requests under way have to finish once the process is to leave; above the core's deadline and the margin, so
-/// that none is cut off.
+/// How often waits are looked at that may have lasted too long; so each of those ends up to so much later.
+pub(crate) const WAITS_ROUND_MS: u64 = 100;
+/// How long requests under way have to finish once the process is to leave; above the core's deadline, the margin and a
+/// round, so that none is cut off.
 pub(crate) const DRAIN_MS: u64 = 6_000;
 /// After a failed accept, such as with no file descriptor left, the next try comes so much later.
 pub(crate) const ACCEPT_BACKOFF_MS: u64 = 100;

@@ -55,6 +55,7 @@ async fn serve(limits: Limits, answer_within: Duration) -> (Served, mpsc::Receiv
     let (leave, left) = oneshot::channel::<()>();
     let feed = Feed::new(Arc::clone(&desk), &limits);
     tokio::spawn(Arc::clone(&feed).follow());
+    tokio::spawn(Arc::clone(&desk).end_long_waits());
     let standing = Arc::new(Standing::new("frontend-1".to_owned(), None, Whereabouts::here(None)));
     let (scraper, scrapes) = tradenet_runtime::metrics::scraper("frontend-1", "1");
     tokio::spawn(scrapes.answer_with(Readings::default));
