@@ -19,6 +19,7 @@ use axum::body::{Body, HttpBody as _};
 use axum::http::StatusCode;
 use axum::response::Response;
 use futures::FutureExt as _;
+use futures::stream::{FuturesUnordered, StreamExt as _};
 use http_body_util::BodyExt as _;
 use hyper::Request;
 use hyper::body::Incoming;
@@ -158,10 +159,25 @@ impl Drop for Asked {
     }
 }
 
+/// What a connection is called upon to do.
+enum Call {
+    /// To finish what is under way on it.
+    Leave,
+    /// To go, since its place was given to somebody else.
+    MakeRoom,
+}
+
+async fn called(mut closing: watch::Receiver<()>, guest: Arc<Guest>) -> Call {
+    tokio::select! {
+        _ = closing.changed() => Call::Leave,
+        () = guest.must_go() => Call::MakeRoom,
+    }
+}
+
 /// Serves one connection to its end.
 async fn attend<S>(
     mut http: http1::Connection<Connection, S>,
-    mut closing: watch::Receiver<()>,
+    closing: watch::Receiver<()>,
     guest: Arc<Guest>,
     refusals: Arc<Semaphore>,
 ) where
@@ -169,31 +185,37 @@ async fn attend<S>(
 {
     let mut makes_room = None;
     let mut slow_body = false;
+    // In a set, where it is polled only when it was woken, and not at every step of every request.
+    let mut calls: FuturesUnordered<_> = [called(closing, Arc::clone(&guest))].into_iter().collect();
     let ended = tokio::select! {
-        ended = &mut http => Some(ended),
-        _ = closing.changed() => {
-            Pin::new(&mut http).graceful_shutdown();
-            Some((&mut http).await)
-        }
-        () = guest.must_go() => {
-            // It has no place any more, so it takes one of those for whom there is none, or just goes.
-            let refusal = refusals.try_acquire_owned().ok();
-            let asks = guest.request();
-            let last_one = refusal.is_some() && asks == Asks::Something;
-            makes_room = Some(refusal);
-            Pin::new(&mut http).graceful_shutdown();
-            match asks {
-                // All of it came in this very moment, and it may be on its way to the leader.
-                _ if last_one => Some((&mut http).await),
-                // Not one step more: the rest of the body may be here, and what is told then is that nothing was done.
-                Asks::InPart => {
-                    slow_body = true;
-                    None
-                }
-                // An answer that is still to be handed over goes out in this one step, unless its client does not read.
-                Asks::Nothing | Asks::Something => (&mut http).now_or_never(),
+        // Who must go is told so before another step is made.
+        biased;
+        call = calls.select_next_some() => match call {
+            Call::Leave => {
+                Pin::new(&mut http).graceful_shutdown();
+                Some((&mut http).await)
             }
-        }
+            Call::MakeRoom => {
+                // It has no place any more, so it takes one of those for whom there is none, or just goes.
+                let refusal = refusals.try_acquire_owned().ok();
+                let asks = guest.request();
+                let last_one = refusal.is_some() && asks == Asks::Something;
+                makes_room = Some(refusal);
+                Pin::new(&mut http).graceful_shutdown();
+                match asks {
+                    // All of it came in this very moment, and it may be on its way to the leader.
+                    _ if last_one => Some((&mut http).await),
+                    // Not one step more: the rest of the body may be here, and what is told then is that nothing was done.
+                    Asks::InPart => {
+                        slow_body = true;
+                        None
+                    }
+                    // An answer that is still to be handed over goes out in this one step, unless its client does not read.
+                    Asks::Nothing | Asks::Something => (&mut http).now_or_never(),
+                }
+            }
+        },
+        ended = &mut http => Some(ended),
     };
     let parts = http.into_parts();
     let begun = !parts.read_buf.is_empty();
