@@ -8,17 +8,18 @@
 //! `HEAD` works wherever `GET` does. `OPTIONS` is a wrong method like any other: browsers of other origins are not served.
 
 use std::borrow::Cow;
-use std::error::Error as _;
 use std::fmt::Debug;
 use std::sync::Arc;
+use std::pin::pin;
 use std::time::Duration;
 
-use axum::Router;
-use axum::body::{Body, Bytes, to_bytes};
+use axum::body::{Body, Bytes, HttpBody as _};
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
-use http_body_util::LengthLimitError;
+use axum::{BoxError, Router};
+use futures::FutureExt as _;
+use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use serde::Serialize;
 use tokio::time::timeout;
 use tower_service::Service as _;
@@ -371,15 +372,34 @@ pub(crate) async fn body(request: Request, within: Duration) -> Result<Bytes, Fa
 /// # Errors
 /// Why; none for too large.
 async fn read(body: Body, within: Duration) -> Result<Bytes, Option<Failure>> {
-    match timeout(within, to_bytes(body, REST_BODY_BYTES_MAX)).await {
+    let mut whole = pin!(whole(body));
+    // Most bodies have come with their heads. Only for others there is a timer.
+    let read = match whole.as_mut().now_or_never() {
+        Some(read) => Ok(read),
+        None => timeout(within, whole).await,
+    };
+    match read {
         Ok(Ok(bytes)) => Ok(bytes),
-        Ok(Err(error)) => match error.source() {
-            Some(source) if source.is::<LengthLimitError>() => Err(None),
-            _ => Err(Some(Failure::new(StatusCode::BAD_REQUEST, format!("the body could not be read: {error}")))),
-        },
+        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(None),
+        Ok(Err(error)) => {
+            Err(Some(Failure::new(StatusCode::BAD_REQUEST, format!("the body could not be read: {error}"))))
+        }
         Err(_) => {
             let message = format!("the body did not arrive within {} ms", within.as_millis());
             Err(Some(Failure::new(StatusCode::REQUEST_TIMEOUT, message)))
         }
     }
+}
+
+/// All of a body. One in a single piece, as nearly all are, is taken as it is.
+async fn whole(body: Body) -> Result<Bytes, BoxError> {
+    let mut body = Limited::new(body, REST_BODY_BYTES_MAX);
+    let Some(first) = body.frame().await.transpose()? else { return Ok(Bytes::new()) };
+    // What is no data are trailers, and nobody asks for those.
+    let first = first.into_data().unwrap_or_default();
+    if body.is_end_stream() {
+        return Ok(first);
+    }
+    let rest = body.collect().await?.to_bytes();
+    Ok(if rest.is_empty() { first } else { [first, rest].concat().into() })
 }

@@ -474,6 +474,22 @@ async fn a_request_that_trickles_in_is_given_up_and_an_idle_client_is_closed_in_
 }
 
 #[tokio::test]
+async fn a_body_may_come_in_pieces_after_its_head() {
+    let at = exchange().await;
+    let request = post(&order("GameStart"), "");
+    let mut client = connect(at).await;
+    client.set_nodelay(true).unwrap();
+    // The head, and two pieces of the body.
+    let body = request.find('{').unwrap();
+    for piece in [&request[..body], &request[body..body + 9], &request[body + 9..]] {
+        client.write_all(piece.as_bytes()).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let response = read(&mut client, true).await;
+    assert_eq!((response.status, response.body.as_str()), (200, r#"{"data":{"transaction_number":42}}"#));
+}
+
+#[tokio::test]
 async fn a_client_that_takes_nothing_is_cut_off() {
     let limits = Limits { write_stall: Duration::from_millis(50), drain: 2 * PATIENCE, ..Limits::default() };
     let (served, mut inputs) = serve(limits, PATIENCE).await;
