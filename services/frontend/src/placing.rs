@@ -6,7 +6,7 @@
 //! a field that is there twice is malformed, since nobody can tell which one is meant. The body is read as JSON whatever
 //! its `Content-Type` says, or if it has none.
 
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::{HeaderMap, HeaderName, StatusCode};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use tradenet_schemas::limits::QUANTITY_MAX;
@@ -18,7 +18,7 @@ use crate::envelope::Failure;
 use crate::{fields, refusals};
 
 /// The header that makes a command happen once.
-const KEY_HEADER: &str = "idempotency-key";
+const KEY_HEADER: HeaderName = HeaderName::from_static("idempotency-key");
 
 /// Why an order was not placed.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -96,7 +96,7 @@ pub(crate) fn command(body: &[u8]) -> Result<Command, PlaceError> {
 
 /// The client's key, if it sent one. `"k"` in quotes is the same key as `k`.
 pub(crate) fn key(headers: &HeaderMap) -> Result<Option<IdempotencyKey>, PlaceError> {
-    let mut sent = headers.get_all(KEY_HEADER).iter();
+    let mut sent = headers.get_all(&KEY_HEADER).iter();
     let Some(value) = sent.next() else { return Ok(None) };
     if sent.next().is_some() {
         return Err(PlaceError::Key("Idempotency-Key must be sent at most once"));
