@@ -2,11 +2,10 @@
 //!
 //! Problem: clients speak HTTP and expect one plain answer, while behind it leaders change and messages get lost. Idea: all
 //! of that is decided in [`tradenet_core::frontend`]; this crate is its edge. A request becomes one question
-//! (`routes`, `placing`, `accounts`, `market`), waits at the `desk`, and its answer goes out in one of two shapes (`envelope`), or as
-//! a stream of `events`, over connections with bounds (`server`, `connection`, `lengthy`, `limits`), counted and timed
-//! (`observer`). What all of that looks like is
-//! told by the OpenAPI document (`openapi`, `failures`, `docs`); people see it live (`page`, `assets`, `standing`). [`run`] ties
-//! them together.
+//! (`routes`, `placing`, `accounts`, `market`), waits at the `desk` (`waits`), and its answer goes out in one of two shapes
+//! (`envelope`), or as a stream of `events`, over connections with bounds (`server`, `connection`, `patience`, `lengthy`,
+//! `limits`), counted and timed (`observer`). What all of that looks like is told by the OpenAPI document (`openapi`,
+//! `failures`, `docs`); people see it live (`page`, `assets`, `standing`). [`run`] ties them together.
 //!
 //! Rules kept: HTTP is served from the first moment to the last, and says honestly what cannot be served; nothing here
 //! decides anything about a trade; every answer has the envelope, but for streams, documents, and the 304 that has no body.
@@ -30,6 +29,7 @@ mod observer;
 mod openapi;
 mod opening;
 mod page;
+mod patience;
 mod placing;
 mod query;
 mod refusals;

@@ -25,7 +25,6 @@ use hyper::Request;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::{Service, service_fn};
-use hyper_util::rt::TokioTimer;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::time::{sleep, timeout};
@@ -35,6 +34,7 @@ use crate::envelope::Failure;
 use crate::limits::{ACCEPT_BACKOFF_MS, BUFFER_BYTES_MAX, HEAD_BYTES_MAX, Limits, REFUSALS_MAX};
 use crate::lobby::{Asks, Guest, Lobby, arriving};
 use crate::observer::Observer;
+use crate::patience::Patience;
 
 /// Serves until `leave` resolves, then finishes what is under way, which takes [`Limits::drain`] at most.
 pub(crate) async fn serve(
@@ -88,8 +88,7 @@ struct Server {
 impl Server {
     fn new(observer: Arc<Observer>, limits: Limits, closing: watch::Receiver<()>) -> Self {
         let mut http = http1::Builder::new();
-        http.timer(TokioTimer::new()).header_read_timeout(limits.head_read).max_header_size(HEAD_BYTES_MAX);
-        http.max_buf_size(BUFFER_BYTES_MAX);
+        http.header_read_timeout(limits.head_read).max_header_size(HEAD_BYTES_MAX).max_buf_size(BUFFER_BYTES_MAX);
         let places = Arc::clone(&observer.places);
         let refusals = Arc::new(Semaphore::new(REFUSALS_MAX));
         Self { observer, http, limits, places, lobby: Lobby::default(), refusals, closing }
@@ -105,7 +104,8 @@ impl Server {
             let guest = self.lobby.welcome(place);
             let (observer, asking) = (Arc::clone(&self.observer), Arc::clone(&guest));
             let answer = move |request| answer(request, client, Arc::clone(&observer), Arc::clone(&asking));
-            let http = self.http.serve_connection(connection, service_fn(answer));
+            let mut http = self.http.clone();
+            let http = http.timer(Patience::default()).serve_connection(connection, service_fn(answer));
             tokio::spawn(attend(http, self.closing.clone(), guest, Arc::clone(&self.refusals)));
             return;
         }

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
@@ -471,6 +471,23 @@ async fn a_request_that_trickles_in_is_given_up_and_an_idle_client_is_closed_in_
     idle.write_all(get("/healthz").as_bytes()).await.unwrap();
     assert_eq!(read(&mut idle, true).await.status, 200);
     assert_eq!(idle.read(&mut [0]).await.unwrap(), 0);
+}
+
+#[tokio::test]
+async fn a_client_may_pause_before_each_request_and_is_closed_when_it_pauses_too_long() {
+    // Far from each other, so that it takes a very slow machine to pause too long; only all pauses together are longer.
+    let (pause, head_read) = (Duration::from_millis(500), Duration::from_millis(1_250));
+    let (served, _inputs) = serve(Limits { head_read, ..Limits::default() }, PATIENCE).await;
+    let mut client = connect(served.address).await;
+    for _ in 0..3 {
+        tokio::time::sleep(pause).await;
+        client.write_all(get("/healthz").as_bytes()).await.unwrap();
+        assert_eq!(read(&mut client, true).await.status, 200);
+    }
+    let answered = Instant::now();
+    let closed = tokio::time::timeout(PATIENCE, client.read(&mut [0])).await.unwrap();
+    assert_eq!(closed.unwrap(), 0);
+    assert!(answered.elapsed() > pause, "{:?}", answered.elapsed());
 }
 
 #[tokio::test]

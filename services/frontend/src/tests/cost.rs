@@ -3,8 +3,6 @@
 //! All is measured in short rounds by turns, and the least of each counts: what others do on the machine can only add to it. The
 //! whole request is the processor's time of the thread that serves.
 
-use std::time::Instant;
-
 use axum::body::Body;
 
 use super::*;
