@@ -103,7 +103,9 @@ pub fn encode(entry: &Entry, prev: Chain, out: &mut Vec<u8>) -> Chain {
     let start = out.len();
     out.extend_from_slice(OPENING);
     out.extend_from_slice(b"................\"");
-    serde_json::to_writer(&mut *out, entry).expect("plain data serializes into memory");
+    if !traded::write(entry, out) {
+        serde_json::to_writer(&mut *out, entry).expect("plain data serializes into memory");
+    }
     let chain = chain_of(&out[start + BRACE..], prev);
     out[start + OPENING.len()..start + CHAIN_END].copy_from_slice(chain.digits().as_bytes());
     // The entry's brace becomes the comma between the chain and its first field.

@@ -22,6 +22,7 @@
 //! - [`bugs`]: rules left out on purpose, in test builds only.
 //! - [`times`]: the protocol's periods, and the inequalities between them; `ticks`: who looks at them when.
 //! - [`metrics`]: what all of these count, for people.
+//! - [`wire`]: a message as bytes; `form`: what is written and read most, without the machinery of JSON.
 
 pub mod bugs;
 pub mod cache;
@@ -29,6 +30,7 @@ pub mod catalog;
 pub mod election;
 pub mod exchange;
 pub mod feed;
+mod form;
 pub mod frontend;
 pub mod journal;
 pub mod metrics;

@@ -3,6 +3,8 @@
 //! The leader encodes an entry once; what it sends is what every replica appends. JSON never contains a bare line feed, so
 //! the first one ends the envelope.
 
+mod usual;
+
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -56,7 +58,9 @@ impl Packet {
     /// The bytes to send.
     pub fn encode(&self) -> Bytes {
         let mut bytes = Vec::with_capacity(256 + self.lines.len());
-        serde_json::to_writer(&mut bytes, &self.envelope).expect("plain data serializes into memory");
+        if !usual::write(&self.envelope, &mut bytes) {
+            serde_json::to_writer(&mut bytes, &self.envelope).expect("plain data serializes into memory");
+        }
         if !self.lines.is_empty() {
             bytes.push(b'\n');
             bytes.extend_from_slice(&self.lines);
@@ -75,7 +79,8 @@ impl Packet {
         let end = memchr(b'\n', bytes).unwrap_or(bytes.len());
         // Once for all: read as bytes, each string in it is checked by itself, which takes several times as long.
         let text = std::str::from_utf8(&bytes[..end]).map_err(|error| BadPacket::Malformed(error.to_string()))?;
-        let envelope = serde_json::from_str(text).map_err(|error| BadPacket::Malformed(error.to_string()))?;
+        let read = usual::read(text).map_or_else(|| serde_json::from_str(text), Ok);
+        let envelope = read.map_err(|error| BadPacket::Malformed(error.to_string()))?;
         Ok(Self::new(envelope, bytes.slice((end + 1).min(bytes.len())..)))
     }
 }
