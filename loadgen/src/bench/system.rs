@@ -40,7 +40,7 @@ pub(super) enum Floor {
     Staged {
         /// Replicas beside the leader.
         followers: u8,
-        /// Of several each hears of what changed, and nobody waits until it has.
+        /// Several are not told what changed: the exchange tells those alone that hold the stock, and here none does.
         frontends: u8,
     },
     /// The trade path with a JetStream stream for a log, each message synced before it is acknowledged:
@@ -157,9 +157,10 @@ impl System {
                     followers => format!("--followers {followers} --fanout --catalog staged"),
                 };
                 let staged = if followers > 0 { "--staged" } else { "" };
-                // It takes the first acknowledgement for that of all, so of several none is asked for.
-                let told = if frontends == 1 { "catalog" } else { "fire" };
-                (format!("catalog --rt ct {staged} --inv {told}"), leader, format!("--rt ct --inv {told} --batch"))
+                // It takes the first acknowledgement for that of all, so several are told nothing: its catalog leaves that to a
+                // leader, which does not do it either, and they listen where nothing is said.
+                let (tells, told) = if frontends == 1 { ("catalog", "catalog") } else { ("leader", "fire") };
+                (format!("catalog --rt ct {staged} --inv {tells}"), leader, format!("--rt ct --inv {told} --batch"))
             }
             Floor::JetStream { replicas, batches } => {
                 system.jetstream(&programs.nats_server, &brokers[..usize::from(replicas)], &brokers[3..])?;

@@ -26,10 +26,18 @@ impl<'a> Form<'a> {
 
     /// A number without leading zeros, which JSON has none with.
     pub(crate) fn number(&mut self) -> Option<u64> {
-        let length = self.0.bytes().take_while(u8::is_ascii_digit).count();
-        let (digits, rest) = self.0.split_at(length);
-        self.0 = rest;
-        if digits.starts_with('0') && length > 1 { None } else { digits.parse().ok() }
+        let text = self.0.as_bytes();
+        let digit = |at: usize| text.get(at).map(|byte| byte.wrapping_sub(b'0')).filter(|digit| *digit < 10);
+        let (mut number, mut length) = (0_u64, 0);
+        while let Some(digit) = digit(length) {
+            number = number.checked_mul(10)?.checked_add(u64::from(digit))?;
+            length += 1;
+        }
+        if length == 0 || (length > 1 && text[0] == b'0') {
+            return None;
+        }
+        self.0 = &self.0[length..];
+        Some(number)
     }
 
     /// The rest of a string, without the quote at its end; none where something in it is escaped.
