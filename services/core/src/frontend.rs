@@ -325,7 +325,8 @@ impl Frontend {
     }
 
     fn gone(&mut self, ticket: Ticket) {
-        // Looked for among all: few clients go, and a table of tickets would be kept with every request.
+        // Looked for among all, of which a frontend has some thousand at most: few clients go, the oldest first, and a table of
+        // tickets would be kept with every request.
         let command = self.commands.find(|pending| pending.ticket == ticket);
         if let Some(number) = command.or_else(|| self.questions.find(|asking| asking.ticket == ticket)) {
             self.commands.remove(number);

@@ -8,7 +8,7 @@
 //! waits is bounded; what the core answered is not reinterpreted here.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::time::sleep;
@@ -189,7 +189,7 @@ impl Desk {
         }
         self.inputs.try_send(Input::Client(ticket, request))?;
         let (client, answer) = oneshot::channel();
-        waits.begin(ticket, client);
+        waits.begin(ticket, client, Instant::now());
         if waits.len() == 1 {
             self.wait_begun.notify_one();
         }
@@ -210,7 +210,7 @@ impl Desk {
             self.wait_begun.notified().await;
             while self.waiting() > 0 {
                 sleep(ROUND).await;
-                let late = lock(&self.waits).end_round();
+                let late = lock(&self.waits).end_late(Instant::now());
                 late.into_iter().for_each(|ticket| self.tell_gone(ticket));
             }
         }

@@ -188,8 +188,9 @@ async fn attend<S>(
     // In a set, where it is polled only when it was woken, and not at every step of every request.
     let mut calls: FuturesUnordered<_> = [called(closing, Arc::clone(&guest))].into_iter().collect();
     let ended = tokio::select! {
-        // Who must go is told so before another step is made.
+        // What has come by now is begun first: who has asked is served, though the place is given away in this very moment.
         biased;
+        ended = &mut http => Some(ended),
         call = calls.select_next_some() => match call {
             Call::Leave => {
                 Pin::new(&mut http).graceful_shutdown();
@@ -215,7 +216,6 @@ async fn attend<S>(
                 }
             }
         },
-        ended = &mut http => Some(ended),
     };
     let parts = http.into_parts();
     let begun = !parts.read_buf.is_empty();

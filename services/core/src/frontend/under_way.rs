@@ -27,7 +27,7 @@ impl<T> UnderWay<T> {
 
     /// Adds one, whose number is higher than that of any before.
     pub(super) fn push(&mut self, number: u64, request: T) {
-        debug_assert!(self.0.back().is_none_or(|(last, _)| *last < number));
+        assert!(self.0.back().is_none_or(|(last, _)| *last < number));
         self.0.push_back((number, Box::new(request)));
     }
 
