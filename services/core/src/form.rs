@@ -50,13 +50,7 @@ impl<'a> Form<'a> {
 
     /// `true` or `false`.
     pub(crate) fn flag(&mut self) -> Option<bool> {
-        for (words, value) in [("false", false), ("true", true)] {
-            if let Some(rest) = self.0.strip_prefix(words) {
-                self.0 = rest;
-                return Some(value);
-            }
-        }
-        None
+        if self.then("false").is_some() { Some(false) } else { self.then("true").map(|_| true) }
     }
 
     /// What a trade is about, between the braces of a command or an event.
